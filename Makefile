@@ -1,0 +1,36 @@
+# `make demo` and `make test` set up everything they need in .venv; nothing else has to be installed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test test-full lint bench clean
+
+define install
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -f $(VENV)/.$(1) -a $(VENV)/.$(1) -nt pyproject.toml || \
+		($(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]' && touch $(VENV)/.$(1))
+endef
+
+demo:
+	$(call install,demo,demo)
+	$(BIN)/python -m tutorials.demo
+
+test:
+	$(call install,test,demo$(comma)notebook$(comma)test)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-full:
+	$(call install,test,demo$(comma)notebook$(comma)test)
+	$(BIN)/python -m pytest -q -n 2
+
+bench:
+	$(call install,test,demo$(comma)notebook$(comma)test)
+	$(BIN)/python benchmarks/peak.py
+	$(BIN)/python benchmarks/matmul.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+comma := ,

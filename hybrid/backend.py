@@ -1,0 +1,81 @@
+"""Compiler backends: what `hybrid` asks of one, and the table through which it finds them.
+
+The table names a backend as ``"module:attribute"`` and imports it at first use, so that this package never depends
+on a compiler: ``jit`` (native code through LLVM) and ``interpreter`` (NumPy, one op at a time) stand in it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .graph import Graph
+
+__all__ = ["Backend", "Options", "Program", "get_backend", "register_backend"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a program is compiled for, beyond its graph. Part of the cache key.
+
+    constant_inputs  indices of inputs (weights) that rarely change: a backend may keep a packed copy of each,
+                     per (buffer, version)
+    """
+
+    constant_inputs: frozenset[int] = frozenset()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Program(Protocol):
+    """A compiled graph.
+
+    Calling it with one backend array (NumPy on the CPU) per graph input computes the outputs and writes the state
+    back into the inputs that the graph names, in place. Returned arrays are new: they never alias the arena, an
+    input or an earlier result. Inputs may be non-contiguous. Any number of threads may call it at once.
+    """
+
+    graph: Graph
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        """Run. `arrays` are in the order of ``graph.inputs``, of exactly the dtypes of the graph, and of shapes that
+        the graph's types and guards admit (the caller has checked that)."""
+
+    def explain(self) -> str:
+        """What was fused, the memory plan, the kernels: text for a person."""
+
+
+class Backend(Protocol):
+    """Turns graphs into programs."""
+
+    name: str
+
+    def compile(self, graph: Graph, options: Options) -> Program:
+        """Compile for the host."""
+
+    def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
+        """An object file and a C header for `target` (an LLVM triple, or "host")."""
+
+
+_backends: dict[str, str | Backend] = {
+    "jit": "jit:backend",
+    "interpreter": "hybrid.interpret:backend",
+}
+
+
+def register_backend(name: str, where: str | Backend) -> None:
+    """Add a backend: an object, or ``"module:attribute"`` to be imported at first use."""
+    _backends[name] = where
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name. Raises ValueError naming the known ones."""
+    try:
+        entry = _backends[name]
+    except KeyError:
+        raise ValueError(f"no compiler backend {name!r}; known: {', '.join(sorted(_backends))}") from None
+    if isinstance(entry, str):
+        module, _, attribute = entry.partition(":")
+        entry = _backends[name] = getattr(importlib.import_module(module), attribute)
+    return entry

@@ -1,0 +1,145 @@
+"""What a lowered graph is: storages, and launches of kernels over them, in order.
+
+Native calling convention (the C ABI of the host) of a kernel:
+
+    void kernel(void **buffers, int64_t *parameters, int64_t first, int64_t last, void *scratch)
+
+runs the tasks first..last-1. `buffers` are in the order of the kernel's non-scratch buffers; `scratch` is private to
+the worker, 64-byte aligned; scratch buffers lie in it one after the other, each rounded up to 64 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ndarray.dims import Size
+
+from .loopir import INT, Buffer, Const, Expr, Kernel, Stmt, Var
+
+__all__ = ["KernelBuilder", "Launch", "Position", "Sink", "Source", "Storage"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Storage:
+    """A piece of memory that the plan places: `size` elements of `dtype`; compared by identity."""
+
+    dtype: str
+    size: Size
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Launch:
+    """One kernel over concrete storages.
+
+    buffers    a storage for each non-scratch buffer of the kernel, in order
+    arguments  the values of the kernel's parameters
+    tasks      how many independent tasks there are
+    work       estimated cost of all tasks in nanoseconds on one thread; decides how many threads take part
+    scratch    bytes of private memory a worker needs
+    equations  the graph equations it computes, for `explain`
+    """
+
+    kernel: Kernel
+    buffers: tuple[Storage, ...]
+    arguments: tuple[Size, ...]
+    tasks: Size
+    work: Size
+    scratch: Size = 0
+    equations: tuple[Any, ...] = ()
+    note: str = ""
+
+
+class KernelBuilder:
+    """Collects the buffers and parameters of one kernel while its body is being built.
+
+    Names are given in order of first use, so structurally equal kernels come out equal, whatever their storages
+    and sizes: sizes (also static ones, through `size`) are parameters.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[Storage, str], Buffer] = {}
+        self._scratch: list[tuple[Buffer, Size]] = []
+        self._parameters: dict[Size, str] = {}
+        self._names = 0
+
+    def fresh(self, prefix: str) -> str:
+        """A name not used before in this kernel."""
+        self._names += 1
+        return f"{prefix}{self._names}"
+
+    def buffer(self, storage: Storage, access: str) -> str:
+        """The name of the buffer through which the kernel reaches `storage`."""
+        key = (storage, access)
+        if key not in self._buffers:
+            self._buffers[key] = Buffer(f"b{len(self._buffers)}", storage.dtype, access)
+        return self._buffers[key].name
+
+    def scratch(self, dtype: str, size: Size) -> str:
+        """A private buffer of `size` elements."""
+        buffer = Buffer(f"s{len(self._scratch)}", dtype, "scratch", self.size(size) if not isinstance(size, int) else Const(size, INT))
+        self._scratch.append((buffer, size))
+        return buffer.name
+
+    def size(self, value: Size, constant: bool = False) -> Expr:
+        """A size as an expression: a parameter of the kernel, or a constant where it is 0 or 1 or `constant` asks so."""
+        if isinstance(value, int) and (constant or value in (0, 1)):
+            return Const(value, INT)
+        if value not in self._parameters:
+            self._parameters[value] = f"n{len(self._parameters)}"
+        return Var(self._parameters[value], INT)
+
+    def launch(self, name: str, body: Sequence[Stmt], task: str, tasks: Size, work: Size, *, in_place: bool = False,
+               equations: tuple = (), note: str = "") -> Launch:
+        """The finished kernel with its bindings."""
+        buffers = tuple(self._buffers.values()) + tuple(b for b, _ in self._scratch)
+        kernel = Kernel(name, buffers, tuple(self._parameters.values()), task, tuple(body), in_place)
+        scratch: Size = 0
+        for b, size in self._scratch:
+            scratch = scratch + (size * _ITEMSIZE[b.dtype] + 63) // 64 * 64
+        return Launch(kernel, tuple(s for s, _ in self._buffers), tuple(self._parameters), tasks, work, scratch, equations, note)
+
+
+_ITEMSIZE = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4,
+             "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8}
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in an array: a scalar int64 expression for each axis, with `lanes` consecutive positions along `axis`.
+
+    lane l stands at index[axis] + l. `mask` (bool, `lanes` lanes) switches lanes off. With lanes == 1, axis is None.
+    """
+
+    index: tuple[Expr, ...]
+    axis: int | None = None
+    lanes: int = 1
+    mask: Expr | None = None
+
+
+@dataclass
+class Source:
+    """An operand of a template: what it reads through is a stored array or a fused elementwise expression over several.
+
+    ``load(builder, at)`` gives the value (with `at.lanes` lanes, 0 where masked off).
+    """
+
+    shape: tuple[Size, ...]
+    dtype: str
+    load: Any  # (KernelBuilder, Position) -> Expr
+    storage: Storage | None = None  # set when it is a plain row-major array
+    constant: bool = False  # a weight: a packed copy may be kept between calls
+    extra: dict = field(default_factory=dict)
+
+
+@dataclass
+class Sink:
+    """Where a template delivers its result: ``store(builder, at, value)`` gives the statements that apply the fused
+    epilogue and store. It must be called exactly once for each element of the result."""
+
+    shape: tuple[Size, ...]
+    dtype: str
+    store: Any  # (KernelBuilder, Position, Expr) -> list[Stmt]
+    storage: Storage | None = None  # set when nothing is fused and the result is a plain row-major array

@@ -1,0 +1,34 @@
+"""The machine that code is generated for, as far as schedules need to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU: its LLVM names, and the numbers from which tiles are chosen.
+
+    vector_bytes  width of a vector register (64 for AVX-512, 32 for AVX2, 16 for NEON and SSE)
+    registers     how many vector registers there are
+    l1, l2, l3    data cache sizes in bytes (l3: the share of one core)
+    """
+
+    triple: str
+    cpu: str
+    features: str
+    vector_bytes: int
+    registers: int
+    fma: bool = True
+    masked: bool = True  # masked loads and stores are cheap
+    l1: int = 32 << 10
+    l2: int = 1 << 20
+    l3: int = 4 << 20
+
+    def lanes(self, dtype: str) -> int:
+        """How many elements of `dtype` fill a vector register."""
+        from .launch import _ITEMSIZE
+
+        return max(1, self.vector_bytes // _ITEMSIZE[dtype])

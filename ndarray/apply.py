@@ -1,0 +1,86 @@
+"""The interpreter stack: the one place that decides between running, recording and tracing an operation.
+
+`apply(op, *arrays, **attrs)` hands an operation to the interpreter on top of a context-local stack. At the bottom
+stands `Eager`, which runs it at once; `autograd` pushes a tape, and the tracer of `hybrid` pushes itself. An
+interpreter that does not consume an operation passes it to the frame below.
+
+Who is on the stack is context-local: one thread may trace while another runs.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .array import NDArray
+    from .op import Op
+
+__all__ = ["Frame", "Interpreter", "apply", "current", "pop", "push", "write"]
+
+
+class Interpreter(Protocol):
+    """What can stand on the stack.
+
+    `below` is the frame under this interpreter: a tape computes the forward value with ``below.process``.
+    """
+
+    def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
+        """The result of `op` (an NDArray, or a tuple of them for an op with several results)."""
+
+    def write(self, frame: Frame, array: NDArray, value: NDArray, index: Any) -> None:
+        """``array[index] = value``; `index` is Ellipsis for the whole array, `value` is already of array's dtype."""
+
+
+class Frame:
+    """One entry of the stack: an interpreter, and the frame below it (None under the bottom)."""
+
+    __slots__ = ("below", "interpreter")
+
+    def __init__(self, interpreter: Interpreter, below: Frame | None):
+        self.interpreter, self.below = interpreter, below
+
+    def process(self, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
+        return self.interpreter.process(self, op, arrays, attrs)
+
+    def write(self, array: NDArray, value: NDArray, index: Any) -> None:
+        self.interpreter.write(self, array, value, index)
+
+
+_bottom: Frame  # set by ndarray.eager when it is imported
+_top: ContextVar[Frame | None] = ContextVar("ndarray_interpreter", default=None)  # None: the bottom
+
+
+def install_bottom(interpreter: Interpreter) -> None:
+    """Make `interpreter` the bottom of every stack."""
+    global _bottom
+    _bottom = Frame(interpreter, None)
+
+
+def current() -> Frame:
+    """The frame on top."""
+    return _top.get() or _bottom
+
+
+def push(interpreter: Interpreter, *, isolated: bool = False) -> Token:
+    """Put an interpreter on top and return the token for `pop`; `isolated` puts it straight over the bottom,
+    hiding what was on the stack (a trace must not record on the tape of its caller)."""
+    return _top.set(Frame(interpreter, _bottom if isolated else current()))
+
+
+def pop(token: Token) -> None:
+    """Restore the stack as it was before the `push` that returned `token`."""
+    _top.reset(token)
+
+
+def apply(op: Op, *arrays: NDArray, **attrs: Any) -> Any:
+    """The result of a primitive operation under the interpreter on top.
+
+    The arrays are NDArrays on one device whose shapes and dtypes the calling function has validated.
+    """
+    return (_top.get() or _bottom).process(op, arrays, attrs)
+
+
+def write(array: NDArray, value: NDArray, index: Any = ...) -> None:
+    """``array[index] = value`` under the interpreter on top (eager: in place; traced: a state output)."""
+    (_top.get() or _bottom).write(array, value, index)
