@@ -40,6 +40,8 @@ class Launch:
     work       estimated cost of all tasks in nanoseconds on one thread; decides how many threads take part
     scratch    bytes of private memory a worker needs
     equations  the graph equations it computes, for `explain`
+    in_place   pairs (number of a "write" buffer, number of a "read" buffer) that may be given the same memory: each
+               element is read before the same element is written, and nothing else of that buffer is read
     """
 
     kernel: Kernel
@@ -50,6 +52,7 @@ class Launch:
     scratch: Size = 0
     equations: tuple[Any, ...] = ()
     note: str = ""
+    in_place: tuple[tuple[int, int], ...] = ()
 
 
 class KernelBuilder:
@@ -91,15 +94,16 @@ class KernelBuilder:
             self._parameters[value] = f"n{len(self._parameters)}"
         return Var(self._parameters[value], INT)
 
-    def launch(self, name: str, body: Sequence[Stmt], task: str, tasks: Size, work: Size, *, in_place: bool = False,
+    def launch(self, name: str, body: Sequence[Stmt], task: str, tasks: Size, work: Size, *, in_place: bool | tuple[tuple[int, int], ...] = (),
                equations: tuple = (), note: str = "") -> Launch:
-        """The finished kernel with its bindings."""
+        """The finished kernel with its bindings; `in_place` as in `Launch`."""
         buffers = tuple(self._buffers.values()) + tuple(b for b, _ in self._scratch)
-        kernel = Kernel(name, buffers, tuple(self._parameters.values()), task, tuple(body), in_place)
+        kernel = Kernel(name, buffers, tuple(self._parameters.values()), task, tuple(body), bool(in_place))
         scratch: Size = 0
         for b, size in self._scratch:
             scratch = scratch + (size * _ITEMSIZE[b.dtype] + 63) // 64 * 64
-        return Launch(kernel, tuple(s for s, _ in self._buffers), tuple(self._parameters), tasks, work, scratch, equations, note)
+        return Launch(kernel, tuple(s for s, _ in self._buffers), tuple(self._parameters), tasks, work, scratch, equations, note,
+                      in_place if isinstance(in_place, tuple) else ())
 
 
 _ITEMSIZE = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4,
