@@ -170,7 +170,7 @@ class Dim:
     def __repr__(self) -> str:
         parts = []
         for monomial, coefficient in self.terms:
-            factors = [a if isinstance(a, str) else f"({a[1]} {a[0]} {a[2]})" for a in monomial]
+            factors = [a if isinstance(a, str) else f"({_operand(a[1])} {a[0]} {_operand(a[2])})" for a in monomial]
             if coefficient != 1 or not factors:
                 factors.insert(0, str(coefficient))
             parts.append("*".join(factors))
@@ -224,6 +224,10 @@ def product(sizes: Iterable[Size]) -> Size:
     for s in sizes:
         total = total * s
     return total
+
+
+def _operand(value: Size) -> str:
+    return f"({value})" if isinstance(value, Dim) and len(value.terms) > 1 else str(value)
 
 
 def _lift(value: object) -> Dim | None:

@@ -1,0 +1,77 @@
+"""The memory plan: every temporary of a program in one arena, each byte reused as soon as its last reader is done.
+
+``place(intervals)`` walks the launches in order with a free list (first fit among the smallest holes that fit, merged
+when neighbours become free), so planning takes time proportional to the number of temporaries.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["ALIGNMENT", "Interval", "Placement", "place"]
+
+ALIGNMENT = 64
+"""Every temporary begins at a multiple of this many bytes: a cache line, and a whole vector register."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`size` bytes that are alive from the first launch that touches them to the last, both included."""
+
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Byte offsets of the intervals in an arena of `total` bytes; `sum` is what they would take without reuse."""
+
+    offsets: tuple[int, ...]
+    total: int
+    sum: int
+
+
+def place(intervals: Sequence[Interval]) -> Placement:
+    """Offsets such that intervals that are alive at the same time never overlap."""
+    offsets = [0] * len(intervals)
+    births = sorted(range(len(intervals)), key=lambda i: (intervals[i].first, -intervals[i].size))
+    deaths = sorted(range(len(intervals)), key=lambda i: intervals[i].last)
+    holes: list[tuple[int, int]] = []  # (offset, size), by offset
+    total, dead = 0, 0
+    for i in births:
+        while dead < len(deaths) and intervals[deaths[dead]].last < intervals[i].first:
+            gone = deaths[dead]
+            _release(holes, offsets[gone], _round(intervals[gone].size))
+            dead += 1
+        need = _round(intervals[i].size)
+        fitting = [(size, offset) for offset, size in holes if size >= need]
+        if fitting:
+            size, offset = min(fitting)
+            holes.remove((offset, size))
+            if size > need:
+                insort(holes, (offset + need, size - need))
+        elif holes and holes[-1][0] + holes[-1][1] == total:  # extend the arena from its last hole
+            offset, _ = holes.pop()
+            total = offset + need
+        else:
+            offset, total = total, total + need
+        offsets[i] = offset
+    return Placement(tuple(offsets), total, sum(_round(i.size) for i in intervals))
+
+
+def _round(size: int) -> int:
+    return max(ALIGNMENT, (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+
+
+def _release(holes: list[tuple[int, int]], offset: int, size: int) -> None:
+    insort(holes, (offset, size))
+    at = holes.index((offset, size))
+    if at + 1 < len(holes) and offset + size == holes[at + 1][0]:
+        size += holes.pop(at + 1)[1]
+        holes[at] = (offset, size)
+    if at and holes[at - 1][0] + holes[at - 1][1] == offset:
+        before, extent = holes.pop(at - 1)
+        holes[at - 1] = (before, extent + size)

@@ -1,0 +1,225 @@
+"""A compiled graph that can be called: a recipe, its native kernels, and the memory plan of each size seen.
+
+A call leases an arena, writes the addresses of the arrays into a table and makes ONE native call, which walks the
+prepacked plan (see `jit.runtime`). For each new set of symbolic sizes the plan is made once, in Python, and kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybrid.graph import Graph
+from ndarray.dims import Dim, evaluate
+from ndarray.settings import settings
+
+from . import plan, runtime
+from .recipe import LaunchRecipe, Recipe
+
+__all__ = ["Binding", "CompiledProgram", "thread_count"]
+
+FORK_NANOSECONDS = 8_000
+"""A launch whose estimated work per thread is below this many nanoseconds isn't worth another thread."""
+
+BINDINGS_KEPT = 64
+"""Plans for different sizes that a program remembers."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A recipe for given sizes: the native plan, what must be allocated, and figures for `explain`."""
+
+    plan: np.ndarray  # int64, as jit.runtime defines
+    arena_bytes: int
+    outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
+    placement: plan.Placement
+    work: int
+
+
+class _Arenas:
+    """Arenas of the process. A call leases one for its duration; they are shared by all programs, largest first."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def lease(self, nbytes: int) -> np.ndarray:
+        try:
+            arena = self._free.pop()  # atomic
+        except IndexError:
+            arena = None
+        if arena is None or arena.nbytes < nbytes:
+            arena = aligned_empty(nbytes)
+        return arena
+
+    def give_back(self, arena: np.ndarray) -> None:
+        self._free.append(arena)
+        if len(self._free) > 16:  # more than that many callers at once is rare
+            del self._free[0]
+
+
+def aligned_empty(nbytes: int) -> np.ndarray:
+    """Bytes whose address is a multiple of `plan.ALIGNMENT`."""
+    raw = np.empty(nbytes + plan.ALIGNMENT, np.uint8)
+    skip = -raw.ctypes.data % plan.ALIGNMENT
+    return raw[skip : skip + nbytes]
+
+
+_arenas = _Arenas()
+
+
+class CompiledProgram:
+    """See `hybrid.backend.Program`."""
+
+    def __init__(self, graph: Graph, recipe: Recipe, kernels: Sequence[int]):
+        self.graph, self.recipe = graph, recipe
+        self.kernels = np.array(kernels, np.uint64)
+        self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
+        self._lock = threading.Lock()
+        self._inputs, self._outputs = len(graph.inputs), len(recipe.outputs)
+        # where each symbol's value is read: (input, axis); symbols always stand alone on some axis of an input
+        self._symbols = _symbol_places(graph)
+        self._static = self.bind({}) if not self._symbols else None
+
+    # -- calling
+    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        binding = self._static
+        if binding is None:
+            binding = self.bound(tuple(arrays[i].shape[axis] for _, i, axis in self._symbols))
+        return self._run(binding, arrays)
+
+    def _run(self, binding: Binding, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        outputs = [np.empty(shape, dtype) for shape, dtype in binding.outputs]
+        usable, copies = self._usable(arrays)
+        arena = _arenas.lease(binding.arena_bytes)
+        slots = np.fromiter((a.ctypes.data for a in (arena, *usable, *outputs)), np.uint64, 1 + len(usable) + len(outputs))
+        runtime.run(slots, binding.plan, self.kernels, binding.work >= FORK_NANOSECONDS)
+        _arenas.give_back(arena)
+        for original, copy in copies:
+            original[...] = copy
+        return outputs
+
+    def _usable(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+        """The arrays as contiguous memory, and (original, copy) for those that must be written back."""
+        usable, copies = [], []
+        written = self.graph.state
+        for i, a in enumerate(arrays):
+            if not (a.flags.c_contiguous and a.flags.aligned):
+                copy = a.copy(order="C")
+                if i in written:
+                    copies.append((a, copy))
+                a = copy
+            usable.append(a)
+        for i in written:  # another input over the same memory must not see the new value early
+            for k, other in enumerate(usable):
+                if k != i and np.may_share_memory(usable[i], other):
+                    if k in written and usable[i].nbytes:
+                        raise ValueError(f"inputs {i} and {k} of a compiled graph are both written and overlap in memory")
+                    usable[k] = other.copy()
+        return usable, copies
+
+    # -- binding to sizes
+    def bound(self, values: tuple[int, ...]) -> Binding:
+        """The binding for the values of the graph's symbols, made at first use."""
+        found = self._bindings.get(values)
+        if found is None:
+            with self._lock:
+                found = self._bindings.get(values)
+                if found is None:
+                    found = self.bind({name: v for (name, _, _), v in zip(self._symbols, values, strict=True)})
+                    self._bindings[values] = found
+                    if len(self._bindings) > BINDINGS_KEPT:
+                        self._bindings.popitem(last=False)
+        return found
+
+    def bind(self, sizes: Mapping[str, int]) -> Binding:
+        """Evaluate all sizes, place all temporaries and pack the native plan."""
+        recipe = self.recipe
+        intervals, members = self._lifetimes(sizes)
+        placement = plan.place(intervals)
+        where = {}  # storage number -> (slot, byte offset)
+        for number, offset in zip(members, placement.offsets, strict=True):
+            where[number] = (0, offset)
+        for number, storage in enumerate(recipe.storages):
+            if storage.role == "input":
+                where[number] = (1 + storage.index, 0)
+            elif storage.role == "output":
+                where[number] = (1 + self._inputs + storage.index, 0)
+        return self.pack(sizes, where, placement)
+
+    def pack(self, sizes: Mapping[str, int], where: Mapping[int, tuple[int, int]], placement: plan.Placement) -> Binding:
+        """The native plan for storages that lie at `where` (slot, byte offset); scratch memory lies behind the arena."""
+        threads = settings.num_threads
+        packed, total, scratch_bytes, count = [0], 0, 0, 0
+        for launch in self.recipe.launches:
+            tasks = evaluate(launch.tasks, sizes)
+            if tasks <= 0:
+                continue
+            work = evaluate(launch.work, sizes)
+            scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
+            used = thread_count(work, tasks, threads)
+            packed += [launch.kernel, tasks, used, 0, placement.total, scratch, len(launch.buffers), len(launch.arguments)]
+            for b in launch.buffers:
+                packed += where[b]
+            packed += [evaluate(a, sizes) for a in launch.arguments]
+            scratch_bytes = max(scratch_bytes, scratch * used)
+            total += work
+            count += 1
+        packed[0] = count
+        outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
+        return Binding(np.array(packed, np.int64), placement.total + scratch_bytes, outputs, placement, total)
+
+    def _lifetimes(self, sizes: Mapping[str, int]) -> tuple[list[plan.Interval], list[int]]:
+        """When each arena storage is alive, in launch numbers, and the storages' numbers."""
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for at, launch in enumerate(self.recipe.launches):
+            for b in launch.buffers:
+                first.setdefault(b, at)
+                last[b] = at
+        members = [n for n, s in enumerate(self.recipe.storages) if s.role == "arena" and n in first]
+        intervals = []
+        for n in members:
+            storage = self.recipe.storages[n]
+            intervals.append(plan.Interval(evaluate(storage.size, sizes) * np.dtype(storage.dtype).itemsize, first[n], last[n]))
+        return intervals, members
+
+    # -- for people
+    def explain(self) -> str:
+        """Kernels in order with what they compute, and the memory plan."""
+        lines = [self.recipe.explanation.rstrip()]
+        for values, binding in [((), self._static)] if self._static else list(self._bindings.items()):
+            at = ", ".join(f"{name}={v}" for (name, _, _), v in zip(self._symbols, values, strict=True)) if values else ""
+            lines.append(
+                f"memory plan{' for ' + at if at else ''}: arena {binding.placement.total:,} bytes for temporaries of "
+                f"{binding.placement.sum:,} bytes, scratch {binding.arena_bytes - binding.placement.total:,} bytes"
+            )
+        return "\n".join(lines)
+
+
+def thread_count(work: int, tasks: int, available: int) -> int:
+    """How many threads a launch is split over: each gets at least `FORK_NANOSECONDS` of work, and a task."""
+    return max(1, min(available, tasks, work // FORK_NANOSECONDS))
+
+
+def _symbol_places(graph: Graph) -> list[tuple[str, int, int]]:
+    places: dict[str, tuple[str, int, int]] = {}
+    for i, value in enumerate(graph.inputs):
+        for axis, d in enumerate(value.shape):
+            if isinstance(d, Dim) and len(d.terms) == 1 and d.terms[0][1] == 1 and len(d.terms[0][0]) == 1:
+                name = d.terms[0][0][0]
+                if isinstance(name, str):
+                    places.setdefault(name, (name, i, axis))
+    missing = set(graph.symbols) - set(places)
+    if missing:
+        raise ValueError(f"graph {graph.name}: sizes {sorted(missing)} can't be read off any input")
+    return list(places.values())
+
+
+def launch_line(number: int, launch: LaunchRecipe) -> str:
+    """One line of `explain` for a launch."""
+    return f"  {number:3} kernel {launch.kernel:3}  tasks {launch.tasks!s:>12}  {launch.note}"

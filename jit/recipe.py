@@ -1,0 +1,105 @@
+"""A lowered graph as plain data: what is kept on disk beside the native code, and what a program is bound from.
+
+A `Recipe` names kernels by (object digest, symbol), storages by number and sizes as expressions over the graph's
+symbolic dimensions, so that a fresh process can run it without tracing passes, fusion or code generation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ndarray.dims import Dim, Size, product, symbol
+
+__all__ = ["LaunchRecipe", "Recipe", "StorageRecipe", "size_from_json", "size_to_json"]
+
+
+@dataclass(frozen=True)
+class StorageRecipe:
+    """A piece of memory: `size` elements of `dtype`. role: "input", "output" or "arena"; `index` counts in the role."""
+
+    dtype: str
+    size: Size
+    role: str
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class LaunchRecipe:
+    """One launch: a kernel's number, the numbers of its storages, and sizes (see `jit.launch.Launch`)."""
+
+    kernel: int
+    buffers: tuple[int, ...]
+    arguments: tuple[Size, ...]
+    tasks: Size
+    work: Size
+    scratch: Size
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """kernels: (object digest, symbol); outputs: (shape, dtype) of each result."""
+
+    kernels: tuple[tuple[str, str], ...]
+    storages: tuple[StorageRecipe, ...]
+    launches: tuple[LaunchRecipe, ...]
+    outputs: tuple[tuple[tuple[Size, ...], str], ...]
+    explanation: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts only."""
+        return _encode(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Recipe:
+        """The recipe that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(
+            kernels=tuple((str(d), str(s)) for d, s in data["kernels"]),
+            storages=tuple(
+                StorageRecipe(s["dtype"], size_from_json(s["size"]), s["role"], int(s["index"])) for s in data["storages"]
+            ),
+            launches=tuple(
+                LaunchRecipe(
+                    int(r["kernel"]), tuple(map(int, r["buffers"])), tuple(map(size_from_json, r["arguments"])),
+                    size_from_json(r["tasks"]), size_from_json(r["work"]), size_from_json(r["scratch"]), r["note"],
+                )
+                for r in data["launches"]
+            ),
+            outputs=tuple((tuple(map(size_from_json, shape)), str(dtype)) for shape, dtype in data["outputs"]),
+            explanation=data["explanation"],
+        )
+
+
+def size_to_json(value: Size) -> Any:
+    """An int as itself; a `Dim` as ``{"terms": [[coefficient, [atoms]]]}``, an atom being a name or [op, a, b]."""
+    if not isinstance(value, Dim):
+        return int(value)
+    return {"terms": [[c, [a if isinstance(a, str) else [a[0], size_to_json(a[1]), size_to_json(a[2])] for a in m]]
+                      for m, c in value.terms]}
+
+
+def size_from_json(data: Any) -> Size:
+    """The size that `size_to_json` wrote; symbols get the hint 2, which only estimates use."""
+    if isinstance(data, int):
+        return data
+    total: Size = 0
+    for coefficient, atoms in data["terms"]:
+        total = total + coefficient * product(map(_atom, atoms))
+    return total
+
+
+def _atom(atom: Any) -> Size:
+    if isinstance(atom, str):
+        return symbol(atom, 2)
+    op, left, right = atom
+    a, b = size_from_json(left), size_from_json(right)
+    return a // b if op == "//" else a % b
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _encode(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(v) for v in value]
+    return size_to_json(value) if isinstance(value, (int, Dim)) else value
