@@ -9,6 +9,8 @@ Who is on the stack is context-local: one thread may trace while another runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from .array import NDArray
     from .op import Op
 
-__all__ = ["Frame", "Interpreter", "apply", "current", "pop", "push", "write"]
+__all__ = ["Frame", "Interpreter", "apply", "current", "eagerly", "pop", "push", "write"]
 
 
 class Interpreter(Protocol):
@@ -71,6 +73,20 @@ def push(interpreter: Interpreter, *, isolated: bool = False) -> Token:
 def pop(token: Token) -> None:
     """Restore the stack as it was before the `push` that returned `token`."""
     _top.reset(token)
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Context in which operations run at once, whatever records or traces outside of it.
+
+    For work on concrete arrays that is no part of the computation under way: a parameter gets its first values in the
+    middle of a trace.
+    """
+    token = _top.set(None)
+    try:
+        yield
+    finally:
+        _top.reset(token)
 
 
 def apply(op: Op, *arrays: NDArray, **attrs: Any) -> Any:
