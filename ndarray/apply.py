@@ -24,7 +24,8 @@ __all__ = ["Frame", "Interpreter", "apply", "current", "eagerly", "pop", "push",
 class Interpreter(Protocol):
     """What can stand on the stack.
 
-    `below` is the frame under this interpreter: a tape computes the forward value with ``below.process``.
+    `below` is the frame under this interpreter: a tape computes the forward value with ``below.process``. A class
+    attribute ``transparent = True`` says that values stay concrete under it if they are concrete below (the tape).
     """
 
     def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
@@ -89,6 +90,19 @@ def eagerly() -> Iterator[None]:
         _top.reset(token)
 
 
+def switch(frame: Frame | None) -> Token:
+    """Make `frame` the top (None: the bottom) and return the token for `pop`."""
+    return _top.set(None if frame is _bottom else frame)
+
+
+def is_tracing() -> bool:
+    """Whether operations applied now are captured in a graph rather than run."""
+    frame = _top.get()
+    while frame is not None and getattr(frame.interpreter, "transparent", False):
+        frame = frame.below
+    return frame is not None and frame is not _bottom
+
+
 def apply(op: Op, *arrays: NDArray, **attrs: Any) -> Any:
     """The result of a primitive operation under the interpreter on top.
 
@@ -98,5 +112,9 @@ def apply(op: Op, *arrays: NDArray, **attrs: Any) -> Any:
 
 
 def write(array: NDArray, value: NDArray, index: Any = ...) -> None:
-    """``array[index] = value`` under the interpreter on top (eager: in place; traced: a state output)."""
+    """``array[index] = value`` under the interpreter on top (eager: in place; traced: a state output).
+
+    Raises the version of the array's storage first, so that the tape notices a value that changed after it was kept.
+    """
+    array._touch()
     (_top.get() or _bottom).write(array, value, index)

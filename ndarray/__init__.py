@@ -1,0 +1,68 @@
+"""Arrays on devices, with NumPy's semantics, automatic differentiation and the functions of neural networks."""
+
+from __future__ import annotations
+
+import importlib.util as _util
+from pathlib import Path as _Path
+from typing import Any as _Any
+
+
+def _check_siblings() -> None:
+    """Refuse to run beside a package of the same name from another distribution (pip does not notice that)."""
+    parent = _Path(__file__).resolve().parent.parent
+    for name in ("hybrid", "jit", "kvstore", "blocks"):
+        try:
+            spec = _util.find_spec(name)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or spec.origin is None:
+            continue
+        found = _Path(spec.origin).resolve().parent.parent
+        if found != parent:
+            raise ImportError(
+                f"the package {name!r} comes from {found}, but ndarray from {parent}: another distribution (or a folder "
+                f"on sys.path) hides the {name!r} of hybrid-blocks. Remove it, or put {parent} first on sys.path."
+            )
+
+
+_check_siblings()
+
+from . import apply as _apply_module  # noqa: E402, F401
+from . import array as _array_module  # noqa: E402
+from . import dtypes as _dtypes  # noqa: E402
+from . import eager as _eager  # noqa: E402, F401  (installs the bottom interpreter)
+from . import autograd, creation, device  # noqa: E402, F401
+from .array import NDArray  # noqa: E402, F401
+from .creation import *  # noqa: E402, F403
+from .device import (  # noqa: E402, F401
+    Context, Device, DeviceError, cpu, current_context, current_device, gpu, num_gpus,
+)
+from .dtypes import *  # noqa: E402, F403
+from .settings import settings  # noqa: E402, F401
+
+if _util.find_spec("ndarray.functions"):
+    from . import functions
+    from .functions import *  # noqa: F403
+
+    _array_module._functions = functions
+if _util.find_spec("ndarray.neural"):
+    from . import neural  # noqa: F401
+    from .neural import *  # noqa: F403
+if _util.find_spec("ndarray.random"):
+    from . import random  # noqa: F401
+
+bool = _dtypes.bool_  # noqa: A001
+pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), float("nan"), None
+__array_api_version__ = "2024.12"
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "bfloat16":
+        return _dtypes.canonical(name)
+    raise AttributeError(f"module 'ndarray' has no attribute {name!r}")
+
+
+def waitall() -> None:
+    """Wait until everything is computed (on the CPU it is)."""
+    if num_gpus():
+        gpu(0).module.cuda.runtime.deviceSynchronize()

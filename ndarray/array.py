@@ -1,0 +1,586 @@
+"""`NDArray`: an array on a device, with NumPy's semantics, the same class eagerly and in a trace.
+
+``_data`` holds the backend array (NumPy's on the CPU) or, in a trace, the tracer's value. Operators and methods go
+through the public functions of `ndarray.functions`; where nothing records or traces and both operands are plain arrays
+of one dtype, an operator calls the ufunc straight away.
+
+Memory: basic indexing gives a view. A `Storage` counts the writes to one buffer and is shared by its views; it is
+made at the first write or view, so that most arrays never have one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import apply as _apply
+from .dims import Size, product
+from .dtypes import canonical
+from .device import Device
+from .device import device as _device
+from .op import OPS
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["LiteralArray", "NDArray", "Storage", "is_literal", "literal", "literal_value", "raw_index", "wrap"]
+
+_ndarray = np.ndarray
+_top_get = _apply._top.get
+_new = object.__new__
+_functions: ModuleType  # ndarray.functions, set by the package's __init__ (it imports this module)
+_PACKAGE = __file__[: -len("array.py")]
+
+
+class Storage:
+    """The write counter of one buffer, shared by all arrays that view it.
+
+    version   raised by each write
+    exported  whether someone outside (NumPy, DLPack) holds a writable view, whose writes nobody counts
+    writer    the (code object, line) that wrote last
+    """
+
+    __slots__ = ("exported", "version", "writer")
+
+    def __init__(self) -> None:
+        self.version, self.exported, self.writer = 0, False, None
+
+    def where(self) -> str:
+        """The line that wrote last, as text."""
+        return f"{self.writer[0].co_filename}:{self.writer[1]}" if self.writer else "an unknown line"
+
+
+class NDArray:
+    """An n-dimensional array of one dtype on one device. Made by `array`, `zeros` and friends, not by calling this."""
+
+    __slots__ = ("__weakref__", "_data", "_device", "_node", "_storage")
+
+    _data: Any  # the backend array, or the tracer's value
+    _device: Device
+    _node: tuple | None  # (node of the tape or leaf, index of the result, version then)
+    _storage: Storage | None
+
+    __array_ufunc__ = None  # NumPy arrays and scalars leave ``np_array + x`` to `__radd__`
+    __hash__ = object.__hash__
+
+    def __init__(self, *_: Any, **__: Any):
+        raise TypeError("NDArray is not called directly; use nd.array(...), nd.zeros(...), nd.asarray(...)")
+
+    # -- what it is
+    @property
+    def shape(self) -> tuple[Size, ...]:
+        """The sizes of the axes; in a trace they may be symbolic."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The element type, a NumPy dtype."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self._data.shape)
+
+    @property
+    def size(self) -> Size:
+        """The number of elements."""
+        return product(self._data.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return self._data.dtype.itemsize
+
+    @property
+    def nbytes(self) -> Size:
+        """Bytes of all elements."""
+        return self.size * self.itemsize
+
+    @property
+    def device(self) -> Device:
+        """Where the array lives."""
+        return self._device
+
+    @property
+    def context(self) -> Device:
+        """MXNet's name of `device`."""
+        return self._device
+
+    ctx = context
+
+    @property
+    def stype(self) -> str:
+        """The storage type; this class is always "default" (dense)."""
+        return "default"
+
+    @property
+    def T(self) -> NDArray:  # noqa: N802
+        """The array with its axes reversed."""
+        return _functions.transpose(self)
+
+    @property
+    def mT(self) -> NDArray:  # noqa: N802
+        """The array with its last two axes exchanged."""
+        if self.ndim < 2:
+            raise ValueError(f"mT: needs at least 2 axes, got shape {self.shape}; use .T or reshape first")
+        return _functions.swapaxes(self, -1, -2)
+
+    def __len__(self) -> int:
+        shape = self._data.shape
+        if not shape:
+            raise TypeError("len() of a 0-d array; it has no first axis")
+        return shape[0]
+
+    # -- storage
+    def _touch(self) -> None:
+        """Count a write to the buffer, with the user's line."""
+        storage = self._storage
+        if storage is None:
+            storage = self._storage = Storage()
+        storage.version += 1
+        frame = sys._getframe(2)
+        while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+            frame = frame.f_back
+        storage.writer = (frame.f_code, frame.f_lineno)
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._storage is None else self._storage.version
+
+    def _export(self) -> Storage:
+        if self._storage is None:
+            self._storage = Storage()
+        self._storage.exported = True
+        return self._storage
+
+    def _concrete(self, what: str) -> Any:
+        """The backend array; a traced value raises the tracer's error about `what`."""
+        data = self._data
+        if type(data) is not _ndarray and hasattr(data, "concretize"):
+            data.concretize(what)
+        return data
+
+    # -- to Python and NumPy
+    def asnumpy(self) -> np.ndarray:
+        """A new NumPy array with the same values. (``numpy.asarray(x)`` shares the memory instead.)"""
+        data = self._concrete("asnumpy()")
+        return data.copy() if type(data) is _ndarray else data.get()
+
+    def item(self, *index: Any) -> Any:
+        """The only element, or that at `index`, as a Python number."""
+        return self._concrete("item()").item(*index)
+
+    asscalar = item
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers."""
+        return self._concrete("tolist()").tolist()
+
+    def _single(self, what: str) -> Any:
+        data = self._concrete(what)
+        if data.size != 1:
+            raise ValueError(f"{what} of an array with {data.size} elements (shape {data.shape}); it needs exactly one")
+        return data.reshape(()).item()
+
+    def __bool__(self) -> bool:
+        return bool(self._single("bool()"))
+
+    def __float__(self) -> float:
+        return float(self._single("float()"))
+
+    def __int__(self) -> int:
+        return int(self._single("int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._single("complex()"))
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"an array of dtype {self.dtype} can't be used as an index; an integer one can")
+        return self._single("an index")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        data = self._concrete("numpy.asarray()")
+        if type(data) is not _ndarray:
+            return data.get() if dtype is None else data.get().astype(dtype)
+        if dtype is not None and np.dtype(dtype) != data.dtype:
+            if copy is False:
+                raise ValueError(f"numpy: a conversion from {data.dtype} to {np.dtype(dtype)} needs a copy")
+            return data.astype(dtype)
+        if copy:
+            return data.copy()
+        self._export()
+        return data
+
+    def __dlpack__(self, **options: Any) -> Any:
+        data = self._concrete("DLPack export")
+        self._export()
+        return data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._concrete("DLPack export").__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        data = self._concrete("__cuda_array_interface__")
+        if type(data) is _ndarray:
+            raise AttributeError(f"an array on {self._device} has no __cuda_array_interface__")
+        self._export()
+        return data.__cuda_array_interface__
+
+    def __reduce__(self) -> tuple:
+        grad = self.grad
+        return _unpickle, (self._concrete("pickling") if self._device.kind == "cpu" else self.asnumpy(), self._device,
+                           None if grad is None else self._node[0].request)
+
+    def __copy__(self) -> NDArray:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict) -> NDArray:
+        out = wrap(self._concrete("copy.deepcopy()").copy(), self._device)
+        if self.grad is not None:
+            out.attach_grad(self._node[0].request)
+        return out
+
+    def __repr__(self) -> str:
+        data = self._data
+        if hasattr(data, "concretize"):
+            return f"<traced array {data.dtype.name}[{','.join(map(str, data.shape))}] on {self._device}>"
+        if type(data) is not _ndarray:
+            data = data.get()
+        body = np.array2string(data, separator=", ", prefix="array(")
+        sizes = f", shape={data.shape}" if 0 in data.shape else ""
+        return f"array({body}{sizes}, dtype={data.dtype.name}, device={self._device})"
+
+    def __str__(self) -> str:
+        return repr(self) if hasattr(self._data, "concretize") else str(self.asnumpy())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and not self.shape else format(str(self), spec)
+
+    # -- indexing
+    def __iter__(self) -> Iterator[NDArray]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> NDArray:
+        """NumPy's indexing. Ints, slices, None and Ellipsis give a view; masks and integer arrays a copy."""
+        data = self._data
+        if _top_get() is None and type(data) is _ndarray:
+            raw = index if type(index) is int else raw_index(index)
+            kind = type(raw)
+            if kind is int:
+                out = wrap(data[raw, ...], self._device)
+            elif kind is slice:
+                out = wrap(data[raw], self._device)
+            else:
+                out = wrap(data[raw if kind is not tuple or ... in _plain(raw) else (*raw, ...)], self._device)
+                memory = out._data.base
+                if memory is None or not (memory is data or memory is data.base):
+                    return out
+            storage = self._storage
+            if storage is None:
+                storage = self._storage = Storage()
+            out._storage = storage
+            return out
+        return _indexing().get(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """``x[index] = value`` in place; the value is broadcast, and converted to the array's dtype."""
+        if type(value) is not NDArray:
+            if isinstance(value, (int, float, complex, np.generic)):
+                value = literal(value, self.dtype, self._device)
+            elif not isinstance(value, NDArray):
+                value = wrap(self._device.module.asarray(value, dtype=self.dtype), self._device)
+        if value.dtype is not self.dtype and value.dtype != self.dtype:
+            value = value.astype(self.dtype)
+        if type(index) is slice and index == _FULL:
+            index = ...
+        _apply.write(self, value, index)
+
+    # -- copies and moves
+    def astype(self, dtype: Any, copy: bool = True) -> NDArray:
+        """The values converted to another dtype; the array itself if that is its dtype and not `copy`."""
+        dtype = canonical(dtype)
+        if dtype == self.dtype:
+            return self.copy() if copy else self
+        return _apply.apply(OPS["cast"], self, dtype=dtype)
+
+    def copy(self) -> NDArray:
+        """A new array with the same values."""
+        return _apply.apply(OPS["copy"], self)
+
+    def copyto(self, other: NDArray | Device) -> NDArray:
+        """Write the values into another array, or copy them to a device; returns that array."""
+        if isinstance(other, Device):
+            return self.copy() if other is self._device else self.to_device(other)
+        if other is self:
+            return other
+        other[...] = self.to_device(other._device)
+        return other
+
+    def to_device(self, device: Device | str, *, stream: Any = None) -> NDArray:
+        """The array on `device`: itself if it is there already, else a copy. Gradients flow back."""
+        device = _device(device)
+        if device is self._device:
+            return self
+        from . import autograd
+
+        return autograd.move(self, device)
+
+    def as_in_context(self, context: Device) -> NDArray:
+        """MXNet's name of `to_device`."""
+        return self.to_device(context)
+
+    as_in_ctx = as_in_context
+    as_nd_ndarray = as_np_ndarray = lambda self: self
+
+    def wait_to_read(self) -> None:
+        """Wait until the array is computed. (On the CPU it is, as soon as the call that made it returns.)"""
+        if self._device.kind == "gpu":
+            self._device.module.cuda.get_current_stream().synchronize()
+
+    # -- autograd
+    def attach_grad(self, grad_req: str = "write", stype: str | None = None) -> None:
+        """Let `backward` put a gradient into ``x.grad`` (zeros until then): "write", "add" to it, or "null".
+
+        Detaches the array from what computed it.
+        """
+        from . import autograd
+
+        autograd.attach(self, grad_req)
+
+    @property
+    def grad(self) -> NDArray | None:
+        """The gradient array made by `attach_grad`; None without one."""
+        node = self._node
+        return None if node is None else getattr(node[0], "grad", None)
+
+    def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
+        """Gradients of this array's sum (weighted by `out_grad`) for every array with `attach_grad` that it is made of."""
+        from . import autograd
+
+        autograd.backward([self], None if out_grad is None else [out_grad], retain_graph, train_mode)
+
+    def detach(self) -> NDArray:
+        """The same memory without a history: gradients do not flow through it."""
+        if _apply.is_tracing():
+            return _apply.apply(OPS["stop_gradient"], self)
+        return _twin(self)
+
+    # -- Array API
+    def __array_namespace__(self, /, *, api_version: str | None = None) -> ModuleType:
+        return sys.modules[__package__]
+
+
+def wrap(data: Any, device: Device) -> NDArray:
+    """An NDArray around a backend array (shared, not copied) or a tracer's value."""
+    out = _new(NDArray)
+    if type(data) is not _ndarray and isinstance(data, (np.generic, int, float, complex)):
+        data = np.asarray(data)
+    out._data = data
+    out._device = device
+    out._node = None
+    out._storage = None
+    return out
+
+
+def _twin(array: NDArray) -> NDArray:
+    """Another NDArray on the same data and storage, without a history."""
+    out = _new(NDArray)
+    out._data = array._data
+    out._device = array._device
+    out._node = None
+    if array._storage is None:
+        array._storage = Storage()
+    out._storage = array._storage
+    return out
+
+
+class LiteralArray(NDArray):
+    """A 0-d array made from a Python number: a tracer writes its value into the graph."""
+
+    __slots__ = ()
+
+
+def literal(value: Any, dtype: np.dtype, device: Device) -> LiteralArray:
+    """A Python number as a 0-d array of `dtype`, which a tracer turns into a literal. Never written to.
+
+    Raises OverflowError where an integer dtype can't hold the value.
+    """
+    out = _new(LiteralArray)
+    out._data = device.module.asarray(value, dtype=dtype)
+    out._device = device
+    out._node = None
+    out._storage = None
+    return out
+
+
+def is_literal(array: NDArray) -> bool:
+    """Whether the array was made by `literal`."""
+    return type(array) is LiteralArray
+
+
+def literal_value(array: NDArray) -> Any:
+    """The number that a literal holds, as a NumPy scalar of its dtype."""
+    return array._data[()]
+
+
+def raw_index(index: Any) -> Any:
+    """An index with every NDArray in it replaced by its backend array."""
+    if isinstance(index, NDArray):
+        return index._concrete("an index")
+    if type(index) is tuple:
+        return tuple([i._concrete("an index") if isinstance(i, NDArray) else i for i in index])
+    return index
+
+
+def _plain(index: tuple) -> list:
+    return [i for i in index if i is ... or i is None]
+
+
+def _unpickle(data: np.ndarray, device: Device, request: str | None) -> NDArray:
+    out = wrap(data if device.kind == "cpu" else device.module.asarray(data), device)
+    if request is not None:
+        out.attach_grad(request)
+    return out
+
+
+def _indexing() -> ModuleType:
+    from . import indexing
+
+    return indexing
+
+
+# -- operators
+
+_FULL = slice(None)
+
+
+def _binary(function: str, ufunc: Callable, kinds: str) -> tuple[Callable, Callable, Callable]:
+    """The operator, its reflection and its in-place form. `kinds`: dtype kinds whose ufunc keeps our semantics."""
+
+    def forward(self: NDArray, other: Any) -> NDArray:
+        if _top_get() is None:
+            a = self._data
+            if type(a) is _ndarray and a.dtype.kind in kinds:
+                if type(other) is NDArray:
+                    b = other._data
+                    if b.dtype is a.dtype and type(b) is _ndarray and self._device is other._device:
+                        data = ufunc(a, b)
+                        out = _new(NDArray)
+                        out._data = data if type(data) is _ndarray else np.asarray(data)
+                        out._device = self._device
+                        out._node = out._storage = None
+                        return out
+                elif (type(other) is float and a.dtype.kind == "f") or type(other) is int:
+                    return wrap(ufunc(a, a.dtype.type(other)), self._device)
+        return _operate(function, self, other)
+
+    def reflected(self: NDArray, other: Any) -> NDArray:
+        return _operate(function, other, self)
+
+    def in_place(self: NDArray, other: Any) -> NDArray:
+        value = forward(self, other)
+        if value is NotImplemented:
+            return value
+        if value.shape != self.shape:
+            raise ValueError(
+                f"in-place {function}: the result has shape {value.shape}, the array {self.shape}; "
+                f"write `x = x {function} y` with a new array instead"
+            )
+        if value.dtype != self.dtype:
+            if not np.can_cast(value.dtype, self.dtype, "same_kind"):
+                raise TypeError(
+                    f"in-place {function}: the result is {value.dtype}, the array {self.dtype}; "
+                    f"convert one with astype, or make a new array"
+                )
+            value = value.astype(self.dtype)
+        _apply.write(self, value, ...)
+        return self
+
+    return forward, reflected, in_place
+
+
+def _operate(function: str, x: Any, y: Any) -> NDArray:
+    for v in (x, y):
+        if not (isinstance(v, (NDArray, int, float, complex, np.generic, np.ndarray)) or hasattr(v, "__index__")):
+            return NotImplemented
+    return getattr(_functions, function)(x, y)
+
+
+_ALL, _INEXACT, _INTEGER = "iufc", "fc", "biu"
+_OPERATORS = {
+    "add": ("add", np.add, _ALL), "sub": ("subtract", np.subtract, _ALL), "mul": ("multiply", np.multiply, _ALL),
+    "truediv": ("divide", np.divide, _INEXACT), "floordiv": ("floor_divide", np.floor_divide, "f"),
+    "mod": ("remainder", np.remainder, "f"), "pow": ("power", np.power, "f"),
+    "matmul": ("matmul", np.matmul, ""),
+    "and": ("bitwise_and", np.bitwise_and, _INTEGER), "or": ("bitwise_or", np.bitwise_or, _INTEGER),
+    "xor": ("bitwise_xor", np.bitwise_xor, _INTEGER), "lshift": ("left_shift", np.left_shift, ""),
+    "rshift": ("right_shift", np.right_shift, ""),
+}
+_COMPARISONS = {
+    "eq": ("equal", np.equal), "ne": ("not_equal", np.not_equal), "lt": ("less", np.less),
+    "le": ("less_equal", np.less_equal), "gt": ("greater", np.greater), "ge": ("greater_equal", np.greater_equal),
+}
+_UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_not"}
+
+
+def _install(name: str, method: Callable) -> None:
+    method.__name__, method.__qualname__ = name, f"NDArray.{name}"
+    setattr(NDArray, name, method)
+
+
+for _name, (_function, _ufunc, _kinds) in _OPERATORS.items():
+    for _prefix, _method in zip(("", "r", "i"), _binary(_function, _ufunc, _kinds)):
+        _install(f"__{_prefix}{_name}__", _method)
+for _name, (_function, _ufunc) in _COMPARISONS.items():
+    _install(f"__{_name}__", _binary(_function, _ufunc, _ALL)[0])
+
+
+def _delegate(name: str, function: str) -> None:
+    def method(self: NDArray, *args: Any, **options: Any) -> Any:
+        return getattr(_functions, function)(self, *args, **options)
+
+    method.__doc__ = f"The same as ``ndarray.{function}(x, ...)``."
+    _install(name, method)
+
+
+for _name, _function in _UNARY.items():
+    _delegate(f"__{_name}__", _function)
+for _name in (
+    "sum", "prod", "mean", "var", "std", "max", "min", "argmax", "argmin", "all", "any", "norm", "cumsum",
+    "squeeze", "expand_dims", "swapaxes", "flip", "repeat", "tile", "broadcast_to", "broadcast_like", "split", "take",
+    "dot", "matmul", "tensordot", "exp", "log", "sqrt", "square", "sin", "cos", "tanh", "abs", "sign", "floor", "ceil",
+    "trunc", "round", "sigmoid", "relu", "softmax", "log_softmax", "clip", "one_hot", "pick", "sort", "argsort", "topk",
+    "flatten", "ravel", "diag", "slice_axis", "nonzero", "reshape_like", "zeros_like", "ones_like", "pad",
+):
+    _delegate(_name, _name)
+
+
+def _sizes(args: tuple) -> Any:
+    return args[0] if len(args) == 1 and not hasattr(args[0], "__index__") else args
+
+
+def _reshape(self: NDArray, *shape: Any, order: str = "C") -> NDArray:
+    """The same elements with another shape; -1 once stands for the size that is left over."""
+    if order != "C":
+        raise ValueError(f"reshape: order must be 'C', got {order!r}")
+    return _functions.reshape(self, _sizes(shape))
+
+
+def _transpose(self: NDArray, *axes: Any) -> NDArray:
+    """The array with its axes in another order (reversed without arguments)."""
+    return _functions.transpose(self, None if axes in ((), (None,)) else _sizes(axes))
+
+
+def _contains(self: NDArray, value: Any) -> bool:
+    return bool((self == value).any())
+
+
+_install("reshape", _reshape)
+_install("transpose", _transpose)
+_install("__contains__", _contains)

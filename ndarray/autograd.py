@@ -1,0 +1,746 @@
+"""Gluon's autograd: a tape of operations, and gradients pulled back along it.
+
+    with autograd.record():
+        loss = f(x)
+    loss.backward()
+
+The tape is an interpreter pushed on the stack. It computes the forward value with the interpreter below and keeps, for
+each result that depends on an array with a gradient, a `Node` with just what the op's gradient rules read. It never
+looks at concrete data, so it works the same above a tracer, and the gradient becomes part of the traced graph.
+
+`backward` frees every cotangent and every kept value as soon as it is consumed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+from . import apply as _apply
+from .apply import Frame, apply
+from .array import _PACKAGE, NDArray, _twin, wrap
+from .device import Device
+from .dims import Size
+from .dtypes import is_inexact
+from .op import NONDIFF, OPS, Op
+
+__all__ = [
+    "Function", "Tape", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables", "pause",
+    "predict_mode", "record", "set_is_training", "set_recording", "set_training", "sum_to", "train_mode",
+]
+
+_top = _apply._top
+_training: ContextVar[bool] = ContextVar("training", default=False)
+_REQUESTS = ("write", "add", "null")
+Entry = tuple[Any, int, int]  # (node or leaf, which result, version of its storage when it was made)
+
+
+class Leaf:
+    """An array whose gradient is wanted: where it goes, and how ("write", "add", "null": not at all)."""
+
+    __slots__ = ("grad", "request")
+
+    def __init__(self, grad: NDArray | None, request: str):
+        self.grad, self.request = grad, request
+
+
+class Node:
+    """One recorded step. `inputs` has an entry for each argument (None where nothing is to be differentiated),
+    `shapes` theirs; `results` the (shape, dtype, device) of each result; `kept` is what `pull` reads; `name` is for errors.
+    """
+
+    __slots__ = ("inputs", "kept", "name", "pull", "released", "results", "shapes")
+
+    def __init__(self, name: str, pull: Callable, inputs: tuple, shapes: tuple, results: tuple, kept: tuple):
+        self.name, self.pull, self.inputs, self.shapes = name, pull, inputs, shapes
+        self.results, self.kept, self.released = results, kept, False
+
+    def release(self) -> None:
+        """Forget what was kept, and the way further down."""
+        self.kept, self.inputs, self.pull, self.released = (), (), None, True
+
+
+# -- recording
+
+class Tape:
+    """The interpreter that records. It has no state: what was recorded hangs on the results."""
+
+    transparent = True
+    recording = True
+
+    def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
+        """Compute below, then record if an argument is tracked."""
+        below = frame.below
+        result = below.interpreter.process(below, op, arrays, attrs)
+        for a in arrays:
+            if a._node is not None:
+                if op.vjp is not NONDIFF:
+                    _record(op, arrays, attrs, result)
+                break
+        return result
+
+    def write(self, frame: Frame, array: NDArray, value: NDArray, index: Any) -> None:
+        """Write below; the array then depends on the value and on what it was before."""
+        old, new = array._node, value._node
+        if old is not None and isinstance(old[0], Leaf):
+            if old[0].request != "null":
+                raise RuntimeError(
+                    f"{_user_line()}: an in-place write, while recording, to an array with a gradient attached "
+                    f"({_describe(array)}); its gradient would be lost. Write outside autograd.record() (or under "
+                    f"autograd.pause()), or make a new array: `y = x + 1` instead of `x += 1`"
+                )
+            new = old = None  # statistics and the like: a leaf that wants no gradient has no history
+        if new is not None or old is not None:
+            if new is not None:
+                _check_entry(value)
+            memory = getattr(array._data, "base", None)
+            if memory is not None and old is None and hasattr(memory, "dtype"):
+                raise RuntimeError(
+                    f"{_user_line()}: a value with a gradient is written through a view ({_describe(array)}); "
+                    f"write through the whole array instead: `x[i, j] = v` rather than `y = x[i]; y[j] = v`"
+                )
+        frame.below.write(array, value, index)
+        if old is None and new is None:
+            return
+        shapes = (array.shape, value.shape)
+        result = ((array.shape, array.dtype, array._device),)
+        node = Node("write", _pull_write, (old, new), shapes, result, (index,))
+        array._node = (node, 0, array._version)
+
+
+class _Barrier:
+    """`pause` above a tracer whose caller records: results are marked as constants of the differentiation."""
+
+    transparent = True
+    recording = False
+
+    def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
+        """Compute below and stop the gradient."""
+        result = frame.below.process(op, arrays, attrs)
+        if op.vjp is NONDIFF:
+            return result
+        stop = OPS["stop_gradient"]
+        if isinstance(result, tuple):
+            return tuple([frame.below.process(stop, (r,), {}) if is_inexact(r.dtype) else r for r in result])
+        return frame.below.process(stop, (result,), {}) if is_inexact(result.dtype) else result
+
+    def write(self, frame: Frame, array: NDArray, value: NDArray, index: Any) -> None:
+        """Write below."""
+        frame.below.write(array, value, index)
+
+
+_tape, _barrier = Tape(), _Barrier()
+_rules: dict[Op, Any] = {}
+
+
+def _rules_of(op: Op) -> Any:
+    """For each argument its `Vjp` (None: not differentiated) with the positions of what it keeps; cached per op."""
+    found = _rules.get(op)
+    if found is None:
+        if op.variadic:
+            found = False  # variadic
+        else:
+            outs = {f"out{i}": i for i in range(op.results)} | {"out": 0}
+            found = []
+            for name in op.arguments:
+                vjp = op.vjp.get(name)
+                if vjp is None:
+                    found.append(None)
+                    continue
+                kept = vjp.keeps(op)
+                arguments = tuple(op.arguments.index(k) for k in kept if k in op.arguments)
+                found.append((vjp, arguments, tuple(outs[k] for k in kept if k not in op.arguments)))
+            found = tuple(found)
+        _rules[op] = found
+    return found
+
+
+def _check_entry(array: NDArray) -> None:
+    entry = array._node
+    storage = array._storage
+    if storage is not None and entry[2] >= 0 and storage.version != entry[2]:
+        raise RuntimeError(
+            f"{_user_line()}: {_describe(array)} was computed under autograd.record(), and its memory was then written "
+            f"at {storage.where()} through another array that shares it; copy() one of them first"
+        )
+
+
+def _record(op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any], result: Any) -> None:
+    rules = _rules_of(op)
+    many = type(result) is tuple
+    outs = result if many else (result,)
+    if rules is False:
+        inputs = tuple([a._node for a in arrays])
+        kept = (tuple([(a, a._version) for a in arrays]), tuple([_kept_out(o) for o in outs]))
+        pull = partial(_pull_variadic, op, attrs, many)
+    else:
+        inputs, wanted_in, wanted_out = [], set(), set()
+        for array, rule in zip(arrays, rules):
+            if rule is None or array._node is None:
+                inputs.append(None)
+            else:
+                inputs.append(array._node)
+                wanted_in.update(rule[1])
+                wanted_out.update(rule[2])
+        inputs = tuple(inputs)
+        kept = ({i: (arrays[i], arrays[i]._version) for i in wanted_in}, {i: _kept_out(outs[i]) for i in wanted_out})
+        pull = partial(_pull_rules, op, attrs)
+    for array, entry in zip(arrays, inputs):
+        if entry is not None and array._storage is not None:
+            _check_entry(array)
+    if not any(inputs):
+        return
+    results = tuple([(o.shape, o.dtype, o._device) for o in outs])
+    node = Node(op.name, pull, inputs, tuple([a.shape for a in arrays]), results, kept)
+    for i, out in enumerate(outs):
+        if is_inexact(out.dtype):
+            out._node = (node, i, out._version)
+
+
+def _kept_out(out: NDArray) -> tuple[NDArray, int]:
+    # a twin without history: keeping the result itself would be a reference cycle
+    twin = _twin(out)
+    return twin, twin._version
+
+
+def _keep(kept: tuple[NDArray, int], op: str, what: str) -> NDArray:
+    array, version = kept
+    storage = array._storage
+    if storage is not None and storage.version != version:
+        raise RuntimeError(
+            f"backward: {what} of {op} ({_describe(array)}) was kept for the gradient and then written in place at "
+            f"{storage.where()}; write after backward, or to a copy"
+        )
+    return array
+
+
+def _pull_rules(op: Op, attrs: dict[str, Any], node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+    kept_in, kept_out = node.kept
+    gradients: list[Any] = []
+    values: dict[str, Any] = {}
+    for i, argument in enumerate(op.arguments):
+        if i in kept_in:
+            values[argument] = kept_in[i], f"argument {argument!r}"
+    for i, kept in kept_out.items():
+        values["out" if op.results == 1 else f"out{i}"] = kept, "the result"
+    arguments: dict[str, Any] = dict(attrs)
+    for name, (kept, what) in values.items():
+        arguments[name] = _keep(kept, op.name, what)
+        if what == "the result":
+            arguments[name] = _with_entry(arguments[name], entries[int(name[3:] or 0)])
+    if op.results == 1:
+        arguments["g"] = cotangents[0]
+    else:
+        arguments.update({f"g{i}": c for i, c in enumerate(cotangents)})
+    for rule, want in zip(_rules_of(op), wanted):
+        if want:
+            vjp = rule[0]
+            gradients.append(vjp.rule(**{p: arguments[p] for p in vjp.parameters if p in arguments}))
+        else:
+            gradients.append(None)
+    return gradients
+
+
+def _pull_variadic(op: Op, attrs: dict[str, Any], many: bool, node: Node, entries: tuple, cotangents: list,
+                   wanted: list) -> Sequence:
+    xs = tuple([_keep(k, op.name, f"argument {i}") for i, k in enumerate(node.kept[0])])
+    outs = tuple([_with_entry(_keep(k, op.name, "the result"), e) for k, e in zip(node.kept[1], entries)])
+    if many:
+        return op.vjp(tuple(cotangents), xs, outs, **attrs)
+    return op.vjp(cotangents[0], xs, outs[0], **attrs)
+
+
+def _pull_write(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+    (index,), g = node.kept, cotangents[0]
+    old = new = None
+    if wanted[1]:
+        new = g if index is ... else g[index]
+    if wanted[0] and index is not ...:
+        old = g.copy()
+        old[index] = 0
+    return [old, new]
+
+
+def _with_entry(out: NDArray, entry: Entry) -> NDArray:
+    if not is_recording():
+        return out
+    again = _twin(out)
+    again._node = entry
+    return again
+
+
+# -- modes
+
+def is_recording() -> bool:
+    """Whether operations are being recorded (in a traced function: whether its caller records)."""
+    frame = _top.get()
+    return frame is not None and bool(getattr(frame.interpreter, "recording", False))
+
+
+def is_training() -> bool:
+    """Whether layers such as dropout behave as in training."""
+    return _training.get()
+
+
+def set_training(is_train: bool) -> bool:
+    """Set the training mode and return the one before."""
+    before = _training.get()
+    _training.set(bool(is_train))
+    return before
+
+
+set_is_training = set_training
+
+
+def set_recording(is_record: bool) -> bool:
+    """Start or stop recording, and return whether it was on."""
+    before = is_recording()
+    if bool(is_record) != before:
+        _apply.switch(_recording_frame() if is_record else _paused_frame())
+    return before
+
+
+def _recording_frame() -> Frame:
+    frame = _apply.current()
+    if frame.interpreter is _barrier:
+        frame = frame.below
+    return frame if getattr(frame.interpreter, "recording", False) else Frame(_tape, frame)
+
+
+def _paused_frame() -> Frame:
+    frame = _unrecorded_frame()
+    return Frame(_barrier, frame) if getattr(frame.interpreter, "recording", False) else frame
+
+
+def _unrecorded_frame() -> Frame:
+    frame = _apply.current()
+    return frame.below if frame.interpreter is _tape else frame
+
+
+class _Mode:
+    """A context that switches recording and training (None: leave as it is); reusable as a decorator too."""
+
+    __slots__ = ("_recording", "_tokens", "_train")
+
+    def __init__(self, recording: bool | None, train: bool | None):
+        self._recording, self._train, self._tokens = recording, train, []
+
+    def __enter__(self) -> None:
+        frame = mode = None
+        if self._train is not None:
+            mode = _training.set(self._train)
+        if self._recording is not None:
+            frame = _apply.switch(_recording_frame() if self._recording else _paused_frame())
+        self._tokens.append((frame, mode))
+
+    def __exit__(self, *_: object) -> None:
+        frame, mode = self._tokens.pop()
+        if frame is not None:
+            _top.reset(frame)
+        if mode is not None:
+            _training.reset(mode)
+
+    def __call__(self, function: Callable) -> Callable:
+        from functools import wraps
+
+        @wraps(function)
+        def wrapped(*args: Any, **options: Any) -> Any:
+            with _Mode(self._recording, self._train):
+                return function(*args, **options)
+
+        return wrapped
+
+
+def record(train_mode: bool = True) -> _Mode:
+    """``with record():`` records operations for `backward`, in training mode unless told otherwise."""
+    return _Mode(True, train_mode)
+
+
+def pause(train_mode: bool = False) -> _Mode:
+    """``with pause():`` does not record, in prediction mode unless told otherwise."""
+    return _Mode(False, train_mode)
+
+
+def train_mode() -> _Mode:
+    """``with train_mode():`` sets the training mode and leaves recording as it is."""
+    return _Mode(None, True)
+
+
+def predict_mode() -> _Mode:
+    """``with predict_mode():`` sets the prediction mode and leaves recording as it is."""
+    return _Mode(None, False)
+
+
+@contextmanager
+def _differentiating(create_graph: bool, train: bool) -> Any:
+    frame = _recording_frame() if create_graph else _unrecorded_frame()
+    token, mode = _apply.switch(frame), _training.set(train)
+    try:
+        yield
+    finally:
+        _training.reset(mode)
+        _top.reset(token)
+
+
+# -- leaves
+
+def attach(array: NDArray, request: str = "write", grad: NDArray | None = None) -> None:
+    """Make the array a leaf whose gradient `backward` puts into `grad` (new zeros if None)."""
+    if request not in _REQUESTS:
+        raise ValueError(f"attach_grad: grad_req must be one of {', '.join(map(repr, _REQUESTS))}, got {request!r}")
+    if not is_inexact(array.dtype) and request != "null":
+        raise TypeError(f"attach_grad: an array of dtype {array.dtype} has no gradient; use a floating dtype")
+    if request == "null":
+        grad = None
+    elif grad is None:
+        from .creation import zeros
+
+        with _differentiating(False, is_training()):
+            grad = zeros(array.shape, dtype=array.dtype, device=array._device)
+    array._node = (Leaf(grad, request), 0, -1)
+
+
+def mark_variables(
+    variables: NDArray | Sequence[NDArray], gradients: NDArray | Sequence[NDArray],
+    grad_reqs: str | Sequence[str] = "write",
+) -> None:
+    """Let `backward` put the gradient of each variable into the array given for it."""
+    if isinstance(variables, NDArray):
+        variables, gradients = [variables], [gradients]
+    if isinstance(grad_reqs, str):
+        grad_reqs = [grad_reqs] * len(variables)
+    if not len(variables) == len(gradients) == len(grad_reqs):
+        raise ValueError(
+            f"mark_variables: {len(variables)} variables, {len(gradients)} gradients and {len(grad_reqs)} grad_reqs; "
+            f"their numbers must agree"
+        )
+    for variable, gradient, request in zip(variables, gradients, grad_reqs):
+        if (gradient.shape, gradient.dtype) != (variable.shape, variable.dtype):
+            raise ValueError(f"mark_variables: the gradient is {_describe(gradient)}, the variable {_describe(variable)}")
+        attach(variable, request, gradient)
+
+
+# -- pulling gradients back
+
+def backward(
+    heads: NDArray | Sequence[NDArray], head_grads: Any = None, retain_graph: bool = False, train_mode: bool = True,
+) -> None:
+    """Gradients of ``sum(head * head_grad)`` over all heads, put into the ``grad`` of every leaf they depend on.
+
+    `head_grads` are arrays of the heads' shapes (None: ones). What was recorded is freed unless `retain_graph`.
+
+    Raises RuntimeError for a head that was not recorded, and where a value that the gradient needs has been written.
+    """
+    heads, head_grads = _pairs("backward", heads, head_grads)
+    _pull("backward", heads, head_grads, None, retain_graph, False, train_mode)
+
+
+def grad(
+    heads: NDArray | Sequence[NDArray], variables: NDArray | Sequence[NDArray], head_grads: Any = None,
+    retain_graph: bool | None = None, create_graph: bool = False, train_mode: bool = True,
+) -> Any:
+    """The gradients of the heads with respect to `variables`, returned (an array for one variable, else a list).
+
+    A variable is a leaf or any recorded array; ``.grad`` is not touched. With `create_graph` the result can be
+    differentiated again. A variable on which no head depends gets zeros.
+    """
+    heads, head_grads = _pairs("grad", heads, head_grads)
+    single = isinstance(variables, NDArray)
+    wanted = [variables] if single else list(variables)
+    for i, v in enumerate(wanted):
+        if v._node is None or (isinstance(v._node[0], Leaf) and v._node[0].request == "null"):
+            raise ValueError(
+                f"grad: variable {i} ({_describe(v)}) is neither recorded nor has a gradient attached; "
+                f"call attach_grad() on it before recording"
+            )
+    retain = create_graph if retain_graph is None else retain_graph
+    found = _pull("grad", heads, head_grads, [v._node[:2] for v in wanted], retain, create_graph, train_mode)
+    out = []
+    for v, g in zip(wanted, found):
+        if g is None:
+            from .creation import zeros
+
+            g = zeros(v.shape, dtype=v.dtype, device=v._device)
+        out.append(g)
+    return out[0] if single else out
+
+
+def _pairs(what: str, heads: Any, head_grads: Any) -> tuple[list, list]:
+    if isinstance(heads, NDArray):
+        heads, head_grads = [heads], None if head_grads is None else [head_grads] if isinstance(head_grads, NDArray) else head_grads
+    heads = list(heads)
+    head_grads = [None] * len(heads) if head_grads is None else list(head_grads)
+    if len(heads) != len(head_grads):
+        raise ValueError(f"{what}: {len(heads)} heads but {len(head_grads)} head_grads")
+    if not heads:
+        raise ValueError(f"{what}: no heads were given")
+    for i, (head, g) in enumerate(zip(heads, head_grads)):
+        if head._node is None:
+            raise RuntimeError(
+                f"{_user_line()}: {what}: head {i} ({_describe(head)}) was not recorded: compute it inside "
+                f"`with autograd.record():` from an array on which attach_grad() was called (and not under pause())"
+            )
+        if g is not None and not same_shape(g.shape, head.shape):
+            raise ValueError(f"{what}: head {i} has shape {head.shape}, its head_grad {g.shape}; they must be equal")
+    return heads, head_grads
+
+
+def _pull(
+    what: str, heads: list, head_grads: list, variables: list | None, retain: bool, create: bool, train: bool,
+) -> list:
+    """Reverse accumulation in topological order: a node is processed when all its consumers have been."""
+    roots = [h._node for h in heads]
+    pending = _count_consumers(what, [r[0] for r in roots])
+    useful = None if variables is None else _leading_to({v[0] for v in variables}, pending)
+    cotangents: dict[Any, list] = {}
+    ready: list[Any] = []
+    captured: dict[tuple, Any] = {}
+
+    with _differentiating(create, train):
+        for head, root, g in zip(heads, roots, head_grads):
+            g = _ones(head) if g is None else g.astype(head.dtype, copy=False)
+            _add_to(cotangents, root, g)
+        del head, g, heads, head_grads
+        ready = [n for n in dict.fromkeys(r[0] for r in roots) if pending[n] == 0]
+        while ready:
+            node = ready.pop()
+            gs = cotangents.pop(node, None)
+            if variables is not None and gs is not None:
+                for i, g in enumerate(gs):
+                    captured[node, i] = g
+            if isinstance(node, Leaf):
+                if gs is not None and variables is None:
+                    _deliver(node, gs[0])
+                continue
+            inputs = node.inputs
+            wanted = [e is not None and (useful is None or e[0] in useful) for e in inputs]
+            if gs is not None and any(wanted):
+                for entry, g in zip(inputs, _pull_node(node, gs, wanted, create)):
+                    if entry is not None and g is not None:
+                        _add_to(cotangents, entry, g)
+            gs = g = None
+            for entry in inputs:
+                if entry is not None:
+                    pending[entry[0]] -= 1
+                    if pending[entry[0]] == 0:
+                        ready.append(entry[0])
+            if not retain:
+                node.release()
+    return [captured.get(v) for v in variables or ()]
+
+
+def _count_consumers(what: str, roots: Iterable) -> dict[Any, int]:
+    pending: dict[Any, int] = dict.fromkeys(roots, 0)
+    stack = list(pending)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Leaf):
+            continue
+        if node.released:
+            raise RuntimeError(
+                f"{_user_line()}: {what}: what was recorded (up to {node.name}) has been freed by an earlier backward; "
+                f"pass retain_graph=True to the earlier one, or record again"
+            )
+        for entry in node.inputs:
+            if entry is not None:
+                below = entry[0]
+                if below not in pending:
+                    pending[below] = 0
+                    stack.append(below)
+                pending[below] += 1
+    return pending
+
+
+def _leading_to(targets: set, nodes: Iterable) -> set:
+    """Those of `nodes` from which a target can be reached, the targets included."""
+    consumers: dict[Any, list] = {}
+    for node in nodes:
+        for entry in getattr(node, "inputs", ()):
+            if entry is not None:
+                consumers.setdefault(entry[0], []).append(node)
+    found, stack = set(targets), list(targets)
+    while stack:
+        for node in consumers.get(stack.pop(), ()):
+            if node not in found:
+                found.add(node)
+                stack.append(node)
+    return found
+
+
+def _pull_node(node: Node, gs: list, wanted: list, create: bool) -> list:
+    entries = tuple([(node, i, -1) for i in range(len(gs))]) if create else (None,) * len(gs)
+    try:
+        gradients = node.pull(node, entries, gs, wanted)
+    except Exception as error:
+        error.add_note(f"in the gradient of {node.name}")
+        raise
+    return [
+        None if g is None or not want else sum_to(g, shape)
+        for g, want, shape in zip(gradients, wanted, node.shapes)
+    ]
+
+
+def _add_to(cotangents: dict[Any, list], entry: Entry, g: NDArray) -> None:
+    node, index = entry[0], entry[1]
+    slots = cotangents.get(node)
+    if slots is None:
+        slots = cotangents[node] = [None] * (1 if isinstance(node, Leaf) else len(node.results))
+    slots[index] = g if slots[index] is None else apply(OPS["add"], slots[index], g)
+
+
+def _deliver(leaf: Leaf, g: NDArray) -> None:
+    if leaf.request == "null" or leaf.grad is None:
+        return
+    target = leaf.grad
+    if g.dtype != target.dtype:
+        g = g.astype(target.dtype)
+    _apply.write(target, apply(OPS["add"], target, g) if leaf.request == "add" else g, ...)
+
+
+def _ones(like: NDArray) -> NDArray:
+    from .creation import ones
+
+    return ones(like.shape, dtype=like.dtype, device=like._device)
+
+
+def same_shape(a: tuple[Size, ...], b: tuple[Size, ...]) -> bool:
+    """Whether two shapes are known to be equal; a symbolic size is not compared with a number (no guard)."""
+    return len(a) == len(b) and all((type(x) is int) == (type(y) is int) and x == y for x, y in zip(a, b))
+
+
+def sum_to(g: NDArray, shape: tuple[Size, ...]) -> NDArray:
+    """`g` summed over the axes along which an array of `shape` was broadcast (and broadcast where it is smaller)."""
+    have = g.shape
+    if same_shape(have, shape):
+        return g
+    lead = max(len(have) - len(shape), 0)
+    offset = len(have) - len(shape)
+    axes = list(range(lead))
+    for i, want in enumerate(shape):
+        j = i + offset
+        if j >= 0 and type(want) is int and want == 1 and not (type(have[j]) is int and have[j] == 1):
+            axes.append(j)
+    if axes:
+        g = apply(OPS["sum"], g, axes=tuple(axes), keepdims=True)
+        if lead:
+            g = apply(OPS["reshape"], g, shape=tuple(g.shape[lead:]))
+    return g if same_shape(g.shape, shape) else apply(OPS["broadcast_to"], g, shape=tuple(shape))
+
+
+# -- across devices
+
+def move(array: NDArray, device: Device) -> NDArray:
+    """A copy on another device through which gradients flow back."""
+    data = array._concrete(f"to_device({device})")
+    if array._device.kind == device.kind == "cpu":
+        data = data.copy()
+    elif device.kind == "cpu":
+        data = data.get()
+    else:
+        with device.module.cuda.Device(device.index):
+            data = device.module.asarray(data)
+    out = wrap(data, device)
+    if array._node is not None and is_recording() and is_inexact(array.dtype):
+        home = array._device
+        node = Node(
+            "to_device", lambda node, entries, gs, wanted: [gs[0].to_device(home)], (array._node,), (array.shape,),
+            ((out.shape, out.dtype, device),), (),
+        )
+        out._node = (node, 0, 0)
+    return out
+
+
+# -- user-defined functions
+
+class Function:
+    """A function with a gradient of your own.
+
+        class sigmoid(autograd.Function):
+            def forward(self, x):
+                y = 1 / (1 + nd.exp(-x))
+                self.save_for_backward(y)
+                return y
+
+            def backward(self, dy):
+                (y,) = self.saved_tensors
+                return dy * y * (1 - y)
+
+        y = sigmoid()(x)
+
+    `forward` takes and returns arrays; `backward` takes one cotangent a result and returns one gradient an array
+    argument (None where there is none). Neither is recorded, but for `backward` under ``grad(create_graph=True)``.
+    """
+
+    def __init__(self) -> None:
+        self._saved: tuple[tuple[NDArray, int], ...] = ()
+
+    def forward(self, *inputs: Any) -> Any:
+        """The results."""
+        raise NotImplementedError(f"{type(self).__name__}.forward is not defined")
+
+    def backward(self, *output_grads: Any) -> Any:
+        """The gradients of the array arguments."""
+        raise NotImplementedError(f"{type(self).__name__}.backward is not defined")
+
+    def save_for_backward(self, *arrays: NDArray) -> None:
+        """Keep arrays for `backward`, which finds them in `saved_tensors`."""
+        self._saved = tuple([(_twin(a), a._version) for a in arrays])
+
+    @property
+    def saved_tensors(self) -> tuple[NDArray, ...]:
+        """What `save_for_backward` kept. Raises RuntimeError where one has been written since."""
+        return tuple([_keep(s, type(self).__name__, "a saved array") for s in self._saved])
+
+    def __call__(self, *inputs: Any) -> Any:
+        arrays = [x for x in inputs if isinstance(x, NDArray)]
+        recording = is_recording()
+        with _differentiating(False, is_training()):
+            outputs = self.forward(*inputs)
+        many = isinstance(outputs, (tuple, list))
+        outs = tuple([_twin(o) for o in (outputs if many else (outputs,))])
+        if recording and any(a._node is not None for a in arrays):
+            node = Node(
+                type(self).__name__, self._pull, tuple([a._node for a in arrays]), tuple([a.shape for a in arrays]),
+                tuple([(o.shape, o.dtype, o._device) for o in outs]), (),
+            )
+            for i, o in enumerate(outs):
+                if is_inexact(o.dtype):
+                    o._node = (node, i, o._version)
+        return type(outputs)(outs) if many else outs[0]
+
+    def _pull(self, node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+        from .creation import zeros
+
+        gs = [
+            zeros(shape, dtype=dtype, device=device) if g is None else g
+            for g, (shape, dtype, device) in zip(cotangents, node.results)
+        ]
+        found = self.backward(*gs)
+        found = list(found) if isinstance(found, (tuple, list)) else [found]
+        if len(found) != len(node.inputs):
+            raise ValueError(
+                f"{type(self).__name__}.backward returned {len(found)} gradients for {len(node.inputs)} array arguments"
+            )
+        return found
+
+
+def get_symbol(x: NDArray) -> None:
+    """Not available: there are no symbols. Trace the function with ``hybrid.trace`` to see its graph."""
+    raise NotImplementedError("autograd.get_symbol: there are no symbols; trace the function with hybrid.trace instead")
+
+
+def _describe(array: NDArray) -> str:
+    return f"{array.dtype.name}[{','.join(map(str, array.shape))}]"
+
+
+def _user_line() -> str:
+    """The first line outside this package, as ``file:line``."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+

@@ -1,0 +1,215 @@
+"""Devices: where an array's memory lives, and which array module and kernels work there.
+
+``cpu(i)`` and ``gpu(i)`` are interned, so that ``is`` compares them. Several ``cpu(i)`` may be used in one process
+(they share the machine's memory and cores), so that code for many devices runs anywhere. Naming ``gpu(0)`` is always
+possible; using it without CuPy and a GPU is a `DeviceError` that says what to install.
+
+A `KernelProvider` offers faster kernels for chosen primitive operations. The NumPy one offers none: `Op.eager` runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+
+__all__ = [
+    "Context", "Device", "DeviceError", "KernelProvider", "cpu", "current_context", "current_device", "device", "gpu",
+    "num_gpus", "use_kernels",
+]
+
+
+class DeviceError(RuntimeError):
+    """A device that was named can't be used on this machine."""
+
+
+class Device:
+    """One device: its `kind` ("cpu" or "gpu") and `index`. A context manager that makes it the current device."""
+
+    __slots__ = ("_hash", "_module", "_tokens", "index", "kernels", "kind")
+
+    kind: str
+    index: int
+
+    def __new__(cls, kind: str | Device = "cpu", index: int = 0) -> Device:
+        if isinstance(kind, Device):
+            return kind
+        known = _interned.get((kind, index))
+        if known is not None:
+            return known
+        if kind not in ("cpu", "gpu"):
+            raise ValueError(f"Device: kind must be 'cpu' or 'gpu', got {kind!r}")
+        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            raise ValueError(f"Device: index must be a non-negative int, got {index!r}")
+        self = object.__new__(cls)
+        self.kind, self.index, self._hash, self._tokens = kind, index, hash((kind, index)), ContextVar("device_tokens")
+        self._module: Any = np if kind == "cpu" else None
+        self.kernels: KernelProvider = numpy_kernels
+        return _interned.setdefault((kind, index), self)
+
+    @property
+    def module(self) -> Any:
+        """The array module: NumPy or CuPy. Raises `DeviceError` where the device can't be used."""
+        module = self._module
+        if module is None:
+            module = self._module = _cupy_for(self)
+        return module
+
+    # MXNet's names
+    @property
+    def device_type(self) -> str:
+        """The same as `kind`."""
+        return self.kind
+
+    @property
+    def device_id(self) -> int:
+        """The same as `index`."""
+        return self.index
+
+    def __enter__(self) -> Device:
+        self._tokens.set((_current.set(self), self._tokens.get(None)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        token, outer = self._tokens.get()
+        _current.reset(token)
+        self._tokens.set(outer)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __reduce__(self) -> tuple:
+        return Device, (self.kind, self.index)
+
+    def __copy__(self) -> Device:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Device:
+        return self
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({self.index})"
+
+
+Context = Device  # MXNet's name
+
+
+class KernelProvider(Protocol):
+    """Kernels of one device for primitive operations, looked up by op name when an op runs eagerly.
+
+    ``offers`` names the ops (contractions, convolutions, pooling ...). ``run`` returns the result, or NotImplemented
+    where it has nothing better than `Op.eager` for these shapes and dtypes. ``total`` sums arrays of one shape and
+    dtype, in their order, into `out` where one is given.
+    """
+
+    name: str
+    offers: frozenset[str]
+
+    def run(self, op: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """The result of the op on backend arrays, or NotImplemented."""
+
+    def total(self, arrays: Sequence[Any], out: Any = None) -> Any:
+        """The sum of backend arrays."""
+
+
+class NumpyKernels:
+    """No kernels beyond the array module's own."""
+
+    name = "numpy"
+    offers: frozenset[str] = frozenset()
+
+    def run(self, op: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """Nothing better than `Op.eager`."""
+        return NotImplemented
+
+    def total(self, arrays: Sequence[Any], out: Any = None) -> Any:
+        """The sum of arrays of one shape, left to right."""
+        if out is None:
+            out = arrays[0].copy()
+        elif out is not arrays[0]:
+            out[...] = arrays[0]
+        for a in arrays[1:]:
+            out += a
+        return out
+
+
+numpy_kernels = NumpyKernels()
+_providers: dict[str, str | KernelProvider] = {"numpy": numpy_kernels, "jit": "jit.kernels:provider"}
+_interned: dict[tuple[str, int], Device] = {}
+_default = Device("cpu", 0)
+_current: ContextVar[Device] = ContextVar("current_device", default=_default)
+
+
+def use_kernels(name: str, device: Device | None = None) -> None:
+    """Let the provider `name` of the table serve a device (the current one) from now on.
+
+    The entry ``"module:attribute"`` is imported at first use, so that this package depends on no compiler.
+    Raises ValueError naming the known providers.
+    """
+    try:
+        entry = _providers[name]
+    except KeyError:
+        raise ValueError(f"no kernel provider {name!r}; known: {', '.join(sorted(_providers))}") from None
+    if isinstance(entry, str):
+        module, _, attribute = entry.partition(":")
+        entry = _providers[name] = getattr(importlib.import_module(module), attribute)
+    (device or current_device()).kernels = entry
+
+
+def cpu(index: int = 0) -> Device:
+    """The `index`-th CPU device (all share the machine's cores and memory)."""
+    return Device("cpu", index)
+
+
+def gpu(index: int = 0) -> Device:
+    """The `index`-th CUDA GPU. Its first use needs CuPy and the GPU."""
+    return Device("gpu", index)
+
+
+def device(spec: Device | str | None = None) -> Device:
+    """A device from itself, a text such as ``"gpu(1)"``, ``"gpu:1"`` or ``"cpu"``, or None (the current one)."""
+    if spec is None:
+        return _current.get()
+    if isinstance(spec, Device):
+        return spec
+    if isinstance(spec, str):
+        kind, _, index = spec.rstrip(")").replace("(", ":").partition(":")
+        if kind in ("cpu", "gpu") and (index or "0").isdecimal():
+            return Device(kind, int(index or 0))
+    raise ValueError(f"device: expected a Device or a text such as 'cpu' or 'gpu(0)', got {spec!r}")
+
+
+def current_device() -> Device:
+    """The device on which arrays are created: that of the innermost ``with device:``, else ``cpu(0)``."""
+    return _current.get()
+
+
+current_context = current_device  # MXNet's name
+
+
+def num_gpus() -> int:
+    """How many CUDA GPUs can be used; 0 without CuPy or a driver."""
+    try:
+        return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
+    except Exception:  # no CuPy, no driver, no GPU: each its own exception class
+        return 0
+
+
+def _cupy_for(device: Device) -> Any:
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError:
+        raise DeviceError(
+            f"{device} needs CuPy, which is not installed; `pip install cupy-cuda13x` on a machine with an NVIDIA GPU "
+            f"and its driver, or use nd.cpu()"
+        ) from None
+    count = num_gpus()
+    if device.index >= count:
+        raise DeviceError(f"{device}: CuPy finds {count} GPUs; check the NVIDIA driver (nvidia-smi), or use nd.cpu()")
+    return cupy

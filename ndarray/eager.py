@@ -1,0 +1,84 @@
+"""The bottom of the interpreter stack: runs an operation at once, through the array module of its device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import apply as _apply
+from .array import NDArray, Storage, raw_index, wrap
+from .device import current_device
+from .op import Op
+
+__all__ = ["Eager"]
+
+_ndarray = np.ndarray
+
+
+class Eager:
+    """Runs ``op.eager`` on the arrays' data and wraps what it returns.
+
+    Raises ValueError for arguments on different devices, and lets a tracer's value that has left its trace raise the
+    tracer's own error.
+    """
+
+    def process(self, frame: _apply.Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
+        """The result of `op`, computed now."""
+        if arrays:
+            device = arrays[0]._device
+            data = []
+            for a in arrays:
+                d = a._data
+                if type(d) is not _ndarray and hasattr(d, "concretize"):
+                    d.concretize(f"computing {op.name} outside the trace that made this array")
+                if a._device is not device:
+                    self._mixed(op, arrays)
+                data.append(d)
+        else:
+            device, data = current_device(), ()
+        if op.name in device.kernels.offers:
+            result = device.kernels.run(op.name, data, attrs)
+            if result is NotImplemented:
+                result = op.eager(device.module, *data, **attrs)
+        else:
+            result = op.eager(device.module, *data, **attrs)
+        if op.results != 1 or type(result) is tuple:
+            return tuple([wrap(r, device) for r in result])
+        out = wrap(result, device)
+        if arrays and "view" in op.traits:
+            _share(arrays[0], out)
+        return out
+
+    def write(self, frame: _apply.Frame, array: NDArray, value: NDArray, index: Any) -> None:
+        """``array[index] = value``, in place."""
+        for a in (array, value):
+            if hasattr(a._data, "concretize"):
+                a._data.concretize("writing an array outside the trace that made it")
+        if array._device is not value._device:
+            raise ValueError(
+                f"write: the array is on {array._device}, the value on {value._device}; move it with "
+                f"value.to_device({array._device})"
+            )
+        array._data[raw_index(index)] = value._data
+
+    def _mixed(self, op: Op, arrays: tuple[NDArray, ...]) -> None:
+        places = ", ".join(f"{n} on {a._device}" for n, a in zip(_names(op, len(arrays)), arrays))
+        raise ValueError(f"{op.name}: arguments on different devices ({places}); move them with x.to_device(device)")
+
+
+def _names(op: Op, count: int) -> tuple[str, ...]:
+    return tuple(f"{op.arguments[0][1:]}[{i}]" for i in range(count)) if op.variadic else op.arguments
+
+
+def _share(base: NDArray, view: NDArray) -> None:
+    """Let a view count its writes in the storage of its base, if it is one."""
+    memory = view._data.base
+    if view._data is base._data or (memory is not None and (memory is base._data or memory is base._data.base)):
+        storage = base._storage
+        if storage is None:
+            storage = base._storage = Storage()
+        view._storage = storage
+
+
+_apply.install_bottom(Eager())

@@ -1,0 +1,274 @@
+"""Indexing as primitive operations: what ``x[index]`` and ``x[index] = v`` mean while recording or tracing.
+
+``x[index]`` becomes slice, flip, reshape (basic indices) and take (integer arrays). `updated` is the functional form of
+an assignment: the tracer uses it, since nothing is written in place in a graph.
+
+Sizes may be symbolic: full slices and ``x[-1]`` of a symbolic axis need no guard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .apply import apply
+from .array import NDArray, literal, wrap
+from .dims import Size, product
+from .dtypes import int64
+from .op import OPS
+
+__all__ = ["Basic", "get", "parse", "updated"]
+
+
+@dataclass(frozen=True)
+class Basic:
+    """The region that ints, slices, None and Ellipsis select: a strided box, then axes reversed, dropped and added.
+
+    start, stop, step  per axis of the array, ``step > 0`` and ``0 <= start <= stop <= size``
+    flips              axes of the box that run backwards
+    box                the box's shape
+    shape              the result's: axes indexed by an int dropped, one of size 1 for each None
+    whole              whether the box is the whole array
+    """
+
+    start: tuple[Size, ...]
+    stop: tuple[Size, ...]
+    step: tuple[Size, ...]
+    flips: tuple[int, ...]
+    box: tuple[Size, ...]
+    shape: tuple[Size, ...]
+    whole: bool
+
+
+def parse(shape: tuple[Size, ...], index: Any) -> tuple[Basic, list[tuple[int, Any]], bool]:
+    """Split an index into its basic part and its arrays.
+
+    Returns the basic part (array-indexed axes taken whole), ``[(axis of the basic result, integer array), ...]``, and
+    whether the arrays stand side by side (their axes then replace the first's place, else they come first).
+    Raises IndexError as NumPy does.
+    """
+    items = _expand(shape, index)
+    arrays = any(_is_array(i) for i in items)
+    start, stop, step, flips, box, result = [], [], [], [], [], []
+    advanced: list[tuple[int, Any]] = []
+    positions: list[int] = []
+    axis = 0
+    for position, item in enumerate(items):
+        if item is None:
+            result.append(1)
+            continue
+        n = shape[axis]
+        low, high, stride, backwards, keep = 0, n, 1, False, True
+        if isinstance(item, slice):
+            low, high, stride, backwards = _slice(item, n)
+        elif arrays:
+            advanced.append((len(result), item))
+            positions.append(position)
+        else:
+            low = _position(item, n, axis)
+            high, keep = low + 1, False
+        length = high - low if _is(stride, 1) else (high - low + stride - 1) // stride
+        if backwards:
+            flips.append(axis)
+        start.append(low)
+        stop.append(high)
+        step.append(stride)
+        box.append(length)
+        if keep:
+            result.append(length)
+        axis += 1
+    whole = all(_is(a, 0) and b is n and _is(c, 1) for a, b, c, n in zip(start, stop, step, shape))
+    adjacent = positions == list(range(positions[0], positions[-1] + 1)) if positions else True
+    basic = Basic(tuple(start), tuple(stop), tuple(step), tuple(flips), tuple(box), tuple(result), whole)
+    return basic, advanced, adjacent
+
+
+def get(x: NDArray, index: Any) -> NDArray:
+    """``x[index]`` in primitive operations."""
+    basic, advanced, adjacent = parse(x.shape, index)
+    y = x
+    if not basic.whole:
+        y = apply(OPS["slice"], y, start=basic.start, stop=basic.stop, step=basic.step)
+    if basic.flips:
+        y = apply(OPS["flip"], y, axes=basic.flips)
+    if _differs(basic.shape, basic.box):
+        y = apply(OPS["reshape"], y, shape=basic.shape)
+    if advanced:
+        return _gather(y, advanced, adjacent)
+    return apply(OPS["reshape"], y, shape=basic.shape) if y is x else y
+
+
+def updated(x: NDArray, value: NDArray, index: Any) -> NDArray:
+    """A new array: `x` with ``x[index] = value`` done. `value` has x's dtype, and a shape that broadcasts.
+
+    Raises IndexError for integer arrays (use `where`, or a mask) and ValueError where `value` does not fit.
+    """
+    if index is ...:
+        return _broadcast(value, x.shape, index)
+    if isinstance(index, (NDArray, np.ndarray)) and index.dtype == np.bool_:
+        return _masked(x, value, index)
+    basic, advanced, _ = parse(x.shape, index)
+    if advanced:
+        raise IndexError(
+            "assignment to integer-array indices can't be captured in a graph; assign through a boolean mask of the "
+            "array's shape, use nd.where(mask, value, x), or assign outside the hybridized function"
+        )
+    value = _broadcast(value, basic.shape, index)
+    if _differs(basic.shape, basic.box):
+        value = apply(OPS["reshape"], value, shape=basic.box)
+    if basic.flips:
+        value = apply(OPS["flip"], value, axes=basic.flips)
+    if basic.whole:
+        return value
+    return apply(OPS["update_slice"], x, value, start=basic.start, stop=basic.stop, step=basic.step)
+
+
+def _masked(x: NDArray, value: NDArray, mask: Any) -> NDArray:
+    mask = mask if isinstance(mask, NDArray) else wrap(np.asarray(mask), x._device)
+    if _differs(mask.shape, x.shape[: mask.ndim]):
+        raise IndexError(f"a mask of shape {mask.shape} does not fit an array of shape {x.shape}")
+    if any(not _is(n, 1) for n in value.shape):
+        raise IndexError(
+            f"assignment through a mask can be captured in a graph for one value only, got shape {value.shape}; "
+            f"use nd.where(mask, values, x)"
+        )
+    if mask.ndim < x.ndim:
+        mask = apply(OPS["reshape"], mask, shape=mask.shape + (1,) * (x.ndim - mask.ndim))
+    value = apply(OPS["reshape"], value, shape=()) if value.ndim else value
+    return apply(OPS["where"], mask, value, x)
+
+
+def _broadcast(value: NDArray, shape: tuple[Size, ...], index: Any) -> NDArray:
+    have = value.shape
+    if not _differs(have, shape):
+        return value
+    while len(have) > len(shape) and _is(have[0], 1):
+        have = have[1:]
+    if len(have) > len(shape) or any(
+        not _is(a, 1) and (type(a) is not type(b) or a != b) for a, b in zip(have[::-1], shape[::-1])
+    ):
+        raise ValueError(f"x[{index!r}] = value: the value's shape {value.shape} does not broadcast to {shape}")
+    if len(have) != len(value.shape):
+        value = apply(OPS["reshape"], value, shape=have)
+    return apply(OPS["broadcast_to"], value, shape=tuple(shape)) if _differs(have, shape) else value
+
+
+def _gather(x: NDArray, advanced: list[tuple[int, Any]], adjacent: bool) -> NDArray:
+    arrays = [_integers(item, x.shape[axis], axis, x) for axis, item in advanced]
+    if len(arrays) == 1:
+        return apply(OPS["take"], x, arrays[0], axis=advanced[0][0], mode="wrap")
+    axes = [axis for axis, _ in advanced]
+    rest = [i for i in range(x.ndim) if i not in axes]
+    sizes = [x.shape[i] for i in axes]
+    flat = None
+    for indices, n in zip(arrays, sizes):  # row-major position in the indexed axes
+        wrapped = apply(OPS["remainder"], indices, _number(n, x))
+        flat = wrapped if flat is None else apply(OPS["add"], apply(OPS["multiply"], flat, _number(n, x)), wrapped)
+    moved = apply(OPS["transpose"], x, axes=(*axes, *rest))
+    merged = apply(OPS["reshape"], moved, shape=(product(sizes), *(x.shape[i] for i in rest)))
+    out = apply(OPS["take"], merged, flat, axis=0, mode="clip")
+    if not adjacent or axes[0] == 0:
+        return out
+    k, before = flat.ndim, axes[0]
+    return apply(OPS["transpose"], out, axes=(*range(k, k + before), *range(k), *range(k + before, out.ndim)))
+
+
+def _number(n: Size, like: NDArray) -> NDArray:
+    return literal(int(n), int64, like._device)
+
+
+def _integers(item: Any, n: Size, axis: int, x: NDArray) -> NDArray:
+    """Integer indices as an int64 array; those that are known now are checked."""
+    indices = item if isinstance(item, NDArray) else wrap(x._device.module.asarray(np.asarray(item)), x._device)
+    if indices.dtype.kind not in "iu":
+        raise IndexError(f"index arrays must be integer or boolean, got {indices.dtype} for axis {axis}")
+    data = indices._data
+    if isinstance(data, np.ndarray) and isinstance(n, int) and data.size:
+        low, high = int(data.min()), int(data.max())
+        if low < -n or high >= n:
+            raise IndexError(f"index {high if high >= n else low} is out of bounds for axis {axis} with size {n}")
+    return indices if indices.dtype == int64 else apply(OPS["cast"], indices, dtype=int64)
+
+
+def _expand(shape: tuple[Size, ...], index: Any) -> list[Any]:
+    """The index as a list without Ellipsis or masks, one int, slice, None or integer array each, covering all axes."""
+    given = list(index) if type(index) is tuple else [index]
+    items: list[Any] = []
+    for item in given:
+        if isinstance(item, list):
+            item = np.asarray(item) if item else np.zeros(0, np.int64)
+        if isinstance(item, (bool, np.bool_)):
+            raise IndexError("indexing with a Python bool is not supported here; use None to add an axis")
+        if isinstance(item, (NDArray, np.ndarray)) and item.dtype == np.bool_:
+            mask = item._concrete("indexing with a boolean mask") if isinstance(item, NDArray) else item
+            mask = mask if isinstance(mask, np.ndarray) else mask.get()
+            items.extend(np.nonzero(mask))
+        else:
+            items.append(item)
+    used = sum(i is not None and i is not ... for i in items)
+    ellipses = [k for k, i in enumerate(items) if i is ...]
+    if len(ellipses) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    if used > len(shape):
+        raise IndexError(f"too many indices: the array has {len(shape)} axes, but {used} were indexed")
+    place = ellipses[0] if ellipses else len(items)
+    fill = [slice(None)] * (len(shape) - used)
+    return items[:place] + fill + items[place + 1 :]
+
+
+def _is_array(item: Any) -> bool:
+    return isinstance(item, (NDArray, np.ndarray)) and not (isinstance(item, np.ndarray) and item.ndim == 0)
+
+
+def _position(item: Any, n: Size, axis: int) -> Size:
+    if not hasattr(item, "__index__"):
+        raise IndexError(f"an index must be an int, slice, None, Ellipsis or array, got {type(item).__name__}: {item!r}")
+    i = item if type(item) is int else (item.__index__() if not hasattr(item, "terms") else item)
+    if isinstance(i, int) and i < 0:
+        i = n + i
+        if isinstance(i, int) and i < 0:
+            raise IndexError(f"index {item} is out of bounds for axis {axis} with size {n}")
+    elif isinstance(i, int) and isinstance(n, int) and i >= n:
+        raise IndexError(f"index {item} is out of bounds for axis {axis} with size {n}")
+    return i
+
+
+def _slice(item: slice, n: Size) -> tuple[Size, Size, int, bool]:
+    """(start, stop, step, backwards) with a positive step that visits the same positions."""
+    step = 1 if item.step is None else int(item.step)
+    if step == 0:
+        raise ValueError("slice step cannot be zero")
+    if isinstance(n, int) and not any(hasattr(v, "terms") for v in (item.start, item.stop)):
+        positions = range(n)[item]
+        if not len(positions):
+            return 0, 0, 1, False
+        low, high = sorted((positions[0], positions[-1]))
+        return low, high + 1, abs(step), step < 0
+    if step < 0:
+        if item.start is not None or item.stop is not None:
+            raise IndexError("a backward slice of a symbolic axis must be a full one (x[::-1]); flip, then slice")
+        return (n - 1) % -step, n, -step, True
+    start = _bound(item.start, n, 0)
+    stop = _bound(item.stop, n, n)
+    return (start, start, 1, False) if stop < start else (start, stop, step, False)
+
+
+def _bound(value: Any, n: Size, default: Size) -> Size:
+    if value is None:
+        return default
+    if not hasattr(value, "terms"):
+        value = value.__index__()
+    if isinstance(value, int) and value < 0:
+        value = n + value
+        return 0 if value < 0 else value
+    return n if value > n else value
+
+
+def _is(size: Size, number: int) -> bool:
+    return type(size) is int and size == number
+
+
+def _differs(a: tuple[Size, ...], b: tuple[Size, ...]) -> bool:
+    return len(a) != len(b) or any(type(x) is not type(y) or x != y for x, y in zip(a, b))

@@ -1,0 +1,141 @@
+"""Settings: one table, read from the environment, changed for a while by a context manager.
+
+    name                 values            meaning
+    HYBRID_DEBUG         0-5 (0)           how much is checked and printed: 1 counts and cache decisions, 2 the graph
+                                           after each pass and a verifier after each, 3 fused groups and loop IR,
+                                           4 LLVM IR, 5 assembly and the time of each kernel
+    HYBRID_CACHE_DIR     folder, or empty  where compiled objects are kept ($XDG_CACHE_HOME/hybrid, else
+                                           ~/.cache/hybrid); empty: nothing is kept on disk
+    HYBRID_NUM_THREADS   1-1024            workers of the native thread pool (the cores this process may use)
+
+``settings.debug``, ``settings.cache_dir`` and ``settings.num_threads`` give the values in force, and
+``with settings(HYBRID_DEBUG=2): ...`` changes them for the code inside (in this thread or task only).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["SETTINGS", "Setting", "Settings", "settings"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: `parse` turns text (or a value of the right type) into the value, or raises ValueError."""
+
+    name: str
+    default: Callable[[], Any]
+    parse: Callable[[Any], Any]
+    expected: str
+
+
+def _integer(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def _folder(value: Any) -> str:
+    text = os.fspath(value) if value is not None else ""
+    if not isinstance(text, str) or "\0" in text:
+        raise ValueError
+    return os.path.abspath(os.path.expanduser(text)) if text.strip() else ""
+
+
+def _cache_dir() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "hybrid")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+SETTINGS = {
+    s.name: s
+    for s in (
+        Setting("HYBRID_DEBUG", lambda: 0, _integer(0, 5), "an integer from 0 to 5"),
+        Setting("HYBRID_CACHE_DIR", _cache_dir, _folder, "the path of a folder, or an empty text for no cache"),
+        Setting("HYBRID_NUM_THREADS", _cores, _integer(1, 1024), "an integer from 1 to 1024"),
+    )
+}
+"""Every setting by name."""
+
+
+class Settings:
+    """The values in force: an override of a ``with`` block, else the environment, else the default."""
+
+    __slots__ = ("_overrides", "_parsed")
+
+    def __init__(self) -> None:
+        self._overrides: ContextVar[dict[str, Any]] = ContextVar("settings", default={})
+        self._parsed: dict[str, tuple[str | None, Any]] = {}
+
+    def get(self, name: str) -> Any:
+        """The value of one setting. Raises ValueError naming the variable, what it holds and what it may hold."""
+        overrides = self._overrides.get()
+        if name in overrides:
+            return overrides[name]
+        text = os.environ.get(name)
+        known = self._parsed.get(name)
+        if known is None or known[0] != text:
+            setting = _setting(name)
+            known = text, setting.default() if text is None else _parse(setting, text, "the environment variable ")
+            self._parsed[name] = known
+        return known[1]
+
+    @property
+    def debug(self) -> int:
+        """HYBRID_DEBUG."""
+        return self.get("HYBRID_DEBUG")
+
+    @property
+    def cache_dir(self) -> str:
+        """HYBRID_CACHE_DIR; empty where nothing is to be kept."""
+        return self.get("HYBRID_CACHE_DIR")
+
+    @property
+    def num_threads(self) -> int:
+        """HYBRID_NUM_THREADS."""
+        return self.get("HYBRID_NUM_THREADS")
+
+    @contextmanager
+    def __call__(self, **values: Any) -> Iterator[Settings]:
+        """Change settings for the code inside the ``with`` block."""
+        parsed = {name: _parse(_setting(name), value) for name, value in values.items()}
+        token = self._overrides.set({**self._overrides.get(), **parsed})
+        try:
+            yield self
+        finally:
+            self._overrides.reset(token)
+
+    def __repr__(self) -> str:
+        return "settings(" + ", ".join(f"{name}={self.get(name)!r}" for name in SETTINGS) + ")"
+
+
+def _setting(name: str) -> Setting:
+    try:
+        return SETTINGS[name]
+    except KeyError:
+        raise ValueError(f"no setting {name!r}; the settings are {', '.join(SETTINGS)}") from None
+
+
+def _parse(setting: Setting, value: Any, where: str = "") -> Any:
+    try:
+        return setting.parse(value)
+    except (ValueError, TypeError):
+        raise ValueError(f"{where}{setting.name} is {value!r}; expected {setting.expected}") from None
+
+
+settings = Settings()
