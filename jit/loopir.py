@@ -105,10 +105,16 @@ class _Hashed(Expr):
 
 @_node
 class Const(_Hashed):
-    """A number; with lanes, the same in every lane."""
+    """A number; with lanes, the same in every lane. Compared by its text: 0.0 is not -0.0, and NaN is itself."""
 
     value: Any
     type: Type
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self.type == other.type and repr(self.value) == repr(other.value)
+
+    def __hash__(self) -> int:
+        return hash((repr(self.value), self.type))
 
 
 @_node
@@ -152,7 +158,8 @@ VECTOR_OPERATIONS = {
     "splat": 1,  # a scalar into every lane
     "ramp": 2,  # (base, step) scalars: base, base + step, ...
     "lane": 2,  # (vector, constant lane number) -> scalar
-    "reduce_add": 1, "reduce_mul": 1, "reduce_max": 1, "reduce_min": 1,  # vector -> scalar, in a fixed tree order
+    "reduce_add": 1, "reduce_mul": 1, "reduce_max": 1, "reduce_min": 1,  # vector -> scalar, in a fixed tree order:
+    # lower half + upper half, lane by lane, until one lane is left (lanes are a power of two)
     "reduce_and": 1, "reduce_or": 1,
     "reverse": 1,  # lanes in reverse order
     "concat": 2,  # two vectors of one length into one of twice the length
