@@ -59,7 +59,7 @@ class Backend(Protocol):
 
 
 _backends: dict[str, str | Backend] = {
-    "jit": "jit:backend",
+    "jit": "jit.backend:backend",
     "interpreter": "hybrid.interpret:backend",
 }
 
