@@ -14,6 +14,7 @@ import numpy as np
 import ndarray as nd
 from ndarray import NDArray, autograd
 from ndarray.apply import eagerly
+from ndarray.dtypes import canonical
 
 from . import initializer
 from .epoch import raise_epoch
@@ -60,12 +61,23 @@ class Parameter:
     """
 
     def __init__(
-        self, name: str = "weight", grad_req: str = "write", shape: Any = None, dtype: Any = "float32", lr_mult: float = 1.0,
-        wd_mult: float = 1.0, init: Any = None, allow_deferred_init: bool = True, differentiable: bool = True,
-        stype: str = "default", grad_stype: str = "default",
+        self,
+        name: str = "weight",
+        grad_req: str = "write",
+        shape: Any = None,
+        dtype: Any = "float32",
+        lr_mult: float = 1.0,
+        wd_mult: float = 1.0,
+        init: Any = None,
+        allow_deferred_init: bool = True,
+        differentiable: bool = True,
+        stype: str = "default",
+        grad_stype: str = "default",
     ):
         if (stype, grad_stype) != ("default", "default"):
-            raise NotImplementedError(f"Parameter {name!r}: sparse storage ({stype}, {grad_stype}) is not supported; use 'default'")
+            raise NotImplementedError(
+                f"Parameter {name!r}: sparse storage ({stype}, {grad_stype}) is not supported; use 'default'"
+            )
         self.name = name
         self.path = ""  # its name in the network that collected it last, such as "0.weight"
         self.lr_mult = lr_mult
@@ -74,7 +86,7 @@ class Parameter:
         self.allow_deferred_init = allow_deferred_init
         self._differentiable = differentiable
         self._shape = _normalize(shape)
-        self._dtype = np.dtype(nd.dtype(dtype) if hasattr(nd, "dtype") else dtype)
+        self._dtype = canonical(dtype)
         self._devices: list[Any] = []
         self._data: list[NDArray] | None = None
         self._deferred: tuple[Any, list[Any], Any, Any] | None = None
@@ -135,7 +147,13 @@ class Parameter:
     # -- initialization
 
     def initialize(
-        self, init: Any = None, device: Any = None, default_init: Any = None, force_reinit: bool = False, *, ctx: Any = None
+        self,
+        init: Any = None,
+        device: Any = None,
+        default_init: Any = None,
+        force_reinit: bool = False,
+        *,
+        ctx: Any = None,
     ) -> None:
         """Make the arrays, or, where the shape is incomplete, note to do so at the first batch.
 
@@ -152,7 +170,9 @@ class Parameter:
             self._finish_deferred_init()
         elif not self.allow_deferred_init:
             self._deferred = None
-            raise ValueError(f"Parameter {self.path or self.name!r}: can't initialize, its shape {self._shape} is incomplete")
+            raise ValueError(
+                f"Parameter {self.path or self.name!r}: can't initialize, its shape {self._shape} is incomplete"
+            )
 
     def _finish_deferred_init(self) -> None:
         """Make the arrays if that was waiting for the shape."""
@@ -160,8 +180,10 @@ class Parameter:
             return
         if not _known(self._shape):
             raise DeferredInitializationError(
-                f"Parameter {self.path or self.name!r}: its shape {self._shape} is still incomplete after the layer has seen an "
-                "input; give in_units, in_channels or the like, or define infer_shape(self, *args) in the Block that owns it"
+                f"Parameter {self.path or self.name!r}: its shape {self._shape} is still incomplete after the layer "
+                "has seen an "
+                "input; give in_units, in_channels or the like, or define infer_shape(self, *args) in the Block "
+                "that owns it"
             )
         init, devices, default_init, data = self._deferred
         with eagerly(), autograd.pause():
@@ -171,7 +193,9 @@ class Parameter:
                     initializer.create(init)._init_weight(self.path or self.name, data)
                 else:
                     initializer.create(default_init)(self.path or self.name, data)
-            self._set_arrays([data if i == 0 and data.device == d else _copy_to(data, d) for i, d in enumerate(devices)])
+            self._set_arrays(
+                [data if i == 0 and data.device == d else _copy_to(data, d) for i, d in enumerate(devices)]
+            )
         self._deferred = None
 
     def _set_arrays(self, arrays: Sequence[NDArray]) -> None:
@@ -198,10 +222,13 @@ class Parameter:
             name = self.path or self.name
             if self._deferred is not None:
                 raise DeferredInitializationError(
-                    f"Parameter {name!r}: its shape {self._shape} is known only after the first batch; pass one through the "
+                    f"Parameter {name!r}: its shape {self._shape} is known only after the first batch; pass one "
+                    "through the "
                     "network first, or give in_units, in_channels or the like to its layer"
                 )
-            raise RuntimeError(f"Parameter {name!r} has not been initialized; call net.initialize() (or initialize() on it) first")
+            raise RuntimeError(
+                f"Parameter {name!r} has not been initialized; call net.initialize() (or initialize() on it) first"
+            )
         if device is None:
             if len(self._data) == 1:
                 return 0
@@ -270,13 +297,20 @@ class Parameter:
             for array, device in zip(self._data, self._devices):
                 array[...] = (data if data.device == device else data.to_device(device)).astype(self._dtype)
 
-    def _load(self, data: np.ndarray, device: Any, cast_dtype: bool, where: str) -> None:
-        """Take the value that `where` holds, initializing on `device` if that has not happened."""
+    def _check_fits(self, data: np.ndarray, cast_dtype: bool, where: str) -> None:
+        """Raise ValueError unless a value read from `where` has this parameter's shape and dtype."""
         label = f"{where}: parameter {self.path or self.name!r}"
-        if self._shape is not None and (len(self._shape) != data.ndim or any(a not in (-1, b) for a, b in zip(self._shape, data.shape))):
-            raise ValueError(f"{label} has shape {tuple(data.shape)} in the file, expected {self._shape}")
+        if self._shape is not None and (
+            len(self._shape) != data.ndim or any(a not in (-1, b) for a, b in zip(self._shape, data.shape))
+        ):
+            raise ValueError(f"{label} has shape {tuple(data.shape)} there, expected {self._shape}")
         if data.dtype != self._dtype and not cast_dtype:
-            raise ValueError(f"{label} has dtype {data.dtype} in the file, expected {self._dtype}; pass cast_dtype=True to convert it")
+            raise ValueError(
+                f"{label} has dtype {data.dtype} there, expected {self._dtype}; pass cast_dtype=True to convert it"
+            )
+
+    def _load(self, data: np.ndarray, device: Any) -> None:
+        """Take a value that fits, initializing on `device` if that has not happened."""
         if self._data is None and self._deferred is None:
             self._deferred = (None, _device_list(device, None), None, None)
         elif device is not None and set(_device_list(device, None)) != set(self.list_device()):
@@ -301,7 +335,7 @@ class Parameter:
 
     def cast(self, dtype: Any) -> None:
         """Change the dtype of data and gradient."""
-        dtype = np.dtype(dtype)
+        dtype = canonical(dtype)
         if dtype == self._dtype:
             return
         self._dtype = dtype
@@ -326,7 +360,12 @@ class Constant(Parameter):
             value = value.astype(np.float32)  # the default dtype, as for every parameter
         self.value = value
         super().__init__(
-            name, grad_req="null", shape=value.shape, dtype=value.dtype, differentiable=False, init=initializer.Constant(value)
+            name,
+            grad_req="null",
+            shape=value.shape,
+            dtype=value.dtype,
+            differentiable=False,
+            init=initializer.Constant(value),
         )
 
     def _finish_deferred_init(self) -> None:
@@ -336,7 +375,13 @@ class Constant(Parameter):
             self._deferred = None
 
     def initialize(
-        self, init: Any = None, device: Any = None, default_init: Any = None, force_reinit: bool = False, *, ctx: Any = None
+        self,
+        init: Any = None,
+        device: Any = None,
+        default_init: Any = None,
+        force_reinit: bool = False,
+        *,
+        ctx: Any = None,
     ) -> None:
         """Make the arrays on the devices."""
         if self._data is None or force_reinit:

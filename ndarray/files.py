@@ -21,8 +21,19 @@ __all__ = ["FileFormatError", "load_arrays", "load_json", "save_arrays", "save_j
 
 _MAX_HEADER = 100 << 20
 _DTYPES = {
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
-    "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
     "C64": "complex64",
 }
 _CODES = {name: code for code, name in _DTYPES.items()}
@@ -60,17 +71,25 @@ def _dtype(code: str) -> np.dtype:
     return np.dtype(_DTYPES[code])
 
 
-def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+def save_arrays(
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write named arrays as a safetensors file, atomically. Raises TypeError for a dtype that the format lacks."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     blobs, offset = [], 0
     for name, array in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
         if array.dtype.name not in _CODES:
-            raise TypeError(f"save: array {name!r} has dtype {array.dtype}, which safetensors can't hold; cast it first")
+            raise TypeError(
+                f"save: array {name!r} has dtype {array.dtype}, which safetensors can't hold; cast it first"
+            )
         array = np.asarray(array, order="C")
         if array.dtype.byteorder == ">":
             array = array.astype(array.dtype.newbyteorder("<"))
-        header[name] = {"dtype": _CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        header[name] = {
+            "dtype": _CODES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
         offset += array.nbytes
         blobs.append(array)
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -91,11 +110,14 @@ def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
     with open(path, "rb") as file:
         start = file.read(8)
         if len(start) < 8:
-            raise FileFormatError(f"{path}: {size} bytes are too few for a safetensors file; it is truncated or of another format")
+            raise FileFormatError(
+                f"{path}: {size} bytes are too few for a safetensors file; it is truncated or of another format"
+            )
         length = int.from_bytes(start, "little")
         if length > min(_MAX_HEADER, size - 8):
             raise FileFormatError(
-                f"{path}: the header claims {length} bytes, the file has {size - 8} after its length (limit {_MAX_HEADER}); "
+                f"{path}: the header claims {length} bytes, the file has {size - 8} after its length (limit "
+                f"{_MAX_HEADER}); "
                 "it is truncated or no safetensors file"
             )
         header = _parse_json(path, file.read(length), "header")
@@ -126,20 +148,25 @@ def _check_entries(path: Any, header: dict, available: int) -> dict[str, tuple[n
             raise FileFormatError(f"{path}: array {name!r} has unknown dtype {code!r}; known: {', '.join(_DTYPES)}")
         whole = [begin, end, *shape] if isinstance(shape, list) and len(shape) <= 64 else [None]
         if not all(type(n) is int and 0 <= n < 1 << 62 for n in whole):
-            raise FileFormatError(f"{path}: array {name!r} has a bad shape or offset: {shape!r}, {entry['data_offsets']!r}"[:300])
+            raise FileFormatError(
+                f"{path}: array {name!r} has a bad shape or offset: {shape!r}, {entry['data_offsets']!r}"[:300]
+            )
         dtype, count = _dtype(code), 1
         for n in shape:
             count *= n
         if not begin <= end <= available or end - begin != count * dtype.itemsize:
             raise FileFormatError(
-                f"{path}: array {name!r}, {code} of shape {tuple(shape)}, needs {count * dtype.itemsize} bytes; the offsets "
+                f"{path}: array {name!r}, {code} of shape {tuple(shape)}, needs {count * dtype.itemsize} bytes; the "
+                "offsets "
                 f"{begin}:{end} in {available} bytes of data don't hold it; the file is truncated or corrupt"
             )
         entries[name] = (dtype, tuple(shape), begin, end)
     reached = 0
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if begin != reached:
-            raise FileFormatError(f"{path}: array {name!r} starts at {begin}, expected {reached}: arrays overlap or leave a gap")
+            raise FileFormatError(
+                f"{path}: array {name!r} starts at {begin}, expected {reached}: arrays overlap or leave a gap"
+            )
         reached = end
     if reached != available:
         raise FileFormatError(f"{path}: {available - reached} bytes after the last array belong to nothing")
@@ -166,7 +193,9 @@ def _parse_json(path: Any, data: bytes, what: str) -> Any:
     try:
         return json.loads(data.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: the {what} is no valid JSON ({error}); the file is truncated or of another format") from None
+        raise FileFormatError(
+            f"{path}: the {what} is no valid JSON ({error}); the file is truncated or of another format"
+        ) from None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -1,0 +1,134 @@
+"""Losses. Each returns one value per sample: the mean over all axes but `batch_axis`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ndarray as nd
+from hybrid.block import HybridBlock
+from ndarray import NDArray
+
+__all__ = [
+    "L1Loss",
+    "L2Loss",
+    "Loss",
+    "SigmoidBCELoss",
+    "SigmoidBinaryCrossEntropyLoss",
+    "SoftmaxCELoss",
+    "SoftmaxCrossEntropyLoss",
+]
+
+
+class Loss(HybridBlock):
+    """Base class. `weight` multiplies the loss; `batch_axis` is the axis that is kept."""
+
+    def __init__(self, weight: float | None, batch_axis: int = 0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._weight = weight
+        self._batch_axis = batch_axis
+
+    def _extra_repr(self) -> str:
+        return f"batch_axis={self._batch_axis}, w={self._weight}"
+
+    def _finish(self, loss: NDArray, sample_weight: NDArray | None, weight: float | None) -> NDArray:
+        if sample_weight is not None:
+            loss = loss * sample_weight
+        if weight is not None:
+            loss = loss * weight
+        axes = tuple(i for i in range(loss.ndim) if i != self._batch_axis % max(loss.ndim, 1))
+        return nd.mean(loss, axis=axes) if axes else loss
+
+
+def _like(label: NDArray, prediction: NDArray) -> NDArray:
+    label = label if label.dtype == prediction.dtype else label.astype(prediction.dtype)
+    return label if tuple(label.shape) == tuple(prediction.shape) else nd.reshape(label, prediction.shape)
+
+
+class L2Loss(Loss):
+    """``(label - prediction)^2 / 2``, times `weight`."""
+
+    def __init__(self, weight: float = 1.0, batch_axis: int = 0, **kwargs: Any):
+        super().__init__(weight, batch_axis, **kwargs)
+
+    def forward(self, pred: NDArray, label: NDArray, sample_weight: NDArray | None = None) -> NDArray:
+        """`label` has as many elements as `pred`."""
+        difference = _like(label, pred) - pred
+        return self._finish(difference * difference, sample_weight, None if self._weight is None else self._weight / 2)
+
+
+class L1Loss(Loss):
+    """``|label - prediction|``, times `weight`."""
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, **kwargs: Any):
+        super().__init__(weight, batch_axis, **kwargs)
+
+    def forward(self, pred: NDArray, label: NDArray, sample_weight: NDArray | None = None) -> NDArray:
+        """`label` has as many elements as `pred`."""
+        return self._finish(nd.abs(_like(label, pred) - pred), sample_weight, self._weight)
+
+
+class SigmoidBinaryCrossEntropyLoss(Loss):
+    """Binary cross entropy of logits, ``max(x, 0) - x * label + log(1 + exp(-|x|))``, or, with `from_sigmoid`, of
+    probabilities. `pos_weight` multiplies the term of positive labels."""
+
+    def __init__(self, from_sigmoid: bool = False, weight: float | None = None, batch_axis: int = 0, **kwargs: Any):
+        super().__init__(weight, batch_axis, **kwargs)
+        self._from_sigmoid = from_sigmoid
+
+    def forward(
+        self, pred: NDArray, label: NDArray, sample_weight: NDArray | None = None, pos_weight: NDArray | None = None
+    ) -> NDArray:
+        """`label` has as many elements as `pred`, in [0, 1]."""
+        label = _like(label, pred)
+        if self._from_sigmoid:
+            tiny = 1e-12
+            positive = nd.log(pred + tiny) * label
+            if pos_weight is not None:
+                positive = positive * pos_weight
+            loss = -(positive + nd.log(1.0 - pred + tiny) * (1.0 - label))
+        else:
+            softplus = nd.log1p(nd.exp(-nd.abs(pred)))
+            if pos_weight is None:
+                loss = nd.relu(pred) - pred * label + softplus
+            else:
+                factor = 1.0 + (pos_weight - 1.0) * label
+                loss = pred - pred * label + factor * (softplus + nd.relu(-pred))
+        return self._finish(loss, sample_weight, self._weight)
+
+
+SigmoidBCELoss = SigmoidBinaryCrossEntropyLoss
+
+
+class SoftmaxCrossEntropyLoss(Loss):
+    """``-log softmax(prediction)[label]`` along `axis`.
+
+    With `sparse_label`, labels are class numbers, of the prediction's shape without `axis` (floats are rounded
+    down; numbers outside are clipped); otherwise a distribution of the prediction's shape. With `from_logits`, the
+    prediction is a log-softmax already.
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        sparse_label: bool = True,
+        from_logits: bool = False,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(weight, batch_axis, **kwargs)
+        self._axis = axis
+        self._sparse_label = sparse_label
+        self._from_logits = from_logits
+
+    def forward(self, pred: NDArray, label: NDArray, sample_weight: NDArray | None = None) -> NDArray:
+        """One loss per sample."""
+        log_probability = pred if self._from_logits else nd.log_softmax(pred, axis=self._axis)
+        if self._sparse_label:
+            loss = -nd.pick(log_probability, label, axis=self._axis, keepdims=True)
+        else:
+            loss = -nd.sum(log_probability * _like(label, pred), axis=self._axis, keepdims=True)
+        return self._finish(loss, sample_weight, self._weight)
+
+
+SoftmaxCELoss = SoftmaxCrossEntropyLoss

@@ -1,0 +1,119 @@
+"""Convolution layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ndarray as nd
+from hybrid.block import HybridBlock
+from hybrid.parameter import Parameter
+from ndarray import NDArray
+
+from .activations import activate, check_activation
+
+__all__ = ["Conv1D", "Conv2D", "Conv3D", "sizes"]
+
+_LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+
+
+def sizes(value: int | Sequence[int], rank: int, layer: str, what: str) -> tuple[int, ...]:
+    """One size per spatial axis, from a number or a sequence."""
+    result = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(result) != rank:
+        raise ValueError(f"{layer}: {what} needs {rank} numbers, got {value}")
+    return result
+
+
+class _Conv(HybridBlock):
+    """Cross-correlation with learned kernels, weight of shape (channels, in_channels / groups, *kernel_size)."""
+
+    rank = 2
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Any,
+        strides: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        layout: str | None = None,
+        in_channels: int = 0,
+        activation: str | None = None,
+        use_bias: bool = True,
+        weight_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        dtype: Any = "float32",
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        layer, rank = type(self).__name__, self.rank
+        if layout not in (None, _LAYOUTS[rank]):
+            raise ValueError(
+                f"{layer}: layout {layout!r} is not supported; use {_LAYOUTS[rank]!r} (transpose the input)"
+            )
+        if channels < 1 or groups < 1 or channels % groups or in_channels % groups:
+            raise ValueError(
+                f"{layer}: channels ({channels}) and in_channels ({in_channels}) must be multiples of groups ({groups})"
+            )
+        self._channels, self._in_channels, self._groups = channels, in_channels, groups
+        self._kernel = sizes(kernel_size, rank, layer, "kernel_size")
+        self._strides = sizes(strides, rank, layer, "strides")
+        self._padding = sizes(padding, rank, layer, "padding")
+        self._dilation = sizes(dilation, rank, layer, "dilation")
+        self._act_type = check_activation(layer, activation)
+        self.weight = Parameter(
+            "weight", shape=(channels, in_channels // groups, *self._kernel), dtype=dtype, init=weight_initializer
+        )
+        self.bias = Parameter("bias", shape=(channels,), dtype=dtype, init=bias_initializer) if use_bias else None
+
+    def infer_shape(self, x: NDArray, *_: Any) -> None:
+        """in_channels from the input."""
+        if x.ndim != self.rank + 2:
+            raise ValueError(
+                f"{type(self).__name__}: expected an input of layout {_LAYOUTS[self.rank]}, got shape {tuple(x.shape)}"
+            )
+        self.weight.shape = (self._channels, int(x.shape[1]) // self._groups, *self._kernel)
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Shape (N, channels, *spatial)."""
+        device = x.device
+        out = nd.convolution(
+            x,
+            self.weight.data(device),
+            None if self.bias is None else self.bias.data(device),
+            stride=self._strides,
+            padding=self._padding,
+            dilation=self._dilation,
+            groups=self._groups,
+        )
+        return activate(out, self._act_type)
+
+    def _extra_repr(self) -> str:
+        shape = self.weight.shape or ()
+        fan_in = shape[1] * self._groups if len(shape) > 1 and shape[1] > 0 else None
+        text = f"{fan_in} -> {self._channels}, kernel_size={self._kernel}, stride={self._strides}"
+        for name, value, usual in (("padding", self._padding, 0), ("dilation", self._dilation, 1)):
+            text += f", {name}={value}" if value != (usual,) * self.rank else ""
+        text += f", groups={self._groups}" if self._groups != 1 else ""
+        text += ", bias=False" if self.bias is None else ""
+        return text + (f", {self._act_type}" if self._act_type else "")
+
+
+class Conv1D(_Conv):
+    """1-D convolution: (N, C, W) to (N, channels, W')."""
+
+    rank = 1
+
+
+class Conv2D(_Conv):
+    """2-D convolution: (N, C, H, W) to (N, channels, H', W')."""
+
+    rank = 2
+
+
+class Conv3D(_Conv):
+    """3-D convolution: (N, C, D, H, W) to (N, channels, D', H', W')."""
+
+    rank = 3

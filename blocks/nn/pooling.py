@@ -1,0 +1,200 @@
+"""Pooling layers: (N, C, *spatial) to (N, C, *fewer)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ndarray as nd
+from hybrid.block import HybridBlock
+from ndarray import NDArray
+
+from .convolution import _LAYOUTS, sizes
+
+__all__ = [
+    "AvgPool1D",
+    "AvgPool2D",
+    "AvgPool3D",
+    "GlobalAvgPool1D",
+    "GlobalAvgPool2D",
+    "GlobalAvgPool3D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
+    "GlobalMaxPool3D",
+    "MaxPool1D",
+    "MaxPool2D",
+    "MaxPool3D",
+]
+
+
+class _Pool(HybridBlock):
+    rank = 2
+
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: Any = 0,
+        layout: str | None = None,
+        ceil_mode: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        layer = type(self).__name__
+        if layout not in (None, _LAYOUTS[self.rank]):
+            raise ValueError(
+                f"{layer}: layout {layout!r} is not supported; use {_LAYOUTS[self.rank]!r} (transpose the input)"
+            )
+        self._kernel = sizes(pool_size, self.rank, layer, "pool_size")
+        self._strides = self._kernel if strides is None else sizes(strides, self.rank, layer, "strides")
+        self._padding = sizes(padding, self.rank, layer, "padding")
+        self._ceil_mode = ceil_mode
+
+    def _pads(self, x: NDArray) -> tuple[tuple[int, int], ...]:
+        """(low, high) per axis; with ceil_mode, as much more at the end as the last window needs."""
+        pads = []
+        for n, k, s, p in zip(x.shape[2:], self._kernel, self._strides, self._padding):
+            left_over = (n + 2 * p - k) % s if self._ceil_mode else 0
+            pads.append((p, p + (int(s - left_over) if left_over else 0)))
+        return tuple(pads)
+
+    def _extra_repr(self) -> str:
+        return f"size={self._kernel}, stride={self._strides}, padding={self._padding}, ceil_mode={self._ceil_mode}"
+
+
+class _MaxPool(_Pool):
+    """The maximum of each window."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Pooled."""
+        return nd.max_pool(x, kernel=self._kernel, stride=self._strides, padding=self._pads(x))
+
+
+class _AvgPool(_Pool):
+    """The mean of each window; padding counts as zeros unless `count_include_pad` is False."""
+
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: Any = 0,
+        layout: str | None = None,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(pool_size, strides, padding, layout, ceil_mode, **kwargs)
+        self._count_include_pad = count_include_pad
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Pooled."""
+        return nd.avg_pool(
+            x,
+            kernel=self._kernel,
+            stride=self._strides,
+            padding=self._pads(x),
+            count_include_pad=self._count_include_pad,
+        )
+
+
+class MaxPool1D(_MaxPool):
+    """The maximum of each window, over (N, C, W)."""
+
+    rank = 1
+
+
+class MaxPool2D(_MaxPool):
+    """The maximum of each window, over (N, C, H, W)."""
+
+    rank = 2
+
+
+class MaxPool3D(_MaxPool):
+    """The maximum of each window, over (N, C, D, H, W)."""
+
+    rank = 3
+
+
+class AvgPool1D(_AvgPool):
+    """The mean of each window, over (N, C, W)."""
+
+    rank = 1
+
+
+class AvgPool2D(_AvgPool):
+    """The mean of each window, over (N, C, H, W)."""
+
+    rank = 2
+
+
+class AvgPool3D(_AvgPool):
+    """The mean of each window, over (N, C, D, H, W)."""
+
+    rank = 3
+
+
+class _Global(HybridBlock):
+    rank = 2
+
+    def __init__(self, layout: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        if layout not in (None, _LAYOUTS[self.rank]):
+            raise ValueError(f"{type(self).__name__}: layout {layout!r} is not supported; use {_LAYOUTS[self.rank]!r}")
+
+    def _axes(self, x: NDArray) -> tuple[int, ...]:
+        if x.ndim != self.rank + 2:
+            raise ValueError(
+                f"{type(self).__name__}: expected an input of {self.rank + 2} axes, got shape {tuple(x.shape)}"
+            )
+        return tuple(range(2, x.ndim))
+
+
+class _GlobalMax(_Global):
+    """The maximum over all positions."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Shape (N, C, 1, ...)."""
+        return nd.max(x, axis=self._axes(x), keepdims=True)
+
+
+class _GlobalAvg(_Global):
+    """The mean over all positions."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Shape (N, C, 1, ...)."""
+        return nd.mean(x, axis=self._axes(x), keepdims=True)
+
+
+class GlobalMaxPool1D(_GlobalMax):
+    """The maximum over all positions of (N, C, W)."""
+
+    rank = 1
+
+
+class GlobalMaxPool2D(_GlobalMax):
+    """The maximum over all positions of (N, C, H, W)."""
+
+    rank = 2
+
+
+class GlobalMaxPool3D(_GlobalMax):
+    """The maximum over all positions of (N, C, D, H, W)."""
+
+    rank = 3
+
+
+class GlobalAvgPool1D(_GlobalAvg):
+    """The mean over all positions of (N, C, W)."""
+
+    rank = 1
+
+
+class GlobalAvgPool2D(_GlobalAvg):
+    """The mean over all positions of (N, C, H, W)."""
+
+    rank = 2
+
+
+class GlobalAvgPool3D(_GlobalAvg):
+    """The mean over all positions of (N, C, D, H, W)."""
+
+    rank = 3

@@ -1,0 +1,165 @@
+"""Optimizers: SGD, NAG, Adam. The base class and the registry are in `kvstore.optimizer`.
+
+All weights of a device are updated by one compiled program; learning rate, decay and the other numbers are its inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import ndarray as nd
+from kvstore.optimizer import Optimizer, Updater, create, register
+from ndarray import NDArray
+
+from . import lr_scheduler
+from .lr_scheduler import LRScheduler
+
+__all__ = [
+    "NAG",
+    "SGD",
+    "Adam",
+    "LRScheduler",
+    "Optimizer",
+    "Updater",
+    "create",
+    "get_updater",
+    "lr_scheduler",
+    "register",
+]
+
+
+def _compile(function: Any) -> Any:
+    from hybrid.hybridize import CompiledFunction
+
+    return CompiledFunction(function)
+
+
+def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any], count: bool) -> list[dict[str, Any]]:
+    """The numbers of an update inside a hybridized function: scalar inputs that are read anew at each call.
+
+    The first one that is read counts the update, so that schedules and Adam's correction advance with the calls.
+    """
+    from hybrid.hybridize import scalar_input
+
+    members, indices = list(members), list(indices)
+    names = list(self.numbers(self.learning_rate, self.wd, 1))
+    fresh: list[dict[str, float]] = []
+
+    def read(group: int, name: str) -> float:
+        if (group, name) == (0, names[0]):
+            if count:
+                self.begin_update(indices)
+            fresh[:] = self._numbers(members)
+        return fresh[group][name]
+
+    return [{name: scalar_input(partial(read, g, name)) for name in names} for g in range(len(members))]
+
+
+Optimizer.compile = staticmethod(_compile)
+Optimizer._traced_numbers = _traced_numbers  # type: ignore[method-assign]
+
+
+@register
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    ``v = momentum * v - lr * (grad + wd * weight); weight += v``
+    """
+
+    def __init__(self, learning_rate: float = 0.1, momentum: float = 0.0, lazy_update: bool = False, **settings: Any):
+        super().__init__(learning_rate=learning_rate, **settings)
+        self.momentum = momentum
+        self.lazy_update = lazy_update  # concerns row-sparse gradients only
+
+    def create_state(self, index: Any, weight: NDArray) -> Any:
+        """The velocity; None without momentum."""
+        return nd.zeros(weight.shape, dtype=weight.dtype, device=weight.device) if self.momentum else None
+
+    def numbers(self, lr: float, wd: float, count: int) -> dict[str, float]:
+        """lr, wd, momentum."""
+        return {"lr": lr, "wd": wd, "momentum": self.momentum}
+
+    def structure(self) -> tuple:
+        """Whether there is a velocity."""
+        return (bool(self.momentum),)
+
+    def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
+        """One step."""
+        step = (grad + weight * n["wd"]) * n["lr"]
+        if not states:
+            return weight - step, ()
+        velocity = states[0] * n["momentum"] - step
+        return weight + velocity, (velocity,)
+
+
+@register
+class NAG(SGD):
+    """SGD with Nesterov's momentum.
+
+    ``g = grad + wd * weight; v = momentum * v - lr * g; weight += momentum * v - lr * g``
+    """
+
+    def __init__(self, learning_rate: float = 0.1, momentum: float = 0.9, **settings: Any):
+        super().__init__(learning_rate=learning_rate, momentum=momentum, **settings)
+
+    def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
+        """One step."""
+        step = (grad + weight * n["wd"]) * n["lr"]
+        if not states:
+            return weight - step, ()
+        velocity = states[0] * n["momentum"] - step
+        return weight + velocity * n["momentum"] - step, (velocity,)
+
+
+@register
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015), with the bias corrections in the learning rate.
+
+    ``m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2``
+    ``weight -= lr sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + epsilon)`` where ``g = grad + wd * weight``
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        lazy_update: bool = False,
+        **settings: Any,
+    ):
+        super().__init__(learning_rate=learning_rate, **settings)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.lazy_update = lazy_update  # concerns row-sparse gradients only
+
+    def create_state(self, index: Any, weight: NDArray) -> Any:
+        """The means of the gradient and of its square."""
+        return tuple(nd.zeros(weight.shape, dtype=weight.dtype, device=weight.device) for _ in range(2))
+
+    def numbers(self, lr: float, wd: float, count: int) -> dict[str, float]:
+        """The corrected learning rate, wd, the betas and their complements, epsilon."""
+        corrected = lr * math.sqrt(1 - self.beta2**count) / (1 - self.beta1**count)
+        return {
+            "lr": corrected,
+            "wd": wd,
+            "beta1": self.beta1,
+            "rest1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest2": 1 - self.beta2,
+            "epsilon": self.epsilon,
+        }
+
+    def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
+        """One step."""
+        grad = grad + weight * n["wd"]
+        mean = states[0] * n["beta1"] + grad * n["rest1"]
+        square = states[1] * n["beta2"] + grad * grad * n["rest2"]
+        return weight - mean * n["lr"] / (nd.sqrt(square) + n["epsilon"]), (mean, square)
+
+
+def get_updater(optimizer: Optimizer) -> Updater:
+    """An `Updater` for one device."""
+    return Updater(optimizer)

@@ -1,0 +1,242 @@
+"""Trainer: sums gradients over devices and workers, and updates parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import kvstore as kv
+import ndarray as nd
+from hybrid.parameter import Parameter
+from kvstore.optimizer import Optimizer, Updater
+from ndarray import NDArray
+from ndarray.apply import is_tracing
+from ndarray.dims import Dim
+
+from . import optimizer as opt
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Applies an optimizer to parameters.
+
+    params            a dict (`net.collect_params()`) or a list of Parameters; a shared one counts once
+    optimizer         a name ("sgd", "adam" ...) with its settings in `optimizer_params`, or an Optimizer
+    kvstore           where gradients of several devices or workers are summed: a name, a store, or None (not at all)
+    update_on_kvstore whether the store updates the weights (default: only if it must)
+
+    All weights of a device are updated by one compiled program. Inside a hybridized function, `step` becomes part of
+    that function's program; learning rate and the like are then read anew at each call.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Parameter] | Iterable[Parameter],
+        optimizer: str | Optimizer,
+        optimizer_params: dict[str, Any] | None = None,
+        kvstore: Any = "device",
+        compression_params: dict[str, Any] | None = None,
+        update_on_kvstore: bool | None = None,
+    ):
+        named = list(params.items()) if isinstance(params, Mapping) else [(getattr(p, "path", ""), p) for p in params]
+        self._params: list[Parameter] = []
+        seen: set[int] = set()
+        for name, parameter in named:
+            if not isinstance(parameter, Parameter):
+                raise ValueError(f"Trainer: params must be Parameters, got {type(parameter).__name__} for {name!r}")
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                self._params.append(parameter)
+        self._optimizer = opt.create(optimizer, **(optimizer_params or {}))
+        self._optimizer.param_dict = dict(enumerate(self._params))
+        self._scale = self._optimizer.rescale_grad
+        self._updaters: dict[Any, Updater] = {}
+        self._requested = kvstore, update_on_kvstore
+        self._compression_params = compression_params
+        self._kvstore: kv.KVStoreBase | None = None
+        self._update_on_kvstore = False
+        self._ready = False
+        self._on_store: set[int] = set()
+        self._seen: dict[tuple[int, Any], int] = {}  # version of each gradient when it was last used
+
+    # -- rates
+
+    @property
+    def learning_rate(self) -> float:
+        """The present learning rate."""
+        return self._optimizer.learning_rate
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer."""
+        return self._optimizer
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set the learning rate; nothing is compiled anew."""
+        self._optimizer.set_learning_rate(lr)
+
+    # -- steps
+
+    def step(self, batch_size: Any, ignore_stale_grad: bool = False) -> None:
+        """Sum the gradients over devices and workers, and update the parameters by them, divided by `batch_size`.
+
+        To be called after ``backward``, outside of ``record``. Raises UserWarning for a parameter whose gradient no
+        backward has written since the last step; with `ignore_stale_grad`, such parameters are left as they are.
+        """
+        self._prepare()
+        rescale = self._rescale(batch_size)
+        if self._update_on_kvstore:
+            self._step_on_store(rescale)
+            return
+        trained = self._trained(ignore_stale_grad)
+        self._allreduce(trained)
+        self._update(trained, rescale)
+
+    def allreduce_grads(self) -> None:
+        """Sum the gradients over devices and workers only; then, for example, clip them, and call `update`."""
+        self._prepare()
+        if self._update_on_kvstore:
+            raise RuntimeError(
+                "Trainer.allreduce_grads: the store updates the weights itself; create the Trainer with "
+                "update_on_kvstore=False"
+            )
+        self._allreduce([(i, p) for i, p in enumerate(self._params) if p.grad_req != "null"])
+
+    def update(self, batch_size: Any, ignore_stale_grad: bool = False) -> None:
+        """Update the parameters by the gradients as they are, divided by `batch_size`."""
+        self._prepare()
+        if self._update_on_kvstore:
+            raise RuntimeError(
+                "Trainer.update: the store updates the weights itself; create the Trainer with update_on_kvstore=False"
+            )
+        self._update(self._trained(ignore_stale_grad), self._rescale(batch_size))
+
+    def _rescale(self, batch_size: Any) -> Any:
+        if isinstance(batch_size, Dim):  # in a trace, a size that varies: counted by the program itself
+            return self._scale / nd.sum(nd.ones((batch_size,), dtype="float64"))
+        if isinstance(batch_size, NDArray):
+            return self._scale / batch_size
+        if not batch_size > 0:
+            raise ValueError(f"Trainer.step: batch_size must be positive, got {batch_size}")
+        return self._scale / batch_size
+
+    def _trained(self, ignore_stale_grad: bool) -> list[tuple[int, Parameter]]:
+        """The parameters to be updated."""
+        trained = []
+        for i, p in enumerate(self._params):
+            if p.grad_req == "null":
+                continue
+            data = p.list_data()
+            if not is_tracing():
+                stale = [
+                    a.device for a in data if self._seen.get((i, a.device)) == a.grad._version and a.grad._version > 0
+                ]
+                if stale:
+                    if not ignore_stale_grad:
+                        raise UserWarning(
+                            f"Gradient of Parameter {p.path or p.name!r} on {stale[0]} has not been updated by "
+                            "backward since the last step. "
+                            "If only part of the network was meant to be used, call step with ignore_stale_grad=True"
+                        )
+                    continue
+            trained.append((i, p))
+        return trained
+
+    def _allreduce(self, trained: list[tuple[int, Parameter]]) -> None:
+        if self._kvstore is None or not trained:
+            return
+        grads = [p.list_grad() for _, p in trained]
+        self._kvstore.pushpull([i for i, _ in trained], grads, grads)
+
+    def _update(self, trained: list[tuple[int, Parameter]], rescale: Any) -> None:
+        if not trained:
+            return
+        if not is_tracing() and isinstance(rescale, float):
+            self._optimizer.rescale_grad = rescale
+        per_device: dict[Any, tuple[list[int], list[NDArray], list[NDArray]]] = {}
+        for i, p in trained:
+            for array in p.list_data():
+                indices, weights, grads = per_device.setdefault(array.device, ([], [], []))
+                indices.append(i)
+                weights.append(array)
+                grads.append(array.grad)
+        for k, (device, (indices, weights, grads)) in enumerate(per_device.items()):
+            updater = self._updater(device)
+            updater(indices, grads, weights, count=k == 0, rescale=rescale)
+            if not is_tracing():
+                for i, g in zip(indices, grads):
+                    self._seen[i, device] = g._version
+
+    def _updater(self, device: Any) -> Updater:
+        if device not in self._updaters:
+            self._updaters[device] = Updater(self._optimizer)
+        return self._updaters[device]
+
+    # -- the store
+
+    def _prepare(self) -> None:
+        """Make the store, once, when the devices are known."""
+        if not self._ready:
+            name, on_store = self._requested
+            devices = {tuple(p.list_device()) for p in self._params}
+            if len(devices) > 1:
+                raise ValueError(
+                    f"Trainer: all parameters must be on the same devices, got {sorted(map(str, devices))}"
+                )
+            several = any(len(d) > 1 for d in devices)
+            store = (
+                kv.create(name)
+                if name and (several or on_store or isinstance(name, kv.KVStoreBase) or name not in ("local", "device"))
+                else None
+            )
+            if on_store and (store is None or not store.is_capable(kv.KVStoreBase.OPTIMIZER)):
+                raise ValueError(f"Trainer: the store {name!r} can't run an optimizer; use update_on_kvstore=False")
+            if store is not None and self._compression_params:
+                store.set_gradient_compression(self._compression_params)  # type: ignore[attr-defined]
+            self._kvstore, self._update_on_kvstore, self._ready = store, bool(on_store), True
+            if self._update_on_kvstore:
+                store.set_optimizer(self._optimizer)  # type: ignore[union-attr]
+        store = self._kvstore
+        if store is not None and (self._update_on_kvstore or not isinstance(store, kv.KVStore)):
+            for i, p in enumerate(self._params):
+                if i not in self._on_store and p.is_initialized:
+                    store.broadcast(i, p.list_data()[0], p.list_data())
+                    self._on_store.add(i)
+
+    def _step_on_store(self, rescale: Any) -> None:
+        if is_tracing():
+            raise RuntimeError(
+                "Trainer.step: inside a hybridized function the store can't update weights; use update_on_kvstore=False"
+            )
+        self._optimizer.rescale_grad = rescale
+        trained = self._trained(False)
+        keys = [i for i, _ in trained]
+        assert self._kvstore is not None
+        self._kvstore.pushpull(keys, [p.list_grad() for _, p in trained], [p.list_data() for _, p in trained])
+        for i, p in trained:
+            for array in p.list_data():
+                self._seen[i, array.device] = array.grad._version
+
+    # -- files
+
+    def save_states(self, fname: Any) -> None:
+        """Write the optimizer's states (momentum and the like) and counts to a file, atomically."""
+        self._prepare()
+        if self._update_on_kvstore:
+            assert self._kvstore is not None
+            self._kvstore.save_optimizer_states(fname)
+            return
+        first = next(iter(self._updaters.values()), None) or Updater(self._optimizer)
+        first.save(fname)
+
+    def load_states(self, fname: Any) -> None:
+        """Read what `save_states` wrote; every device gets a copy. Raises ValueError for another optimizer's states or
+        shapes that differ."""
+        self._prepare()
+        if self._update_on_kvstore:
+            assert self._kvstore is not None
+            self._kvstore.load_optimizer_states(fname)
+            return
+        for device in dict.fromkeys(d for p in self._params for d in p.list_device()):
+            self._updater(device).load(fname, device, {i: tuple(p.shape or ()) for i, p in enumerate(self._params)})
