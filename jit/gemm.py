@@ -1,0 +1,544 @@
+"""One generator for every contraction: C[b, m, n] = sum over k of A[b, m, k] * B[b, n, k].
+
+The operands are functions from positions to loads, so a matrix product, a transposed one and a convolution differ only
+in their index maps. `b` and `k` have several digits (batch axes and groups; channel, tap row, tap column). Rows (m) are
+broadcast, columns (n) fill vectors. The schedule:
+
+    task = (batch, block of nt columns, block of mt rows)
+      for each block of k (KC values):
+        copy B into panels of NR columns in private memory               if pack_b == "task"
+        for each NR columns, for each MR rows:
+          MR x NR sums in registers += outer products over the block     the micro-kernel
+          after the last block: the sink
+
+A block of sums waits in private memory between blocks of k. The order of summation depends on sizes only, so the result
+does not depend on the number of threads. Sizes are kernel parameters; the tile is a constant of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ndarray.dims import Size, product
+
+from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
+from .loopir import INT, Const, Expr, For, Get, If, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, const, ramp, splat
+from .target import Target
+
+__all__ = ["Contraction", "Digits", "Operand", "Schedule", "bind", "choose", "digits", "flatten", "hint", "lane_mask",
+           "lower_product", "multiply_add"]
+
+Digits = tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a contraction.
+
+    load(builder, batch, position, k, lanes, mask) gives `lanes` values at consecutive positions (rows of A, columns of B).
+    batch         which digits of the batch it depends on
+    contiguous    consecutive positions are consecutive in memory (a vector load, not a gather)
+    k_contiguous  consecutive values of the last digit of k are
+    slack         vector loads that run past the last position stay within the memory, so they need no mask
+    constant      a weight: its packed form could be kept
+    """
+
+    load: Callable[[KernelBuilder, Digits, Expr, Digits, int, Expr | None], Expr]
+    batch: tuple[bool, ...]
+    contiguous: bool
+    k_contiguous: bool = False
+    slack: bool = False
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """The problem. `store(builder, batch, row, column, lanes, mask, value)` gives the statements that deliver `lanes`
+    results at consecutive columns; with ``vector_store=False`` it is called with one lane only. The last digit of k is
+    unrolled where it is a small constant (the taps of a filter row)."""
+
+    dtype: str
+    batch: tuple[Size, ...]
+    rows: Size
+    columns: Size
+    inner: tuple[Size, ...]
+    a: Operand
+    b: Operand
+    store: Callable[[KernelBuilder, Digits, Expr, Expr, int, Expr | None, Expr], list[Stmt]]
+    vector_store: bool = True
+    name: str = "product"
+    equations: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Tile mr x (nv * lanes) in registers, mt x nt results a task, k digit number `digit` in steps of kd.
+
+    pack_a: "no" or "global"; pack_b: "no", "task" or "global". `blocked`: there may be more than one block of k.
+    """
+
+    mr: int
+    nv: int
+    lanes: int
+    mt: int
+    nt: int
+    digit: int
+    kd: Size
+    kc: int
+    blocked: bool
+    pack_a: str = "no"
+    pack_b: str = "no"
+
+    @property
+    def nr(self) -> int:
+        return self.nv * self.lanes
+
+
+# -- small helpers
+
+def hint(size: Size) -> int:
+    """The size, or the value that a symbolic one has in the trace; for decisions that cannot affect results."""
+    return size if isinstance(size, int) else size.hint
+
+
+def ceil_div(a: Size, b: int) -> Size:
+    return (a + (b - 1)) // b
+
+
+def bind(builder: KernelBuilder, body: list[Stmt], value: Expr, prefix: str = "t") -> Expr:
+    """Gives a value a name, unless it is one already."""
+    if isinstance(value, (Const, Var)):
+        return value
+    name = builder.fresh(prefix)
+    body.append(Let(name, value))
+    return Var(name, value.type)
+
+
+def digits(builder: KernelBuilder, flat: Expr, sizes: tuple[Size, ...]) -> Digits:
+    """The digits of a row-major flat number, most significant first; sizes of 1 give 0."""
+    found: list[Expr] = []
+    for size in reversed(sizes[1:]):
+        extent = builder.size(size)
+        found.append(flat % extent)
+        flat = flat // extent
+    if sizes:
+        found.append(const(0) if isinstance(sizes[0], int) and sizes[0] == 1 else flat)
+    return tuple(reversed(found))
+
+
+def flatten(builder: KernelBuilder, index: Digits, sizes: tuple[Size, ...]) -> Expr:
+    """The row-major flat number of digits."""
+    flat: Expr = const(0)
+    for i, size in zip(index, sizes, strict=True):
+        flat = flat * builder.size(size) + i
+    return flat
+
+
+def lane_mask(position: Expr, lanes: int, stop: Expr) -> Expr:
+    """Which of `lanes` consecutive positions lie before `stop`."""
+    return ramp(position, 1, lanes) < splat(stop, lanes) if lanes > 1 else position < stop
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    return apply("min", a, b)
+
+
+def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a * b + c: fused for floats, exact for integers; and/or for booleans."""
+    if a.type.dtype == "bool":
+        return (a & b) | c
+    return apply("fma", a, b, c) if a.type.dtype.startswith("float") else a * b + c
+
+
+def zero(type: Type) -> Const:
+    return Const(0.0 if type.dtype.startswith("float") else False if type.dtype == "bool" else 0, type)
+
+
+# -- choosing the schedule
+
+def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
+    """The schedule that a small cost model finds cheapest; `override` replaces fields (tests use small blocks)."""
+    lanes = override.get("lanes") or target.lanes(c.dtype)
+    itemsize = _ITEMSIZE[c.dtype]
+    m, n, k = hint(c.rows), hint(c.columns), hint(product(c.inner))
+    mr, nv = _tile(m, n, k, lanes, target, c)
+    mr, nv = override.get("mr", mr), override.get("nv", nv)
+    nr = nv * lanes
+    row_panels, column_panels = -(-max(m, 1) // mr), -(-max(n, 1) // nr)
+
+    limit = override.get("kc") or max(256, target.l1 // itemsize // nr)
+    digit, step, kc, blocked = _k_block(c.inner, limit)
+
+    # columns of a task: a block of B in half of the second-level cache; then rows, fewer where tasks are wanted
+    wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
+    macs = m * n * k * hint(product(c.batch))
+    wanted = min(16, max(1, macs // (lanes * 60_000)))
+    outer = max(1, hint(product(c.batch)))
+    column_blocks = -(-column_panels // wide)
+    room = max(1, (target.l2 // 2) // (min(wide, column_panels) * nr * itemsize) // mr) if blocked else max(1, 1024 // mr)
+    row_blocks = -(-row_panels // room)
+    while outer * column_blocks * row_blocks < wanted:
+        if -(-column_panels // column_blocks) > 4 or row_panels // row_blocks < 4:
+            if column_blocks >= column_panels:
+                break
+            column_blocks = min(column_panels, column_blocks * 2)
+        else:
+            row_blocks *= 2
+    mt = override.get("mt") or -(-row_panels // row_blocks) * mr
+    nt = override.get("nt") or -(-column_panels // column_blocks) * nr
+
+    pack_a = "global" if n > 2 * nr and n >= 48 and m * k >= 4096 or mr > 8 and n > nr else "no"
+    if c.a.slack:
+        pack_a = "no"  # already copied into a convenient form
+    pack_b = "no"
+    if not c.b.slack:
+        if not c.b.contiguous:
+            pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant else "task"
+        elif m >= 4 * mr and k >= 32:
+            pack_b = "task"
+    if pack_b == "task" and not all(isinstance(z, int) for z in c.inner[digit + (blocked or not c.inner):]):
+        pack_b = "global"  # private panels have a fixed size
+    return Schedule(mr, nv, lanes, mt, nt, override.get("digit", digit), override.get("kd", step), kc, override.get("blocked", blocked),
+                    override.get("pack_a", pack_a), override.get("pack_b", pack_b))
+
+
+def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) -> tuple[int, int]:
+    """The register tile that needs the fewest cycles, padding included."""
+    best, tile = float("inf"), (1, 1)
+    spare = 0 if target.fma else 1
+    for nv in range(1, 9):
+        for mr in range(1, 25):
+            if mr * nv + nv + 1 + spare > target.registers:
+                break
+            if mr > 15 and nv > 1:
+                break
+            loads = nv * (1.5 if c.b.slack else 1.0) + mr * 0.5 + (max(0, mr - 6) * 0.5 if c.a.slack else 0)
+            step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
+            cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
+            if cost < best:
+                best, tile = cost, (mr, nv)
+    return tile
+
+
+def _k_block(inner: tuple[Size, ...], limit: int) -> tuple[int, Size, int, bool]:
+    """(digit that is cut, its step, values of k in a block, whether there may be several blocks)."""
+    sizes = [max(1, hint(s)) for s in inner]
+    total = 1
+    for s in sizes:
+        total *= s
+    if not inner or total <= limit * 3 // 2:
+        return 0, inner[0] if inner else 1, total, False
+    below, digit = 1, len(inner) - 1
+    while digit > 0 and below * sizes[digit] <= limit:
+        below *= sizes[digit]
+        digit -= 1
+    step = max(1, limit // below)
+    blocks = -(-sizes[digit] // step)
+    step = -(-sizes[digit] // blocks)
+    return digit, step, step * below, True
+
+
+# -- packing
+
+def panel_size(c: Contraction, operand: Operand, positions: Size, width: int) -> Size:
+    """Elements that all panels of an operand take."""
+    return product(s for s, used in zip(c.batch, operand.batch) if used) * ceil_div(positions, width) * product(c.inner) * width
+
+
+def pack_operand(c: Contraction, operand: Operand, positions: Size, width: int, lanes: int, side: str) -> tuple[Launch, Storage]:
+    """A launch that copies an operand into panels [batch][panel][k][width], one task a panel."""
+    builder = KernelBuilder()
+    storage = Storage(c.dtype, panel_size(c, operand, positions, width), f"packed {side}")
+    body: list[Stmt] = []
+    batch_sizes = tuple(s for s, used in zip(c.batch, operand.batch) if used)
+    panels = ceil_div(positions, width)
+    task = Var("task", INT)
+    panel = bind(builder, body, task % builder.size(panels))
+    found = iter(digits(builder, bind(builder, body, task // builder.size(panels)), batch_sizes))
+    batch = tuple(bind(builder, body, next(found)) if used else const(0) for used in operand.batch)
+    target = builder.buffer(storage, "write")
+    base = bind(builder, body, task * builder.size(product(c.inner)) * width)
+    body += _copy_panel(c, builder, operand, batch, panel * width, positions, width, lanes, 0, (), None,
+                        lambda k, offset: (target, base + flatten(builder, k, c.inner) * width + offset))
+    count = product(batch_sizes) * panels
+    work = product(batch_sizes) * positions * product(c.inner) // (8 if operand.contiguous else 1) // 2
+    launch = builder.launch(f"pack_{side}", body, "task", count, work, equations=c.equations,
+                            note="pack constant" if operand.constant else "pack")
+    return launch, storage
+
+
+def _copy_panel(c: Contraction, builder: KernelBuilder, operand: Operand, batch: Digits, first: Expr, positions: Size, width: int,
+                lanes: int, digit: int, outer: Digits, block: tuple[Expr, Expr] | None,
+                where: Callable[[Digits, Expr], tuple[str, Expr]]) -> list[Stmt]:
+    """Copies positions first..first+width-1 for all k of the block; past the last position the content is arbitrary
+    (zeros, or a repetition): the results that it takes part in are not stored."""
+    limit = builder.size(positions)
+    ks: list[Expr] = list(outer)
+    loops: list[tuple[str, Expr, Expr]] = []
+    for number, size in enumerate(c.inner[digit:], digit):
+        name = builder.fresh("k")
+        start, stop = block if number == digit and block is not None else (const(0), builder.size(size))
+        loops.append((name, start, stop))
+        ks.append(Var(name, INT))
+    k = tuple(ks)
+    inside: list[Stmt] = []
+    if operand.contiguous:
+        for offset in range(0, width, lanes):
+            used = min(lanes, width - offset)
+            position = first + offset
+            mask = None if operand.slack else lane_mask(position, lanes, limit)
+            value = operand.load(builder, batch, position, k, lanes, mask)
+            name, index = where(k, const(offset))
+            inside.append(Store(name, index, value, None if used == lanes else lane_mask(const(0), lanes, const(used))))
+    else:
+        j = builder.fresh("j")
+        position = minimum(first + Var(j, INT), limit - 1)
+        if loops:  # the last digit in pieces of a cache line, so that reading along k and writing along positions both stay in it
+            name, start, stop = loops.pop()
+            piece = builder.fresh("k")
+            buffer, index = where(k, Var(j, INT))
+            copy: list[Stmt] = [For(name, Var(piece, INT), minimum(Var(piece, INT) + 16, stop), 1,
+                                    (Store(buffer, index, operand.load(builder, batch, position, k, 1, None)),))]
+            inside.append(For(piece, start, stop, 16, (For(j, const(0), const(width), 1, tuple(copy)),)))
+        else:
+            buffer, index = where(k, Var(j, INT))
+            inside.append(For(j, const(0), const(width), 1, (Store(buffer, index, operand.load(builder, batch, position, k, 1, None)),)))
+    for name, start, stop in reversed(loops):
+        inside = [For(name, start, stop, 1, tuple(inside))]
+    return inside
+
+
+# -- the product
+
+def lower_product(c: Contraction, target: Target, schedule: Schedule) -> list[Launch]:
+    """The launches of a contraction: packing as the schedule says, then the product."""
+    launches: list[Launch] = []
+    packed_a = packed_b = None
+    if schedule.pack_a == "global":
+        launch, packed_a = pack_operand(c, c.a, c.rows, schedule.mr, schedule.lanes, "a")
+        launches.append(launch)
+    if schedule.pack_b == "global":
+        launch, packed_b = pack_operand(c, c.b, c.columns, schedule.nr, schedule.lanes, "b")
+        launches.append(launch)
+    launches.append(_Product(c, schedule, packed_a, packed_b).build(target))
+    return launches
+
+
+class _Product:
+    """Builds the kernel of one contraction."""
+
+    def __init__(self, c: Contraction, schedule: Schedule, packed_a: Storage | None, packed_b: Storage | None):
+        self.c, self.s = c, schedule
+        self.packed_a, self.packed_b = packed_a, packed_b
+        self.builder = KernelBuilder()
+        self.vector = Type(c.dtype, schedule.lanes)
+
+    def build(self, target: Target) -> Launch:
+        c, s, builder = self.c, self.s, self.builder
+        body: list[Stmt] = []
+        task: Expr = Var("task", INT)
+        row_blocks, column_blocks = ceil_div(c.rows, s.mt), ceil_div(c.columns, s.nt)
+        rest, block = self._split(body, task, row_blocks)
+        self.rows, self.columns = builder.size(c.rows), builder.size(c.columns)
+        self.m0 = bind(builder, body, block * builder.size(s.mt), "m")
+        self.m1 = bind(builder, body, minimum(self.m0 + builder.size(s.mt), self.rows), "m")
+        rest, block = self._split(body, rest, column_blocks)
+        self.n0 = bind(builder, body, block * builder.size(s.nt), "col")
+        self.n1 = bind(builder, body, minimum(self.n0 + builder.size(s.nt), self.columns), "col")
+        self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, c.batch))
+        tile = s.mr * s.nr
+        self.sums = ""
+        if s.blocked:
+            self.sums = builder.scratch(c.dtype, -(-s.mt // s.mr) * -(-s.nt // s.nr) * tile)
+        else:
+            self.sums = builder.scratch(c.dtype, tile)
+        if s.pack_b == "task":
+            self.panels = builder.scratch(c.dtype, s.kc * -(-s.nt // s.nr) * s.nr)
+        body += self._blocks()
+        tasks = product(c.batch) * row_blocks * column_blocks
+        macs = product(c.batch) * c.rows * c.columns * product(c.inner)
+        work = macs // (s.lanes * 2) + product(c.batch) * c.rows * c.columns // s.lanes
+        return builder.launch(f"{c.name}_{s.mr}x{s.nr}", body, "task", tasks, work, equations=c.equations, note=f"product {s}")
+
+    def _split(self, body: list[Stmt], flat: Expr, count: Size) -> tuple[Expr, Expr]:
+        extent = self.builder.size(count)
+        return bind(self.builder, body, flat // extent), bind(self.builder, body, flat % extent)
+
+    def _blocks(self) -> list[Stmt]:
+        """The loops over blocks of k."""
+        c, s, builder = self.c, self.s, self.builder
+        if not c.inner:
+            self.outer, self.block = (), (const(0), const(1))
+            return self._tiles(None, None)
+        outer_sizes = c.inner[: s.digit]
+        names = [builder.fresh("k") for _ in outer_sizes]
+        self.outer = tuple(Var(n, INT) for n in names)
+        extent = builder.size(c.inner[s.digit])
+        if not s.blocked:
+            self.block = (const(0), extent)
+            return self._tiles(None, None)
+        cut = builder.fresh("k")
+        step = builder.size(s.kd) if not isinstance(s.kd, int) else const(s.kd)
+        body: list[Stmt] = []
+        stop = bind(builder, body, minimum(Var(cut, INT) + step, extent))
+        self.block = (Var(cut, INT), stop)
+        first: Expr = Var(cut, INT).equals(0)
+        last: Expr = stop >= extent
+        for variable, size in zip(self.outer, outer_sizes):
+            first = first & variable.equals(0)
+            last = last & (variable + 1 >= builder.size(size))
+        first, last = bind(builder, body, first), bind(builder, body, last)
+        body += self._tiles(first, last)
+        loop: list[Stmt] = [For(cut, const(0), apply("max", extent, const(1)), int(s.kd), tuple(body))]
+        for name, size in zip(reversed(names), reversed(outer_sizes)):
+            loop = [For(name, const(0), apply("max", builder.size(size), const(1)), 1, tuple(loop))]
+        return loop
+
+    def _tiles(self, first: Expr | None, last: Expr | None) -> list[Stmt]:
+        """Packing of B, then the loops over tiles."""
+        c, s, builder = self.c, self.s, self.builder
+        body: list[Stmt] = []
+        columns, rows = builder.fresh("col"), builder.fresh("m")
+        self.n, self.m = Var(columns, INT), Var(rows, INT)
+        below = product(c.inner[s.digit + 1:])
+        self.depth = bind(builder, body, (self.block[1] - self.block[0]) * builder.size(below)) if c.inner else const(1)
+        if s.pack_b == "task":
+            at = builder.fresh("col")
+            copy = _copy_panel(c, builder, c.b, self.batch, Var(at, INT), c.columns, s.nr, s.lanes, s.digit, self.outer, self.block,
+                               lambda k, offset: (self.panels, (Var(at, INT) - self.n0) * self.depth + self._local(k) * s.nr + offset))
+            body.append(For(at, self.n0, self.n1, s.nr, tuple(copy)))
+        inside: list[Stmt] = []
+        self.place: Expr = const(0)
+        if s.blocked:
+            column_panel = (self.n - self.n0) // s.nr
+            row_panel = (self.m - self.m0) // s.mr
+            panels = builder.size(-(-s.mt // s.mr))
+            self.place = bind(builder, inside, (column_panel * panels + row_panel) * (s.mr * s.nr))
+        inside += self._tile(first, last)
+        body.append(For(columns, self.n0, self.n1, s.nr, (For(rows, self.m0, self.m1, s.mr, tuple(inside)),)))
+        return body
+
+    def _local(self, k: Digits) -> Expr:
+        """The number of k within its block."""
+        if not k:
+            return const(0)
+        within = k[self.s.digit:]
+        return flatten(self.builder, (within[0] - self.block[0], *within[1:]), self.c.inner[self.s.digit:])
+
+    def _tile(self, first: Expr | None, last: Expr | None) -> list[Stmt]:
+        """The micro-kernel and, after the last block, the sink."""
+        s, builder = self.s, self.builder
+        names = [[builder.fresh("c") for _ in range(s.nv)] for _ in range(s.mr)]
+        every = [(i, v, names[i][v]) for i in range(s.mr) for v in range(s.nv)]
+        body: list[Stmt] = [Register(name, zero(self.vector)) for _, _, name in every]
+
+        def slot(i: int, v: int) -> Expr:
+            return self.place + (i * s.nr + v * s.lanes)
+
+        if first is not None:
+            body.append(If(first, (), tuple(Set(name, Load(self.sums, slot(i, v), self.vector)) for i, v, name in every)))
+        body += self._sum(names)
+        body += [Store(self.sums, slot(i, v), Get(name, self.vector)) for i, v, name in every]
+        sink = self._sink()
+        body += sink if last is None else [If(last, tuple(sink))]
+        return body
+
+    def _sum(self, names: list[list[str]]) -> list[Stmt]:
+        """Outer products over the block of k."""
+        c, s, builder = self.c, self.s, self.builder
+        body: list[Stmt] = []
+        a_base = b_base = None
+        if self.packed_a is not None:
+            panels = builder.size(ceil_div(c.rows, s.mr))
+            outer = flatten(builder, tuple(b for b, used in zip(self.batch, c.a.batch) if used),
+                            tuple(z for z, used in zip(c.batch, c.a.batch) if used))
+            depth = builder.size(product(c.inner))
+            a_base = bind(builder, body, (outer * panels + self.m // s.mr) * depth * s.mr)
+        if self.packed_b is not None:
+            panels = builder.size(ceil_div(c.columns, s.nr))
+            outer = flatten(builder, tuple(b for b, used in zip(self.batch, c.b.batch) if used),
+                            tuple(z for z, used in zip(c.batch, c.b.batch) if used))
+            depth = builder.size(product(c.inner))
+            b_base = bind(builder, body, (outer * panels + self.n // s.nr) * depth * s.nr)
+        elif s.pack_b == "task":
+            b_base = bind(builder, body, (self.n - self.n0) * self.depth)
+        rows = [] if a_base is not None else [bind(builder, body, minimum(self.m + i, self.rows - 1), "r") for i in range(s.mr)]
+        masks: list[Expr | None] = [None] * s.nv
+        if b_base is None and not c.b.slack and not (isinstance(c.columns, int) and c.columns % s.nr == 0):
+            masks = [bind(builder, body, lane_mask(self.n + v * s.lanes, s.lanes, self.columns), "q") for v in range(s.nv)]
+        a_buffer = builder.buffer(self.packed_a, "read") if self.packed_a is not None else ""
+        b_buffer = builder.buffer(self.packed_b, "read") if self.packed_b is not None else getattr(self, "panels", "")
+        scalar = Type(c.dtype)
+
+        def step(k: Digits, number: Expr | None, local: Expr | None) -> list[Stmt]:
+            """One value of k: `number` among all and `local` within the block."""
+            out: list[Stmt] = []
+            bs = []
+            for v in range(s.nv):
+                if b_base is not None:
+                    at = local if s.pack_b == "task" else number
+                    value: Expr = Load(b_buffer, b_base + at * s.nr + v * s.lanes, self.vector)
+                else:
+                    value = c.b.load(builder, self.batch, self.n + v * s.lanes, k, s.lanes, masks[v])
+                bs.append(bind(builder, out, value, "v"))
+            for i in range(s.mr):
+                if a_base is not None:
+                    value = Load(a_buffer, a_base + number * s.mr + i, scalar)
+                else:
+                    value = c.a.load(builder, self.batch, rows[i], k, 1, None)
+                left = bind(builder, out, splat(value, s.lanes), "a")
+                out += [Set(names[i][v], multiply_add(left, bs[v], Get(names[i][v], self.vector))) for v in range(s.nv)]
+            return out
+
+        if a_base is not None and b_base is not None:
+            flat = builder.fresh("k")
+            start = bind(builder, body, flatten(builder, (*self.outer, self.block[0], *([const(0)] * len(c.inner[s.digit + 1:]))), c.inner)
+                         if c.inner else const(0))
+            inside = step((), start + Var(flat, INT), Var(flat, INT))
+            body.append(For(flat, const(0), self.depth, 1, tuple(inside)))
+            return body
+        ks: list[Expr] = list(self.outer)
+        loops: list[tuple[str, Expr, Expr]] = []
+        unrolled = [()]
+        for number, size in enumerate(c.inner[s.digit:], s.digit):
+            tail = number == len(c.inner) - 1
+            if number > s.digit and isinstance(size, int) and (size == 1 or tail and size * s.mr * s.nv <= 256):
+                unrolled = [(const(i),) for i in range(size)] if tail else unrolled
+                if not tail:
+                    ks.append(const(0))
+                continue
+            name = builder.fresh("k")
+            start, stop = self.block if number == s.digit else (const(0), builder.size(size))
+            loops.append((name, start, stop))
+            ks.append(Var(name, INT))
+        inside = []
+        for last in unrolled:
+            k = (*ks, *last)
+            inside += step(k, flatten(builder, k, c.inner) if c.inner else const(0), self._local(k))
+        small = s.mr * s.nv * len(unrolled)
+        for depth, (name, start, stop) in enumerate(reversed(loops)):
+            inside = [For(name, start, stop, 1, tuple(inside), 4 if depth == 0 and small <= 12 else 1)]
+        body += inside
+        return body
+
+    def _sink(self) -> list[Stmt]:
+        """Delivers the sums of a tile."""
+        c, s, builder = self.c, self.s, self.builder
+        i, j = builder.fresh("i"), builder.fresh("j")
+        row, column = self.m + Var(i, INT), self.n + Var(j, INT)
+        index = self.place + Var(i, INT) * s.nr + Var(j, INT)
+        rows = minimum(const(s.mr), self.m1 - self.m)
+        columns = minimum(const(s.nr), self.n1 - self.n)
+        if not c.vector_store:
+            store = c.store(builder, self.batch, row, column, 1, None, Load(self.sums, index, Type(c.dtype)))
+            return [For(j, const(0), columns, 1, (For(i, const(0), rows, 1, tuple(store)),))]
+        value = Load(self.sums, index, self.vector)
+        store = c.store(builder, self.batch, row, column, s.lanes, None, value)
+        if not (isinstance(c.columns, int) and c.columns % s.lanes == 0):
+            masked = c.store(builder, self.batch, row, column, s.lanes, lane_mask(column, s.lanes, self.columns), value)
+            store = [If(column + s.lanes <= self.columns, tuple(store), tuple(masked))]
+        return [For(i, const(0), rows, 1, (For(j, const(0), columns, s.lanes, tuple(store)),))]
+
+

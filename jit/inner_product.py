@@ -1,0 +1,108 @@
+"""Products whose operands are both contiguous along k, as a layer's x @ W^T: vectors run along k, and nothing is packed.
+
+A tile of mr x nr results holds one vector of partial sums each; a step loads mr + nr vectors for mr * nr fused
+multiply-adds, so weights are read once and in order. The lanes of a result are added at the end, in a fixed tree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ndarray.dims import product
+
+from .gemm import Contraction, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .launch import KernelBuilder, Launch
+from .loopir import INT, Apply, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const
+from .target import Target
+
+__all__ = ["lower_inner_product", "suits_inner_product"]
+
+
+def suits_inner_product(c: Contraction, target: Target) -> bool:
+    """Both contiguous along k, k long enough to fill vectors, and too few results a packed value to pay for packing."""
+    lanes = target.lanes(c.dtype)
+    m, n, k = hint(c.rows), hint(c.columns), hint(c.inner[-1]) if c.inner else 0
+    if not (c.a.k_contiguous and c.b.k_contiguous) or c.dtype == "bool" or k < 2 * lanes:
+        return False
+    return min(m, n) <= 4 or (m <= 96 and k >= 8 * lanes and not (c.b.constant and m >= 16))
+
+
+def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target) -> list[Launch]:
+    """The launch. `load_a`, `load_b` are as `Operand.load`, with lanes along the last digit of k."""
+    builder = KernelBuilder()
+    lanes = target.lanes(c.dtype)
+    vector = Type(c.dtype, lanes)
+    m, n = hint(c.rows), hint(c.columns)
+    mr = min(4, max(1, m)) if target.registers >= 32 else min(2, max(1, m))
+    nr = 4
+    while nr * 2 <= 8 and mr * nr * 2 <= target.registers - 8 and n > nr:
+        nr *= 2
+    if n == 1:
+        nr, mr = 1, min(8, max(1, m))
+    macs = hint(product(c.batch)) * m * n * hint(product(c.inner))
+    # a task has all rows and some columns: a multiple of the vector length, so that the sink writes whole vectors
+    nt = max(lanes, nr)
+    while nt < n and macs // max(1, -(-n // nt)) < lanes * 20_000 and nt < 512:
+        nt *= 2
+    mt = -(-max(1, min(m, 64)) // mr) * mr
+
+    body: list[Stmt] = []
+    rows, columns = builder.size(c.rows), builder.size(c.columns)
+    row_blocks, column_blocks = ceil_div(c.rows, mt), ceil_div(c.columns, nt)
+    task: Expr = Var("task", INT)
+    m0 = bind(builder, body, task % builder.size(row_blocks) * mt, "m")
+    rest = bind(builder, body, task // builder.size(row_blocks))
+    n0 = bind(builder, body, rest % builder.size(column_blocks) * nt, "col")
+    batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest // builder.size(column_blocks), c.batch))
+    m1 = bind(builder, body, minimum(m0 + mt, rows), "m")
+    n1 = bind(builder, body, minimum(n0 + nt, columns), "col")
+    chunk = max(lanes, nr) if c.vector_store else nr
+    sums = builder.scratch(c.dtype, mt * chunk)
+    j0, j1, i0 = builder.fresh("col"), builder.fresh("col"), builder.fresh("m")
+    names = [[builder.fresh("c") for _ in range(nr)] for _ in range(mr)]
+    tile: list[Stmt] = [Register(name, zero(vector)) for row in names for name in row]
+    left = [bind(builder, tile, minimum(Var(i0, INT) + i, rows - 1), "r") for i in range(mr)]
+    right = [bind(builder, tile, minimum(Var(j1, INT) + j, columns - 1), "r") for j in range(nr)]
+    ks = [builder.fresh("k") for _ in c.inner]
+    length = builder.size(c.inner[-1])
+
+    def step(k: Expr, mask: Expr | None) -> list[Stmt]:
+        out: list[Stmt] = []
+        at = (*(Var(name, INT) for name in ks[:-1]), k)
+        bs = [bind(builder, out, load_b(builder, batch, right[j], at, lanes, mask), "v") for j in range(nr)]
+        for i in range(mr):
+            a = bind(builder, out, load_a(builder, batch, left[i], at, lanes, mask), "a")
+            out += [Set(names[i][j], multiply_add(a, bs[j], Get(names[i][j], vector))) for j in range(nr)]
+        return out
+
+    whole = bind(builder, tile, length // lanes * lanes)
+    inside: list[Stmt] = [For(ks[-1], const(0), whole, lanes, tuple(step(Var(ks[-1], INT), None)), 2 if mr * nr <= 8 else 1)]
+    if not (isinstance(c.inner[-1], int) and c.inner[-1] % lanes == 0):
+        inside.append(If(whole < length, tuple(step(whole, lane_mask(whole, lanes, length)))))
+    for name, size in zip(reversed(ks[:-1]), reversed(c.inner[:-1])):
+        inside = [For(name, const(0), builder.size(size), 1, tuple(inside))]
+    tile += inside
+    for i in range(mr):
+        for j in range(nr):
+            total = Apply("reduce_add", (Get(names[i][j], vector),), Type(c.dtype))
+            tile.append(Store(sums, (Var(i0, INT) - m0 + i) * chunk + (Var(j1, INT) - Var(j0, INT)) + j, total))
+    over_rows = For(i0, m0, m1, mr, tuple(tile))
+    compute = For(j1, Var(j0, INT), minimum(Var(j0, INT) + chunk, n1), nr, (over_rows,))
+    i = builder.fresh("i")
+    row = m0 + Var(i, INT)
+    if c.vector_store and chunk == lanes:
+        value = Load(sums, Var(i, INT) * chunk, vector)
+        store = c.store(builder, batch, row, Var(j0, INT), lanes, None, value)
+        masked = c.store(builder, batch, row, Var(j0, INT), lanes, lane_mask(Var(j0, INT), lanes, columns), value)
+        deliver: tuple[Stmt, ...] = (If(Var(j0, INT) + lanes <= columns, tuple(store), tuple(masked)),)
+    else:
+        j = builder.fresh("j")
+        value = Load(sums, Var(i, INT) * chunk + Var(j, INT), Type(c.dtype))
+        store = c.store(builder, batch, row, Var(j0, INT) + Var(j, INT), 1, None, value)
+        deliver = (For(j, const(0), minimum(const(chunk), n1 - Var(j0, INT)), 1, tuple(store)),)
+    body.append(For(j0, n0, n1, chunk, (compute, For(i, const(0), m1 - m0, 1, deliver))))
+    tasks = product(c.batch) * row_blocks * column_blocks
+    work = product(c.batch) * c.rows * c.columns * product(c.inner) // (lanes * 2) + 20
+    return [builder.launch(f"{c.name}_inner_{mr}x{nr}", body, "task", tasks, work, equations=c.equations, note="inner product")]
+
+
