@@ -1,0 +1,204 @@
+"""The native backend: compiles a graph to a program, through the memory of this process and the cache on disk.
+
+Three stores, asked in this order:
+
+1. the recipe of the graph on disk (key: graph hash, machine, versions): nothing is lowered or generated;
+2. kernels that this process already has in memory, whatever graph they were made for;
+3. the code generator, whose object goes to disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+from hybrid.backend import Options
+from hybrid.graph import Graph
+from ndarray.settings import settings
+
+from . import llvm, machine, vector_math, verify
+from .cache import DiskCache, key_of
+from .launch import Storage
+from .loopir import Kernel
+from .lower import Lowered, lower
+from .program import CompiledProgram
+from .recipe import LaunchRecipe, Recipe, StorageRecipe
+from .target import Target
+
+__all__ = ["NativeBackend", "Statistics", "backend"]
+
+log = logging.getLogger("hybrid.jit")
+
+
+@dataclass
+class Statistics:
+    """What a backend has done so far in this process."""
+
+    compilations: int = 0  # graphs lowered and generated
+    kernels: int = 0  # kernels generated
+    disk_hits: int = 0  # graphs whose recipe came from disk
+    seconds: float = 0.0  # spent in compile()
+
+
+@dataclass
+class _Kernels:
+    """Native kernels of this process: by structure, and by (object digest, symbol)."""
+
+    addresses: dict[tuple[str, str], int] = field(default_factory=dict)
+    known: dict[tuple[Kernel, Target], tuple[str, str]] = field(default_factory=dict)
+    libraries: dict[str, object] = field(default_factory=dict)
+
+    def add_object(self, digest: str, payload: bytes, symbols: Sequence[str]) -> None:
+        library = self.libraries.get(digest)
+        if library is None:
+            library = self.libraries[digest] = machine.load(payload)
+        for s in symbols:
+            self.addresses[digest, s] = library.address(s)
+
+
+class NativeBackend:
+    """See `hybrid.backend.Backend`."""
+
+    name = "jit"
+
+    def __init__(self, target: Target | None = None):
+        self.target = target or machine.host()
+        self.statistics = Statistics()
+        self._kernels = _Kernels()
+        self._lock = threading.RLock()
+
+    def compile(self, graph: Graph, options: Options = Options()) -> CompiledProgram:  # noqa: B008 (frozen)
+        """A program for the host. See `hybrid.backend.Program` for what may be passed to it."""
+        begin = time.perf_counter()
+        with self._lock:
+            disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
+            key = self._key(graph, options)
+            recipe = self._from_disk(disk, key) if disk else None
+            if recipe is None:
+                recipe = self._generate(graph, disk)
+                self.statistics.compilations += 1
+                if disk:
+                    disk.store(key, recipe.to_json(), b"")
+            else:
+                self.statistics.disk_hits += 1
+            program = CompiledProgram(graph, recipe, [self._kernels.addresses[k] for k in recipe.kernels])
+        self.statistics.seconds += time.perf_counter() - begin
+        return program
+
+    def _key(self, graph: Graph, options: Options) -> str:
+        return key_of({
+            "graph": graph.hash,
+            "constant inputs": sorted(options.constant_inputs),
+            "options": sorted(options.extra.items()),
+            "target": self.target,
+            "generator": generator_stamp(),
+            "llvmlite": llvmlite.__version__,
+        })
+
+    def _from_disk(self, disk: DiskCache, key: str) -> Recipe | None:
+        found = disk.load(key)
+        if found is None:
+            return None
+        try:
+            recipe = Recipe.from_json(found[0])
+            for digest in dict.fromkeys(d for d, _ in recipe.kernels):
+                symbols = [s for d, s in recipe.kernels if d == digest]
+                if not all((digest, s) in self._kernels.addresses for s in symbols):
+                    payload = disk.load("object-" + digest)
+                    if payload is None:
+                        return None
+                    self._kernels.add_object(digest, payload[1], symbols)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            log.warning("cache entry %s can't be used (%s); compiling instead", key[:12], error)
+            return None
+        return recipe
+
+    def _generate(self, graph: Graph, disk: DiskCache | None) -> Recipe:
+        lowered = lower(graph, self.target)
+        return make_recipe(lowered, self.native_kernels([x.kernel for x in lowered.launches], disk))
+
+    def native_kernels(self, kernels: Sequence[Kernel], disk: DiskCache | None = None) -> list[tuple[str, str]]:
+        """(object digest, symbol) of each kernel; those not yet in memory are generated together, as one object."""
+        plain = [replace(k, name="") for k in kernels]  # names don't matter for equality
+        new = [k for k in dict.fromkeys(plain) if (k, self.target) not in self._kernels.known]
+        if new:
+            if settings.debug >= 1:
+                for k in new:
+                    verify.verify(k)
+            symbols = [f"k{i}" for i in range(len(new))]
+            text = llvm.emit([vector_math.expand(k) for k in new], symbols, self.target)
+            payload = machine.emit_object(text, self.target)
+            digest = hashlib.sha256(payload).hexdigest()
+            self._kernels.add_object(digest, payload, symbols)
+            if disk:
+                disk.store("object-" + digest, {"symbols": symbols}, payload)
+            for k, s in zip(new, symbols, strict=True):
+                self._kernels.known[k, self.target] = (digest, s)
+            self.statistics.kernels += len(new)
+        return [self._kernels.known[k, self.target] for k in plain]
+
+    def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
+        """Native export is not a part of this backend yet."""
+        raise NotImplementedError("emitting object files for other programs is not supported yet; use export and load")
+
+
+def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
+    """The lowered graph as plain data. `kernels` names the kernel of each launch."""
+    storages: dict[Storage, int] = {}
+    recipes: list[StorageRecipe] = []
+
+    def add(storage: Storage, role: str, index: int = 0) -> None:
+        storages[storage] = len(recipes)
+        recipes.append(StorageRecipe(storage.dtype, storage.size, role, index))
+
+    for i, s in enumerate(lowered.inputs):
+        add(s, "input", i)
+    for i, s in enumerate(lowered.outputs):
+        add(s, "output", i)
+    for s in lowered.temporaries:
+        add(s, "arena")
+    distinct = list(dict.fromkeys(kernels))
+    number = {k: i for i, k in enumerate(distinct)}
+    launches = tuple(
+        LaunchRecipe(number[k], tuple(storages[s] for s in x.buffers), x.arguments, x.tasks, x.work, x.scratch, x.note)
+        for x, k in zip(lowered.launches, kernels, strict=True)
+    )
+    outputs = tuple((a.shape, a.dtype.name) for a in lowered.graph.outputs)
+    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, explanation(lowered))
+
+
+def explanation(lowered: Lowered) -> str:
+    """What was fused into which kernel, with the user's lines, and why neighbours were not fused."""
+    lines = [f"{lowered.graph.name}: {len(lowered.graph.equations)} equations in {len(lowered.launches)} kernel launches"]
+    for i, launch in enumerate(lowered.launches):
+        ops = " ".join(eq.op.name for eq in launch.equations)
+        where = sorted({f"{Path(eq.source.file).name}:{eq.source.line}" for eq in launch.equations if eq.source})
+        lines.append(f"  {i:3} {launch.kernel.name:<24} {launch.note:<20} {ops}" + (f"   # {', '.join(where)}" if where else ""))
+    for producer, consumer, reason in lowered.reasons:
+        lines.append(f"  groups {producer} and {consumer} stay apart: {reason}")
+    return "\n".join(lines)
+
+
+@cache
+def generator_stamp() -> str:
+    """Changes whenever a file that decides what code is generated changes (sizes and times of the sources)."""
+    root = Path(__file__).resolve().parent.parent
+    stamp = hashlib.sha256()
+    for folder in ("jit", "ndarray", "ndarray/ops", "hybrid", "hybrid/passes"):
+        with os.scandir(root / folder) as entries:
+            for item in sorted((e for e in entries if e.name.endswith(".py")), key=lambda e: e.name):
+                info = item.stat()
+                stamp.update(f"{folder}/{item.name} {info.st_size} {info.st_mtime_ns}\n".encode())
+    return stamp.hexdigest()
+
+
+
+backend = NativeBackend()
