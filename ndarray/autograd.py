@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 from . import apply as _apply
@@ -26,7 +25,7 @@ from .array import _PACKAGE, NDArray, _twin, wrap
 from .device import Device
 from .dims import Size
 from .dtypes import is_inexact
-from .op import NONDIFF, OPS, Op
+from .op import NONDIFF, OPS, ArrayType, Op, Vjp
 
 __all__ = [
     "Function", "Tape", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables", "pause",
@@ -49,13 +48,19 @@ class Leaf:
 
 
 class Node:
-    """One recorded step. `inputs` has an entry for each argument (None where nothing is to be differentiated),
-    `shapes` theirs; `results` the (shape, dtype, device) of each result; `kept` is what `pull` reads; `name` is for errors.
+    """One recorded step.
+
+    name     what ran, for errors
+    pull     ``(node, entries of the results, cotangents, wanted) -> gradients`` (None where not wanted)
+    inputs   an entry for each argument, None where nothing is to be differentiated
+    shapes   the arguments' shapes, to which gradients are summed
+    results  how many results there are
+    kept     what `pull` reads
     """
 
     __slots__ = ("inputs", "kept", "name", "pull", "released", "results", "shapes")
 
-    def __init__(self, name: str, pull: Callable, inputs: tuple, shapes: tuple, results: tuple, kept: tuple):
+    def __init__(self, name: str, pull: Callable, inputs: tuple, shapes: tuple, results: int, kept: Any):
         self.name, self.pull, self.inputs, self.shapes = name, pull, inputs, shapes
         self.results, self.kept, self.released = results, kept, False
 
@@ -107,8 +112,7 @@ class Tape:
         if old is None and new is None:
             return
         shapes = (array.shape, value.shape)
-        result = ((array.shape, array.dtype, array._device),)
-        node = Node("write", _pull_write, (old, new), shapes, result, (index,))
+        node = Node("write", _pull_write, (old, new), shapes, 1, index)
         array._node = (node, 0, array._version)
 
 
@@ -134,29 +138,48 @@ class _Barrier:
 
 
 _tape, _barrier = Tape(), _Barrier()
-_rules: dict[Op, Any] = {}
 
 
-def _rules_of(op: Op) -> Any:
-    """For each argument its `Vjp` (None: not differentiated) with the positions of what it keeps; cached per op."""
-    found = _rules.get(op)
-    if found is None:
-        if op.variadic:
-            found = False  # variadic
-        else:
-            outs = {f"out{i}": i for i in range(op.results)} | {"out": 0}
-            found = []
-            for name in op.arguments:
-                vjp = op.vjp.get(name)
-                if vjp is None:
-                    found.append(None)
-                    continue
-                kept = vjp.keeps(op)
-                arguments = tuple(op.arguments.index(k) for k in kept if k in op.arguments)
-                found.append((vjp, arguments, tuple(outs[k] for k in kept if k not in op.arguments)))
-            found = tuple(found)
-        _rules[op] = found
-    return found
+class _Plan:
+    """What to keep of an op and how to call its gradient rules, for one set of tracked arguments.
+
+    arguments, results, types  positions of what is kept: arguments, results, and arguments of which the type is enough
+    calls                      (argument, rule, [(parameter, where its value comes from, position there)])
+    """
+
+    __slots__ = ("arguments", "calls", "op", "results", "types")
+
+    def __init__(self, op: Op, tracked: tuple[int, ...]):
+        self.op = op
+        self.arguments: list[int] = []
+        self.results: list[int] = []
+        self.types: list[int] = []
+        self.calls = [(i, op.vjp[op.arguments[i]].rule, self._sources(op.vjp[op.arguments[i]])) for i in tracked]
+
+    def _sources(self, vjp: Vjp) -> list[tuple[str, str, int]]:
+        sources = []
+        kept, types = vjp.keeps(self.op), vjp.types(self.op)
+        for p in vjp.parameters:
+            if p == "g" or (p[0] == "g" and p[1:].isdecimal()):
+                sources.append((p, "cotangent", int(p[1:] or 0)))
+            elif p in kept and p in self.op.arguments:
+                sources.append((p, "argument", _place(self.arguments, self.op.arguments.index(p))))
+            elif p in kept:
+                sources.append((p, "result", _place(self.results, int(p[3:] or 0))))
+            elif p.removesuffix("_type") in types:
+                sources.append((p, "type", _place(self.types, self.op.arguments.index(p.removesuffix("_type")))))
+            else:
+                sources.append((p, "attribute", 0))
+        return sources
+
+
+def _place(kept: list[int], position: int) -> int:
+    if position not in kept:
+        kept.append(position)
+    return kept.index(position)
+
+
+_plans: dict[tuple[Op, tuple[int, ...]], _Plan] = {}
 
 
 def _check_entry(array: NDArray) -> None:
@@ -170,35 +193,40 @@ def _check_entry(array: NDArray) -> None:
 
 
 def _record(op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any], result: Any) -> None:
-    rules = _rules_of(op)
     many = type(result) is tuple
     outs = result if many else (result,)
-    if rules is False:
-        inputs = tuple([a._node for a in arrays])
-        kept = (tuple([(a, a._version) for a in arrays]), tuple([_kept_out(o) for o in outs]))
-        pull = partial(_pull_variadic, op, attrs, many)
-    else:
-        inputs, wanted_in, wanted_out = [], set(), set()
-        for array, rule in zip(arrays, rules):
-            if rule is None or array._node is None:
-                inputs.append(None)
-            else:
-                inputs.append(array._node)
-                wanted_in.update(rule[1])
-                wanted_out.update(rule[2])
-        inputs = tuple(inputs)
-        kept = ({i: (arrays[i], arrays[i]._version) for i in wanted_in}, {i: _kept_out(outs[i]) for i in wanted_out})
-        pull = partial(_pull_rules, op, attrs)
-    for array, entry in zip(arrays, inputs):
-        if entry is not None and array._storage is not None:
-            _check_entry(array)
-    if not any(inputs):
+    inputs, tracked = [], []
+    rules, variadic = op.vjp, op.variadic
+    for i, a in enumerate(arrays):
+        entry = a._node
+        if entry is not None and (variadic or op.arguments[i] in rules):
+            if a._storage is not None:
+                _check_entry(a)
+            tracked.append(i)
+            inputs.append(entry)
+        else:
+            inputs.append(None)
+    if not tracked:
         return
-    results = tuple([(o.shape, o.dtype, o._device) for o in outs])
-    node = Node(op.name, pull, inputs, tuple([a.shape for a in arrays]), results, kept)
+    if variadic:
+        kept = (op, attrs, many, [(a, a._version) for a in arrays], [_kept_out(o) for o in outs])
+        pull = _pull_variadic
+    else:
+        key = op, tuple(tracked)
+        plan = _plans.get(key)
+        if plan is None:
+            plan = _plans[key] = _Plan(*key)
+        kept = (
+            plan, attrs,
+            [(arrays[i], arrays[i]._version) for i in plan.arguments] if plan.arguments else (),
+            [_kept_out(outs[i]) for i in plan.results] if plan.results else (),
+            [ArrayType(arrays[i].shape, arrays[i].dtype) for i in plan.types] if plan.types else (),
+        )
+        pull = _pull_rules
+    node = Node(op.name, pull, tuple(inputs), tuple([a._data.shape for a in arrays]), len(outs), kept)
     for i, out in enumerate(outs):
-        if is_inexact(out.dtype):
-            out._node = (node, i, out._version)
+        if is_inexact(out._data.dtype):
+            out._node = (node, i, 0 if out._storage is None else out._storage.version)
 
 
 def _kept_out(out: NDArray) -> tuple[NDArray, int]:
@@ -218,44 +246,39 @@ def _keep(kept: tuple[NDArray, int], op: str, what: str) -> NDArray:
     return array
 
 
-def _pull_rules(op: Op, attrs: dict[str, Any], node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    kept_in, kept_out = node.kept
-    gradients: list[Any] = []
-    values: dict[str, Any] = {}
-    for i, argument in enumerate(op.arguments):
-        if i in kept_in:
-            values[argument] = kept_in[i], f"argument {argument!r}"
-    for i, kept in kept_out.items():
-        values["out" if op.results == 1 else f"out{i}"] = kept, "the result"
-    arguments: dict[str, Any] = dict(attrs)
-    for name, (kept, what) in values.items():
-        arguments[name] = _keep(kept, op.name, what)
-        if what == "the result":
-            arguments[name] = _with_entry(arguments[name], entries[int(name[3:] or 0)])
-    if op.results == 1:
-        arguments["g"] = cotangents[0]
-    else:
-        arguments.update({f"g{i}": c for i, c in enumerate(cotangents)})
-    for rule, want in zip(_rules_of(op), wanted):
-        if want:
-            vjp = rule[0]
-            gradients.append(vjp.rule(**{p: arguments[p] for p in vjp.parameters if p in arguments}))
-        else:
-            gradients.append(None)
+def _pull_rules(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+    plan, attrs, arguments, results, types = node.kept
+    gradients: list[Any] = [None] * len(wanted)
+    for i, rule, sources in plan.calls:
+        if not wanted[i]:
+            continue
+        values = {}
+        for parameter, source, k in sources:
+            if source == "cotangent":
+                values[parameter] = cotangents[k]
+            elif source == "argument":
+                values[parameter] = _keep(arguments[k], node.name, f"argument {parameter!r}")
+            elif source == "result":
+                values[parameter] = _with_entry(_keep(results[k], node.name, "the result"), entries[plan.results[k]])
+            elif source == "type":
+                values[parameter] = types[k]
+            elif parameter in attrs:
+                values[parameter] = attrs[parameter]
+        gradients[i] = rule(**values)
     return gradients
 
 
-def _pull_variadic(op: Op, attrs: dict[str, Any], many: bool, node: Node, entries: tuple, cotangents: list,
-                   wanted: list) -> Sequence:
-    xs = tuple([_keep(k, op.name, f"argument {i}") for i, k in enumerate(node.kept[0])])
-    outs = tuple([_with_entry(_keep(k, op.name, "the result"), e) for k, e in zip(node.kept[1], entries)])
+def _pull_variadic(node: Node, entries: tuple, cotangents: list, wanted: list) -> Sequence:
+    op, attrs, many, arguments, results = node.kept
+    xs = tuple([_keep(k, op.name, f"argument {i}") for i, k in enumerate(arguments)])
+    outs = tuple([_with_entry(_keep(k, op.name, "the result"), e) for k, e in zip(results, entries)])
     if many:
         return op.vjp(tuple(cotangents), xs, outs, **attrs)
     return op.vjp(cotangents[0], xs, outs[0], **attrs)
 
 
 def _pull_write(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    (index,), g = node.kept, cotangents[0]
+    index, g = node.kept, cotangents[0]
     old = new = None
     if wanted[1]:
         new = g if index is ... else g[index]
@@ -588,7 +611,7 @@ def _add_to(cotangents: dict[Any, list], entry: Entry, g: NDArray) -> None:
     node, index = entry[0], entry[1]
     slots = cotangents.get(node)
     if slots is None:
-        slots = cotangents[node] = [None] * (1 if isinstance(node, Leaf) else len(node.results))
+        slots = cotangents[node] = [None] * (1 if isinstance(node, Leaf) else node.results)
     slots[index] = g if slots[index] is None else apply(OPS["add"], slots[index], g)
 
 
@@ -648,7 +671,7 @@ def move(array: NDArray, device: Device) -> NDArray:
         home = array._device
         node = Node(
             "to_device", lambda node, entries, gs, wanted: [gs[0].to_device(home)], (array._node,), (array.shape,),
-            ((out.shape, out.dtype, device),), (),
+            1, (),
         )
         out._node = (node, 0, 0)
     return out
@@ -705,7 +728,7 @@ class Function:
         if recording and any(a._node is not None for a in arrays):
             node = Node(
                 type(self).__name__, self._pull, tuple([a._node for a in arrays]), tuple([a.shape for a in arrays]),
-                tuple([(o.shape, o.dtype, o._device) for o in outs]), (),
+                len(outs), tuple([(o.shape, o.dtype, o._device) for o in outs]),
             )
             for i, o in enumerate(outs):
                 if is_inexact(o.dtype):
@@ -717,7 +740,7 @@ class Function:
 
         gs = [
             zeros(shape, dtype=dtype, device=device) if g is None else g
-            for g, (shape, dtype, device) in zip(cotangents, node.results)
+            for g, (shape, dtype, device) in zip(cotangents, node.kept)
         ]
         found = self.backward(*gs)
         found = list(found) if isinstance(found, (tuple, list)) else [found]

@@ -76,7 +76,7 @@ def is_floating(dtype: np.dtype) -> bool:
 
 def is_inexact(dtype: np.dtype) -> bool:
     """Whether a dtype is floating or complex."""
-    return dtype.kind == "c" or is_floating(dtype)
+    return dtype.kind in "fc" or dtype.name == "bfloat16"
 
 
 def promote(*dtypes: np.dtype) -> np.dtype:

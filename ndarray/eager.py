@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import apply as _apply
-from .array import NDArray, Storage, raw_index, wrap
+from .array import NDArray, Storage, raw_index, restore, silence, wrap
 from .device import current_device
 from .op import Op
 
@@ -37,12 +37,15 @@ class Eager:
                 data.append(d)
         else:
             device, data = current_device(), ()
-        if op.name in device.kernels.offers:
-            result = device.kernels.run(op.name, data, attrs)
+        token = silence()
+        try:
+            result = NotImplemented
+            if op.name in device.kernels.offers:
+                result = device.kernels.run(op.name, data, attrs)
             if result is NotImplemented:
-                result = op.eager(device.module, *data, **attrs)
-        else:
-            result = op.eager(device.module, *data, **attrs)
+                result = op.eager(device._module or device.module, *data, **attrs)
+        finally:
+            restore(token)
         if op.results != 1 or type(result) is tuple:
             return tuple([wrap(r, device) for r in result])
         out = wrap(result, device)

@@ -105,8 +105,9 @@ class Vjp:
 
     `rule` is a function whose parameter names say what it needs: ``g`` (the cotangent of the result; ``g0, g1 ...``
     for an op with several results, None where nothing flowed in), the op's argument names, ``out`` (or ``out0,
-    out1 ...``), and attribute names. It is written in public array functions, so that the same rule serves the
-    tape, higher orders and graphs. What it returns may have a broadcast shape: the caller sums it to the argument's.
+    out1 ...``), ``x_type`` (the `ArrayType` of argument x, whose values are then not kept), and attribute names. It is
+    written in public array functions, so that the same rule serves the tape, higher orders and graphs. What it returns
+    may have a broadcast shape: the caller sums it to the argument's.
     """
 
     rule: Callable[..., Any]
@@ -118,6 +119,10 @@ class Vjp:
     def keeps(self, op: Op) -> tuple[str, ...]:
         """The names of the arguments and results that the rule reads."""
         return tuple(p for p in self.parameters if p in op.arguments or p.startswith("out"))
+
+    def types(self, op: Op) -> tuple[str, ...]:
+        """The names of the arguments of which the rule reads the type only."""
+        return tuple(a for a in op.arguments if f"{a}_type" in self.parameters)
 
 
 @dataclass(frozen=True)
