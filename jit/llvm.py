@@ -25,7 +25,23 @@ from ndarray.scalar import OPERATIONS
 from . import llvm_ops as ops
 from .launch import _ITEMSIZE
 from .loopir import (
-    INT, Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Register, Set, Stmt, Store, Type, Var, walk_statements,
+    INT,
+    Apply,
+    Const,
+    Expr,
+    For,
+    Get,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Register,
+    Set,
+    Stmt,
+    Store,
+    Type,
+    Var,
+    walk_statements,
 )
 from .target import Target
 
@@ -44,7 +60,10 @@ def emit(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> str
     sys.setrecursionlimit(max(limit, 20_000))  # fused expressions can be deep
     try:
         for kernel, name in zip(kernels, names, strict=True):
-            functions.append(FunctionEmitter(_expanded(kernel), name, target, declarations).text())
+            try:
+                functions.append(FunctionEmitter(kernel, name, target, declarations).text())
+            except UndefinedOperation:  # perhaps a function such as exp, which nobody has expanded yet
+                functions.append(FunctionEmitter(_expanded(kernel), name, target, declarations).text())
     finally:
         sys.setrecursionlimit(limit)
     width = 8 * target.vector_bytes
@@ -53,12 +72,14 @@ def emit(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> str
     return "\n".join([f'target triple = "{target.triple}"', zeros, *functions, *sorted(declarations), attributes, ""])
 
 
+class UndefinedOperation(TypeError):
+    """There is no instruction for an operation on operands of that dtype."""
+
+
 def _expanded(kernel: Kernel) -> Kernel:
     """Functions such as exp written out in primitive operations."""
-    try:
-        from .vector_math import expand
-    except ModuleNotFoundError:
-        return kernel
+    from .vector_math import expand
+
     return expand(kernel)
 
 
@@ -203,7 +224,7 @@ class FunctionEmitter:
                 return ops.literal(OPERATIONS[op].evaluate(*map(int, arguments)), expr.type)
         builder = self.table(typed.dtype).get(op)
         if builder is None:
-            raise TypeError(f"operation {op!r} isn't defined for {typed} (math functions must be expanded before)")
+            raise UndefinedOperation(f"operation {op!r} isn't defined for operands of type {typed}")
         return builder(self, typed, *arguments)
 
     # -- index arithmetic
@@ -256,8 +277,8 @@ class FunctionEmitter:
         """The address of an element, or a vector of addresses."""
         base, element = self.buffers[buffer], ops.memory_type(Type(self.dtypes[buffer]))
         if index.type.lanes > 1:
-            places = self.value(index)
-            return self.pure(f"getelementptr {element}, ptr {base}, {ops.value_type(index.type)} {places}", base, places)
+            places, vector = self.value(index), ops.value_type(index.type)
+            return self.pure(f"getelementptr {element}, ptr {base}, {vector} {places}", base, places)
         if index.type != INT:
             raise TypeError(f"index of buffer {buffer} has type {index.type}, not int64")
         sum = self.linear(index)
@@ -289,7 +310,8 @@ class FunctionEmitter:
             flags = mask or "splat (i1 true)"
             name = f"llvm.masked.gather.{ops.suffix(type)}.v{lanes}p0"
             self.declarations.add(f"declare {type} @{name}(<{lanes} x ptr>, i32, <{lanes} x i1>, {type})")
-            loaded = self.line(f"call {type} @{name}(<{lanes} x ptr> {address}, i32 {align}, <{lanes} x i1> {flags}, {type} zeroinitializer)")
+            operands = f"<{lanes} x ptr> {address}, i32 {align}, <{lanes} x i1> {flags}, {type} zeroinitializer"
+            loaded = self.line(f"call {type} @{name}({operands})")
         elif mask is None:
             loaded = self.line(f"load {type}, ptr {address}, align {align}")
         elif lanes == 1:  # a switched-off load reads a zero that is always there
@@ -298,7 +320,8 @@ class FunctionEmitter:
         else:
             name = f"llvm.masked.load.{ops.suffix(type)}.p0"
             self.declarations.add(f"declare {type} @{name}(ptr, i32, <{lanes} x i1>, {type})")
-            loaded = self.line(f"call {type} @{name}(ptr {address}, i32 {align}, <{lanes} x i1> {mask}, {type} zeroinitializer)")
+            operands = f"ptr {address}, i32 {align}, <{lanes} x i1> {mask}, {type} zeroinitializer"
+            loaded = self.line(f"call {type} @{name}({operands})")
         if expr.type.dtype == "bool":
             zero = "zeroinitializer" if lanes > 1 else "0"
             loaded = self.pure(f"icmp ne {type} {loaded}, {zero}", loaded)
@@ -315,7 +338,8 @@ class FunctionEmitter:
             flags = mask or "splat (i1 true)"
             name = f"llvm.masked.scatter.{ops.suffix(type)}.v{lanes}p0"
             self.declarations.add(f"declare void @{name}({type}, <{lanes} x ptr>, i32, <{lanes} x i1>)")
-            self.effect(f"call void @{name}({type} {value}, <{lanes} x ptr> {address}, i32 {align}, <{lanes} x i1> {flags})")
+            operands = f"{type} {value}, <{lanes} x ptr> {address}, i32 {align}, <{lanes} x i1> {flags}"
+            self.effect(f"call void @{name}({operands})")
         elif mask is None:
             self.effect(f"store {type} {value}, ptr {address}, align {align}")
         elif lanes == 1:
@@ -412,7 +436,7 @@ class FunctionEmitter:
         self.effect(f"br label %{head}" if enter == "true" else f"br i1 {enter}, label %{head}, label %{after}")
         self.lines[-1].extend(lines)
         self.lines[-1].append(f"{after}:")
-        arrivals = [(latch, final, following)] if enter == "true" else [(before, initial, start), (latch, final, following)]
+        arrivals = [(before, initial, start), (latch, final, following)][enter == "true":]
         for r in carried:
             self.registers[r] = self._phi(self.register_types[r], [(block, values[r]) for block, values, _ in arrivals])
         return self._phi(INT, [(block, counter) for block, _, counter in arrivals])
@@ -455,7 +479,8 @@ class FunctionEmitter:
         values = {value for _, value in arrivals}
         if len(values) == 1 and self.depths.get(value := values.pop(), 0) < len(self.lines):
             return value
-        return self.line(f"phi {ops.value_type(type)} " + ", ".join(f"[ {value}, %{block} ]" for block, value in arrivals))
+        incoming = ", ".join(f"[ {value}, %{block} ]" for block, value in arrivals)
+        return self.line(f"phi {ops.value_type(type)} {incoming}")
 
     def _assigned(self, body: tuple[Stmt, ...]) -> list[str]:
         """Registers declared outside of `body` that it assigns, in order of first assignment."""

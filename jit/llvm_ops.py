@@ -20,15 +20,20 @@ from .loopir import Type
 if TYPE_CHECKING:
     from .llvm import FunctionEmitter
 
-__all__ = ["BOOLEAN", "CASTS", "FLOAT", "SIGNED", "UNSIGNED", "VECTOR", "cast", "kind", "literal", "memory_type", "suffix", "value_type"]
+__all__ = [
+    "BOOLEAN", "CASTS", "FLOAT", "SIGNED", "UNSIGNED", "VECTOR", "Builder", "cast", "kind", "literal", "memory_type",
+    "suffix", "value_type",
+]
 
 _SCALARS = {
     "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32", "uint32": "i32",
     "int64": "i64", "uint64": "i64", "float16": "half", "bfloat16": "bfloat", "float32": "float", "float64": "double",
 }
 _SUFFIXES = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
-_KINDS = {"bool": "b", "float16": "f", "bfloat16": "f", "float32": "f", "float64": "f",
-          "int8": "i", "int16": "i", "int32": "i", "int64": "i", "uint8": "u", "uint16": "u", "uint32": "u", "uint64": "u"}
+_KINDS = {
+    "bool": "b", "float16": "f", "bfloat16": "f", "float32": "f", "float64": "f", "int8": "i", "int16": "i", "int32": "i",
+    "int64": "i", "uint8": "u", "uint16": "u", "uint32": "u", "uint64": "u",
+}
 _BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "half": 16, "bfloat": 16, "float": 32, "double": 64}
 
 
@@ -203,7 +208,8 @@ def _float_floordiv(f: FunctionEmitter, t: Type, a: str, b: str) -> str:
     over = _predicate(f, "fcmp ogt", t, _predicate(f, "fsub", t, quotient, floor), literal(0.5, t))
     floor = _choose(f, t, over, _predicate(f, "fadd", t, floor, one), floor)
     plain = _predicate(f, "fdiv", t, a, b)
-    floor = _choose(f, t, _predicate(f, "fcmp oeq", t, quotient, zero), f.intrinsic("llvm.copysign", ty, zero, plain), floor)
+    signed = f.intrinsic("llvm.copysign", ty, zero, plain)
+    floor = _choose(f, t, _predicate(f, "fcmp oeq", t, quotient, zero), signed, floor)
     return _choose(f, t, _predicate(f, "fcmp oeq", t, b, zero), plain, floor)
 
 
@@ -438,8 +444,8 @@ def _mask(numbers: Any) -> str:
 
 
 def _shuffle(f: FunctionEmitter, t: Type, a: str, b: str, numbers: Any) -> str:
-    numbers = tuple(numbers)
-    return f.pure(f"shufflevector {value_type(t)} {a}, {value_type(t)} {b}, <{len(numbers)} x i32> {_mask(numbers)}", a, b)
+    numbers, type = tuple(numbers), value_type(t)
+    return f.pure(f"shufflevector {type} {a}, {type} {b}, <{len(numbers)} x i32> {_mask(numbers)}", a, b)
 
 
 def splat(f: FunctionEmitter, t: Type, r: Type, a: str) -> str:

@@ -14,11 +14,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from .target import Target
 
-__all__ = ["Library", "assembly", "emit_object", "host", "load", "restricted"]
+__all__ = ["Library", "assembly", "emit_object", "host", "load", "restricted", "version"]
 
 _lock = threading.RLock()  # LLVM's parser and code generator share a global context in llvmlite
 _numbers = itertools.count()
@@ -28,6 +29,11 @@ _numbers = itertools.count()
 def _initialize() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+
+
+def version() -> str:
+    """Of what generates machine code, for cache keys."""
+    return f"llvmlite {llvmlite.__version__}, LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +55,7 @@ def host() -> Target:
 
 
 def restricted(level: str) -> Target:
-    """A lesser x86-64 machine whose code runs on this one too: "avx2" (256-bit vectors, FMA) or "sse" (SSE4.2, no FMA)."""
+    """A lesser x86-64 machine whose code runs on this one: "avx2" (256-bit vectors, FMA) or "sse" (SSE4.2, no FMA)."""
     machine = host()
     if level == "avx2":
         return replace(machine, cpu="haswell", features="", vector_bytes=32, registers=16, fma=True, masked=True)
@@ -107,7 +113,7 @@ def _parse(text: str, machine: Any) -> Any:
 
 
 def emit_object(text: str, target: Target) -> bytes:
-    """Compile LLVM IR to the bytes of an object file. Raises RuntimeError with LLVM's message for IR that isn't valid."""
+    """Compile LLVM IR to the bytes of an object file. Raises RuntimeError with LLVM's message for invalid IR."""
     with _lock:
         machine = _target_machine(target)
         return machine.emit_object(_parse(text, machine))
