@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hybrid.graph import Graph, Value
+import numpy as np
 
-from .launch import Launch, Storage
+from hybrid.graph import Atom, Graph, Literal, Value
+from ndarray.op import ArrayType
 
-if TYPE_CHECKING:
-    from .fuse import Group
-    from .target import Target
+from .fuse import Group, fuse
+from .launch import KernelBuilder, Launch, Storage
+from .maps import lower_map, map_reads_in_place
+from .nest import Axis, nest
+from .nodes import same_sizes, volume
+from .rows import lower_rows, rows_read_in_place
+from .scalars import Emitter
+from .target import Target
+from .templates import lower_template
 
 __all__ = ["Lowered", "lower"]
 
@@ -50,5 +60,208 @@ class Lowered:
 
 
 def lower(graph: Graph, target: Target, **options: Any) -> Lowered:
-    """Fuse the graph's equations into groups and make the kernels of each."""
-    raise NotImplementedError("lower: being written")
+    """Fuse the graph's equations into groups and make the kernels of each.
+
+    Raises NotImplementedError, naming op and line, where an op can't be compiled.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 20000))  # expressions of long chains are deep
+    try:
+        return _Lowerer(graph, target).run()
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+class _Lowerer:
+    def __init__(self, graph: Graph, target: Target):
+        self.graph, self.target = graph, target
+        self.fusion = fuse(graph)
+        self.pull = self.fusion.pull
+        self.group_of = {v: g for g in self.fusion.groups for v in g.outputs}
+        self.inputs = tuple(_storage(v, v.name or f"input{k}") for k, v in enumerate(graph.inputs))
+        self.outputs = tuple(_storage(a, f"output{k}") for k, a in enumerate(graph.outputs))
+        self.home: dict[Value, Storage] = dict(zip(graph.inputs, self.inputs))
+        self.results: dict[Value, list[Storage]] = {v: [] for v in self.group_of}
+        self.written: set[int] = set()
+        self.before: list[Launch] = []  # copies of inputs, made while they hold their old values
+        self.after: list[Launch] = []
+
+    def run(self) -> Lowered:
+        for atom, storage in zip(self.graph.outputs, self.outputs):
+            self.deliver(atom, storage)
+        self.place_state()
+        for value, group in self.group_of.items():
+            if value not in self.home:
+                self.home[value] = _storage(value, value.name)
+                self.results[value].insert(0, self.home[value])
+            del group
+        launches = list(self.before)
+        for group in self.fusion.groups:
+            launches += self.lower_group(group)
+        launches += self.after
+        storages = {v: s for v, s in self.home.items()}
+        storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}
+        return Lowered(self.graph, launches, self.inputs, self.outputs, frozenset(self.written), storages,
+                       self.fusion.groups, self.fusion.reasons)
+
+    def lower_group(self, group: Group) -> list[Launch]:
+        arguments = (group, self.pull, self.target, self.home.__getitem__, self.results)
+        if not group.outputs:
+            return []
+        if group.kind == "map":
+            return [lower_map(*arguments)]
+        return lower_rows(*arguments) if group.kind == "rows" else lower_template(*arguments)
+
+    def base(self, atom: Atom) -> Atom:
+        """The value whose memory an atom is."""
+        return self.fusion.aliases.get(atom, atom) if isinstance(atom, Value) else atom
+
+    def deliver(self, atom: Atom, storage: Storage) -> None:
+        """Make a graph output arrive in its storage."""
+        base = self.base(atom)
+        if not isinstance(base, Value) or base not in self.group_of:
+            self.before.append(self.copy(base, storage))
+        elif base not in self.home:
+            self.home[base] = storage
+            self.results[base].append(storage)
+        else:
+            self.also(base, storage)
+
+    def also(self, value: Value, storage: Storage) -> None:
+        """Bring a computed value to one more place."""
+        template = self.group_of[value].template
+        if template is None or len(self.group_of[value].equations) > 1:
+            self.results[value].append(storage)
+        else:
+            self.after.append(self.copy(value, storage))
+
+    # -- state
+    def place_state(self) -> None:
+        """Write new states in place where no reader of the old one can come later; else copy at the end."""
+        edges: dict[Group, set[Group]] = {g: set() for g in self.fusion.groups}  # group -> those that must come later
+        for g in self.fusion.groups:
+            for v in g.reads:
+                if v in self.group_of:
+                    edges[self.group_of[v]].add(g)
+        late: list[tuple[Value, int]] = []
+        for number, atom in self.graph.state.items():
+            value = self.graph.inputs[number]
+            base = self.base(atom)
+            if base is value:
+                continue
+            self.written.add(number)
+            if not isinstance(base, Value) or base not in self.group_of:
+                late.append((base, number))
+                continue
+            group = self.group_of[base]
+            readers = [g for g in self.fusion.groups if value in g.reads and g is not group]
+            if any(_reaches(edges, group, set(readers))) or not self.reads_in_place(group, value, base):
+                late.append((base, number))
+                continue
+            for g in readers:
+                edges[g].add(group)
+            storage = self.inputs[number]
+            if base not in self.home:
+                self.home[base] = storage
+                self.results[base].append(storage)
+            else:
+                self.results[base].append(storage)
+        self.order(edges)
+        needed: set[Value] = {self.graph.inputs[n] for _, n in late}
+        for base, number in late:
+            storage = self.inputs[number]
+            if isinstance(base, Value) and base in needed:  # another state that is overwritten: keep its old value
+                kept = _storage(base, "old")
+                self.before.append(self.copy(base, kept))
+                self.after.append(self.copy_storage(kept, storage, base))
+            elif isinstance(base, Value) and base in self.group_of:
+                if base not in self.home:
+                    self.home[base] = _storage(base, base.name)
+                    self.results[base].insert(0, self.home[base])
+                self.after.append(self.copy(base, storage))
+            elif isinstance(base, Value):  # an input that is itself written in place must be read first
+                kept = _storage(base, "old")
+                self.before.append(self.copy(base, kept))
+                self.after.append(self.copy_storage(kept, storage, base))
+            else:
+                self.after.append(self.copy(base, storage))
+
+    def order(self, edges: dict[Group, set[Group]]) -> None:
+        """Re-order the groups so that readers of an old state come before its writer."""
+        waiting = dict.fromkeys(self.fusion.groups, 0)
+        for later in edges.values():
+            for g in later:
+                waiting[g] += 1
+        ready = [(g.number, g) for g, n in waiting.items() if n == 0]
+        heapq.heapify(ready)
+        result = []
+        while ready:
+            _, g = heapq.heappop(ready)
+            result.append(g)
+            for d in edges[g]:
+                waiting[d] -= 1
+                if waiting[d] == 0:
+                    heapq.heappush(ready, (d.number, d))
+        assert len(result) == len(waiting)
+        renamed = {g.number: k for k, g in enumerate(result)}
+        self.fusion.reasons = [(renamed[p], renamed[c], r) for p, c, r in self.fusion.reasons]
+        for k, g in enumerate(result):
+            g.number = k
+        self.fusion.groups = result
+
+    def reads_in_place(self, group: Group, old: Value, new: Value) -> bool:
+        """Whether a group may write `new` over `old`: it reads `old` nowhere, or only where it writes."""
+        if group.kind == "template" and group.template.op.lower.name.startswith("scatter"):
+            return False
+        if old not in group.reads:
+            return True
+        if not same_sizes(old.shape, new.shape):
+            return False
+        if group.kind == "map":
+            return map_reads_in_place(group, self.pull, old)
+        return group.kind == "rows" and rows_read_in_place(group, self.pull, self.target, old, new)
+
+    # -- copies
+    def copy(self, atom: Atom, storage: Storage) -> Launch:
+        """A launch that writes a number or a stored value into a storage."""
+        if isinstance(atom, Literal):
+            return self._copy_kernel(self.pull.arena.const(atom.value, atom.dtype), None, storage, atom.dtype)
+        return self.copy_storage(self.home[atom], storage, atom)
+
+    def copy_storage(self, source: Storage, storage: Storage, like: Value) -> Launch:
+        """A launch that copies one storage into another."""
+        flat = Value(ArrayType((source.size,), like.dtype))
+        index = self.pull.variables("i", flat.shape)
+        return self._copy_kernel(self.pull.arena.load(flat, index), source, storage, like.dtype)
+
+    def _copy_kernel(self, node: Any, source: Storage | None, storage: Storage, dtype: np.dtype) -> Launch:
+        builder = KernelBuilder()
+        em = Emitter(builder, self.pull.arena, lambda value: source)
+        index = self.pull.variables("i", (storage.size,))
+        lane = Axis(index[0].args[0], storage.size) if index[0].op == "var" else None
+        lanes = self.target.lanes(dtype.name) if lane else 1
+
+        def body() -> None:
+            em.body.append(em.store(storage, index[0], em.emit(node)))
+
+        tasks = nest(em, [], lane, lanes, 1, self.target, body, 4)
+        return builder.launch("copy", em.blocks[0].statements, "task", tasks, storage.size * dtype.itemsize // 5, note="copy")
+
+
+def _storage(atom: Atom, name: str = "") -> Storage:
+    return Storage(atom.dtype.name, volume(atom.shape), name)
+
+
+def _reaches(edges: dict[Group, set[Group]], start: Group, goals: set[Group]) -> Iterator[bool]:
+    """True, once, if any of `goals` must come after `start`."""
+    if not goals:
+        return
+    seen, stack = {start}, [start]
+    while stack:
+        for g in edges[stack.pop()]:
+            if g in goals:
+                yield True
+                return
+            if g not in seen:
+                seen.add(g)
+                stack.append(g)

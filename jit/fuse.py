@@ -1,0 +1,500 @@
+"""Greedy fusion of a graph's equations into groups that become one kernel each.
+
+Edges are contracted in graph order: the group of an equation is joined with the group that makes one of its inputs
+wherever one kernel can compute both, and the joined group is *convex*: no path leaves it and comes back. (a -> b -> c
+with a -> c: {a, c} is not convex, for b would have to run in the middle of it.) Ancestors and descendants of groups are
+bitsets, so the test is a few operations on integers.
+
+Kinds of groups
+
+    map       one loop over a space; several results of that space; reads anything at any position
+    rows      positions P, and reductions over a domain R for each; values of shape P, of the shape F that the
+              reductions fold (`full`), or of any shape if they are only read; softmax, norms, losses, pooling
+    template  a contraction or another kernel family, with elementwise equations on its operands and its result
+
+Ops of `CHEAP` belong to no group: they are computed wherever they are read.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hybrid.graph import Equation, Graph, Literal, Value
+from ndarray.dims import Size
+from ndarray.op import OPAQUE, Reduction, Template
+
+from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
+from .pull import CHEAP, Pull, Scope, axes_of
+
+__all__ = ["Fusion", "Group", "Rows", "fuse"]
+
+MAX_BUFFERS = 40
+MAX_EQUATIONS = 160
+MAX_EPILOGUE_READS = 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The loops of a row group, without axes of size 1: positions P, domain R. For each axis of the full shape,
+    `layout` says ("p", k) or ("r", k); None where the reduction has no full shape (windows)."""
+
+    positions: tuple[Size, ...]
+    domain: tuple[Size, ...]
+    full: tuple[Size, ...] | None = None
+    layout: tuple[tuple[str, int], ...] = ()
+
+    def same_as(self, other: Rows) -> bool:
+        """Whether the loops are the same for all values of the symbols."""
+        return same_sizes(self.positions, other.positions) and same_sizes(self.domain, other.domain) \
+            and self.layout == other.layout and (self.full is None) == (other.full is None) \
+            and (self.full is None or same_sizes(self.full, other.full))
+
+    @property
+    def parallel(self) -> bool:
+        """Whether there are enough positions (or little enough work) to run whole rows in one task."""
+        p, r = hint(volume(self.positions)), hint(volume(self.domain))
+        return p >= 16 or p * r <= 1 << 15
+
+
+@dataclass(eq=False)
+class Group:
+    """Equations that one kernel (or one template) computes, in graph order.
+
+    `outputs` are the values that must be stored; `space` is the shape that a map group loops over.
+    """
+
+    number: int
+    kind: str
+    equations: list[Equation]
+    space: tuple[Size, ...] = ()
+    rows: Rows | None = None
+    template: Equation | None = None
+    outputs: list[Value] = field(default_factory=list)
+    reads: set[Value] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        return f"{self.kind}({' '.join(eq.op.name for eq in self.equations)})"
+
+
+@dataclass
+class Fusion:
+    """Groups in execution order, and why neighbours stayed apart: (producer, consumer, reason) by position in `groups`."""
+
+    groups: list[Group]
+    reasons: list[tuple[int, int, str]]
+    pull: Pull
+    aliases: dict[Value, Value]  # results that are another value's memory under another shape
+
+
+@dataclass
+class _Access:
+    """One read of a value by an equation: at `index`, whose row-major position is `flat`, in the equation's variables."""
+
+    value: Value
+    index: tuple[Node, ...]
+    flat: Node
+
+
+class _Fuser:
+    def __init__(self, graph: Graph, pull: Pull):
+        self.graph, self.pull, self.arena = graph, pull, pull.arena
+        self.results = {a for a in graph.results() if isinstance(a, Value)}
+        self.aliases: dict[Value, Value] = {}
+        self._find_aliases()
+        self.equations = [eq for eq in graph.equations if self._makes_group(eq)]
+        self.accesses: dict[Equation, list[_Access]] = {}
+        self.consumers: dict[Value, set[Equation]] = {}
+        self.group_of: dict[Equation, Group] = {}
+        self.costs: dict[Equation, int] = {}
+        self.before: dict[int, int] = {}  # group number -> bitset of groups it depends on, directly or not
+        self.after: dict[int, int] = {}
+        self.alive = 0
+        self.groups: dict[int, Group] = {}
+        self.failures: dict[tuple[Equation, Equation], str] = {}
+
+    # -- what there is
+    def _find_aliases(self) -> None:
+        """Results that only rename the memory of a computed value."""
+        scope = Scope(self.pull, ())
+        for value in list(self.results):
+            eq = self.pull.producer.get(value)
+            if eq is None or eq.op.name not in CHEAP:
+                continue
+            index = self.pull.variables("i", value.shape)
+            node = scope.element(value, index)
+            if node.op == "load" and node.args[1] is self.arena.flatten(index, value.shape) \
+                    and same(volume(value.shape), volume(node.args[0].shape)) and node.args[0] in self.pull.producer:
+                self.aliases[value] = node.args[0]
+
+    def _makes_group(self, eq: Equation) -> bool:
+        if eq.op.lower is OPAQUE:
+            raise NotImplementedError(f"{eq.op.name} can't be compiled (its lowering is OPAQUE); at {eq.source}")
+        if eq.op.name in CHEAP:
+            return any(v in self.results and v not in self.aliases for v in eq.outputs)
+        return True
+
+    def canonical(self, eq: Equation) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+        """The index over an equation's result, and over its domain if it reduces."""
+        domain = self.pull.domain(eq) if isinstance(eq.op.lower, Reduction) else ()
+        return self.pull.variables("i", eq.outputs[0].shape), self.pull.variables("r", domain)
+
+    def find_accesses(self, eq: Equation) -> list[_Access]:
+        """All reads of stored or computed values, through cheap ops."""
+        index, reduced = self.canonical(eq)
+        if isinstance(eq.op.lower, Template):
+            scope = Scope(self.pull, ())
+            roots = [scope.element(a, self.pull.variables("i", a.shape)) for a in eq.inputs if isinstance(a, Value)]
+        elif isinstance(eq.op.lower, Reduction):
+            roots = list(Scope(self.pull, (eq,)).fold_elements(eq, index, reduced))
+        else:
+            scope = Scope(self.pull, (eq,))
+            roots = [scope.element(v, index) for v in eq.outputs]
+        nodes = list(walk(roots))
+        self.costs[eq] = sum(n.cost for n in nodes if n.op != "load")
+        return [_Access(n.args[0], n.args[3], n.args[1]) for n in nodes if n.op == "load"]
+
+    def start(self) -> None:
+        """One group for each equation."""
+        owner: dict[Value, Equation] = {v: eq for eq in self.equations for v in eq.outputs}
+        for number, eq in enumerate(self.equations):
+            lower = eq.op.lower
+            accesses = self.accesses[eq] = self.find_accesses(eq)
+            if isinstance(lower, Template):
+                group = Group(number, "template", [eq], eq.outputs[0].shape, template=eq)
+            elif isinstance(lower, Reduction):
+                group = Group(number, "rows", [eq], rows=self._rows(eq))
+            else:
+                group = Group(number, "map", [eq], eq.outputs[0].shape)
+            group.reads = {a.value for a in accesses}
+            self.groups[number] = self.group_of[eq] = group
+            before = 0
+            for value in group.reads:
+                self.consumers.setdefault(value, set()).add(eq)
+                if value in owner:
+                    p = self.group_of[owner[value]].number
+                    before |= self.before[p] | 1 << p
+            self.before[number], self.after[number] = before, 0
+            for p in _bits(before):
+                self.after[p] |= 1 << number
+        self.owner = owner
+        self.alive = (1 << len(self.equations)) - 1
+        for value, base in self.aliases.items():
+            self.results.add(base)
+            del value
+
+    def _rows(self, eq: Equation) -> Rows:
+        domain = self.pull.domain(eq)
+        positions = _core(eq.outputs[0].shape)
+        axes = eq.attrs.get("axes", eq.attrs.get("axis"))
+        axes = (axes,) if isinstance(axes, int) else axes
+        shape = eq.inputs[0].shape
+        if axes is None or not same_sizes(tuple(shape[a] for a in axes), domain):
+            return Rows(positions, _core(domain))
+        layout, counts = [], {"p": 0, "r": 0}
+        for a in axes_of(shape):
+            kind = "r" if a in axes else "p"
+            layout.append((kind, counts[kind]))
+            counts[kind] += 1
+        return Rows(positions, _core(domain), _core(shape), tuple(layout))
+
+    # -- merging
+    def run(self) -> None:
+        self.start()
+        for eq in self.equations:
+            tried: set[int] = set()
+            while True:
+                group = self.group_of[eq]
+                producers = {self.group_of[self.owner[a.value]].number for a in self.accesses[eq] if a.value in self.owner}
+                rest = sorted(producers - tried - {group.number}, reverse=True)
+                if not rest:
+                    break
+                tried.add(rest[0])
+                self.attempt(self.groups[rest[0]], group, eq)
+        self.join_siblings()
+
+    def join_siblings(self) -> None:
+        """Row or map groups over one space that read the same value become one pass over it."""
+        for value in list(self.consumers):
+            groups = {self.group_of[eq].number for eq in self.consumers[value]}
+            if not 2 <= len(groups) <= 8:
+                continue
+            ordered = sorted(groups)
+            for i, a in enumerate(ordered):
+                for b in ordered[i + 1:]:
+                    if a in self.groups and b in self.groups:
+                        self.attempt_siblings(self.groups[a], self.groups[b], value)
+
+    def attempt_siblings(self, a: Group, b: Group, value: Value) -> None:
+        alike = (a.kind == b.kind == "map" and same_sizes(a.space, b.space)) or \
+                (a.kind == b.kind == "rows" and a.rows.same_as(b.rows) and a.rows.parallel)
+        linked = self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1
+        if alike and not linked and self.fits(a, b) is None:
+            self.merge(a, b, a.kind)
+
+    def attempt(self, a: Group, b: Group, eq: Equation) -> None:
+        """Join producer group a with consumer group b if one kernel can do both."""
+        plan = self.combine(a, b)
+        if isinstance(plan, str):
+            for x in self.crossing(a, b):
+                self.failures[self.owner[x[1].value], x[0]] = plan
+        else:
+            self.merge(a, b, *plan)
+
+    def crossing(self, a: Group, b: Group) -> list[tuple[Equation, _Access]]:
+        """All reads by equations of b of values made in a."""
+        inside = set(a.equations)
+        return [(eq, x) for eq in b.equations for x in self.accesses[eq]
+                if x.value in self.owner and self.owner[x.value] in inside]
+
+    def fits(self, a: Group, b: Group) -> str | None:
+        """Why not, or None: the limits that hold for all kinds."""
+        between = self.after[a.number] & self.before[b.number] & self.alive & ~(1 << a.number | 1 << b.number)
+        if between or self.after[b.number] & self.before[a.number] & self.alive:
+            return "another kernel has to run between them"
+        if len(a.equations) + len(b.equations) > MAX_EQUATIONS:
+            return f"more than {MAX_EQUATIONS} equations in one kernel"
+        members = {*a.equations, *b.equations}
+        made = {v for eq in members for v in eq.outputs}
+        reads = (a.reads | b.reads) - made
+        writes = sum(self.escapes(v, members) for v in made)
+        if len(reads) + writes > MAX_BUFFERS:
+            return f"more than {MAX_BUFFERS} buffers in one kernel"
+        return None
+
+    def escapes(self, value: Value, members: set[Equation]) -> bool:
+        """Whether a value is needed outside `members`."""
+        return value in self.results or not self.consumers.get(value, set()) <= members
+
+    def combine(self, a: Group, b: Group) -> tuple | str:
+        """How to join: (kind, space, rows), or the reason why not."""
+        reason = self.fits(a, b)
+        if reason is not None:
+            return reason
+        crossing = self.crossing(a, b)
+        if b.kind == "template":
+            return self._prologue(a, b, crossing)
+        if a.kind == "template":
+            return self._epilogue(a, b, crossing)
+        if a.kind == b.kind == "map":
+            return self._maps(a, b, crossing)
+        if a.kind == "map":
+            return self._map_rows(a, b, crossing)
+        if b.kind == "map":
+            return self._rows_map(a, b, crossing)
+        if not a.rows.same_as(b.rows):
+            return "reductions over different loops"
+        if not a.rows.parallel:
+            return "a reduction over few long rows runs in two stages"
+        return ("rows", (), a.rows) if self._row_reads(a, a.rows, crossing) else "a reduction's result is read at another row"
+
+    def _maps(self, a: Group, b: Group, crossing: list) -> tuple | str:
+        if same(volume(a.space), volume(b.space)) and all(self._aligned(eq, x) for eq, x in crossing):
+            return "map", a.space if len(axes_of(a.space)) >= len(axes_of(b.space)) else b.space, None
+        reason = self._inlinable(a, b, crossing, volume(b.space))
+        return ("map", b.space, None) if reason is None else reason
+
+    def _map_rows(self, a: Group, b: Group, crossing: list) -> tuple | str:
+        rows = b.rows
+        full = volume(rows.full) if rows.full is not None else volume(rows.positions) * volume(rows.domain)
+        reason = self._inlinable(a, b, crossing, full)
+        if reason is None:
+            return "rows", (), rows
+        if not rows.parallel:
+            return reason
+        space = _core(a.space)
+        if (rows.full is not None and same_sizes(space, rows.full)) or same_sizes(space, rows.positions):
+            if all(self._in_layout(eq, x, rows) for eq, x in crossing):
+                return "rows", (), rows
+        return reason
+
+    def _rows_map(self, a: Group, b: Group, crossing: list) -> tuple | str:
+        rows, space = a.rows, _core(b.space)
+        is_full = rows.full is not None and same_sizes(space, rows.full)
+        if not is_full and not same_sizes(space, rows.positions):
+            return "its loops differ from the reduction's"
+        if is_full and not rows.parallel:
+            return "a reduction over few long rows runs in two stages"
+        if any(not same_sizes(_core(eq.outputs[0].shape), space) and self.escapes(v, set(b.equations))
+               for eq in b.equations for v in eq.outputs):
+            return "its loops differ from the reduction's"
+        return ("rows", (), rows) if self._row_reads(a, rows, crossing) else "a reduction's result is read at another row"
+
+    def _row_reads(self, a: Group, rows: Rows, crossing: list) -> bool:
+        """Whether every value of a row group is read at the row at hand."""
+        return all(self._in_layout(eq, x, rows) for eq, x in crossing)
+
+    def _in_layout(self, eq: Equation, x: _Access, rows: Rows) -> bool:
+        """Whether a read stays in its row: positions are the loops' own; along reduced axes a value that is not itself
+        the result of a reduction may be read anywhere, for it is computed again."""
+        expected = self._loops(eq, rows)
+        if expected is None:
+            return False
+        p, r = expected
+        shape = _core(x.value.shape)
+        index = [x.index[k] for k in axes_of(x.value.shape)]
+        if same_sizes(shape, rows.positions) and all(i is j for i, j in zip(index, p)):
+            return True
+        if rows.full is None or not same_sizes(shape, rows.full):
+            return False
+        return all(i is p[k] for i, (kind, k) in zip(index, rows.layout) if kind == "p")
+
+    def _loops(self, eq: Equation, rows: Rows) -> tuple[list[Node], list[Node]] | None:
+        """The variables of an equation that stand for the positions and the domain of the row group it is to join."""
+        index, reduced = self.canonical(eq)
+        own = [i for i in index if i.op == "var"]
+        if isinstance(eq.op.lower, Reduction):
+            return own, [i for i in reduced if i.op == "var"]
+        shape = _core(eq.outputs[0].shape)
+        if rows.full is not None and same_sizes(shape, rows.full):
+            p = [i for i, (kind, _) in zip(own, rows.layout) if kind == "p"]
+            return p, [i for i, (kind, _) in zip(own, rows.layout) if kind == "r"]
+        return (own, []) if same_sizes(shape, rows.positions) else None
+
+    def _aligned(self, eq: Equation, x: _Access) -> bool:
+        index, _ = self.canonical(eq)
+        return x.flat is self.arena.flatten(index, eq.outputs[0].shape)
+
+    def _inlinable(self, a: Group, b: Group, crossing: list, loops: Size) -> str | None:
+        """None if the producer is worth computing again wherever the consumer reads it, instead of storing it."""
+        members = {*a.equations, *b.equations}
+        if a.kind != "map":
+            return "it is not elementwise"
+        if any(self.escapes(v, members) for eq in a.equations for v in eq.outputs):
+            return "its result is needed elsewhere, and read at other positions here"
+        cost = sum(self.costs[eq] for eq in a.equations)
+        reads = {}
+        for _, x in crossing:
+            reads.setdefault(x.value, set()).add(x.flat)
+        times = max(len(s) for s in reads.values()) * hint(loops) / max(1, hint(volume(a.space)))
+        if times <= 1.5 or cost <= 3 or (cost <= 8 and times <= 4):
+            return None
+        if all(self._invariant(eq, x) for eq, x in crossing):
+            return None
+        return f"computing it where it is read would repeat it {times:.0f} times"
+
+    def _invariant(self, eq: Equation, x: _Access) -> bool:
+        """Whether a read does not move with a long innermost loop, so that it leaves that loop."""
+        index, reduced = self.canonical(eq)
+        loops = [i for i in (*index, *reduced) if i.op == "var"]
+        return bool(loops) and loops[-1].args[0] not in x.flat.deps and hint(loops[-1].args[1]) >= 16
+
+    def _epilogue(self, a: Group, b: Group, crossing: list) -> tuple | str:
+        result = a.template.outputs[0]
+        if b.kind != "map":
+            return "a reduction is not fused into a contraction"
+        if a.template.op.lower.name.startswith("scatter"):
+            return "a scatter's result is complete only at its end"
+        if not same_sizes(_core(b.space), _core(result.shape)):
+            return "its loops differ from the contraction's"
+        if not all(self._aligned(eq, x) for eq, x in crossing) or any(
+                not same_sizes(_core(eq.outputs[0].shape), _core(result.shape)) for eq in b.equations):
+            return "it reads the contraction at other positions"
+        if len(b.reads) > MAX_EPILOGUE_READS:
+            return "its epilogue would read too many arrays"
+        return "template", a.space, None
+
+    def _prologue(self, a: Group, b: Group, crossing: list) -> tuple | str:
+        if a.kind != "map" or len(b.equations) > 1 and any(eq is not b.template for eq, _ in crossing):
+            return "a contraction reads stored operands"
+        members = {*a.equations, *b.equations}
+        if any(self.escapes(v, members) for eq in a.equations for v in eq.outputs):
+            return "the operand is needed elsewhere"
+        name = b.template.op.lower.name
+        if name.startswith("scatter"):
+            return "template", b.space, None
+        cost = sum(self.costs[eq] for eq in a.equations)
+        if name != "dot_general" or cost > 4 or len(crossing) > 1:
+            return "the operand is cheaper to store than to compute while it is packed"
+        return "template", b.space, None
+
+    def merge(self, a: Group, b: Group, kind: str, space: tuple[Size, ...] | None = None, rows: Rows | None = None) -> None:
+        """Join b's number into a's."""
+        order = {eq: n for n, eq in enumerate(a.equations)}
+        del order
+        a.equations = sorted([*a.equations, *b.equations], key=self._position)
+        a.kind, a.template = kind, a.template or b.template
+        a.space = a.space if space is None else space
+        a.rows = rows if rows is not None else a.rows
+        made = {v for eq in a.equations for v in eq.outputs}
+        a.reads = (a.reads | b.reads) - made
+        for eq in b.equations:
+            self.group_of[eq] = a
+        bit_a, bit_b = 1 << a.number, 1 << b.number
+        before = (self.before[a.number] | self.before[b.number]) & ~(bit_a | bit_b)
+        after = (self.after[a.number] | self.after[b.number]) & ~(bit_a | bit_b)
+        self.alive &= ~bit_b
+        self.before[a.number], self.after[a.number] = before, after
+        for p in _bits(before & self.alive):
+            self.after[p] |= after | bit_a
+        for d in _bits(after & self.alive):
+            self.before[d] |= before | bit_a
+        del self.groups[b.number]
+
+    def _position(self, eq: Equation) -> int:
+        if not hasattr(self, "_positions"):
+            self._positions = {e: n for n, e in enumerate(self.equations)}
+        return self._positions[eq]
+
+    # -- the end
+    def finish(self) -> Fusion:
+        ordered = self.order()
+        place = {}
+        for n, group in enumerate(ordered):
+            group.number = n
+            members = set(group.equations)
+            group.outputs = [v for eq in group.equations for v in eq.outputs if self.escapes(v, members)]
+            place.update(dict.fromkeys(group.equations, n))
+        reasons: dict[tuple[int, int], str] = {}
+        for (p, c), reason in self.failures.items():
+            if place[p] != place[c]:
+                reasons[place[p], place[c]] = reason
+        return Fusion(ordered, [(p, c, r) for (p, c), r in sorted(reasons.items())], self.pull, self.aliases)
+
+    def order(self) -> list[Group]:
+        """Topological order; among those that may run, the one that comes first in the graph."""
+        waiting: dict[int, set[int]] = {}
+        dependents: dict[int, set[int]] = {}
+        for n, group in self.groups.items():
+            needs = {self.group_of[self.owner[v]].number for v in group.reads if v in self.owner} - {n}
+            waiting[n] = needs
+            for p in needs:
+                dependents.setdefault(p, set()).add(n)
+        key = {n: self._position(g.equations[-1]) for n, g in self.groups.items()}
+        ready = [(key[n], n) for n, needs in waiting.items() if not needs]
+        heapq.heapify(ready)
+        result = []
+        while ready:
+            _, n = heapq.heappop(ready)
+            result.append(self.groups[n])
+            for d in dependents.get(n, ()):
+                waiting[d].discard(n)
+                if not waiting[d]:
+                    heapq.heappush(ready, (key[d], d))
+        assert len(result) == len(self.groups), "fused groups depend on one another in a circle"
+        return result
+
+
+def _core(shape: tuple[Size, ...]) -> tuple[Size, ...]:
+    """The shape without its axes of size 1."""
+    return tuple(shape[k] for k in axes_of(shape))
+
+
+def _bits(mask: int) -> Iterable[int]:
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+def fuse(graph: Graph) -> Fusion:
+    """The graph's equations as fused groups in execution order."""
+    fuser = _Fuser(graph, Pull(graph, Arena()))
+    fuser.run()
+    return fuser.finish()
+
+
+def is_literal(atom: object) -> bool:
+    """Whether an operand is a number."""
+    return isinstance(atom, Literal)

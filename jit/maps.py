@@ -1,0 +1,95 @@
+"""Map groups: one loop over a space, in which every result of the group is computed and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hybrid.graph import Value
+from ndarray.dims import Size
+
+from .fuse import Group
+from .launch import KernelBuilder, Launch, Storage
+from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, index_nodes, nest
+from .nodes import Node, same, same_sizes, volume, walk
+from .pull import Pull, Scope
+from .scalars import Emitter
+from .target import Target
+
+__all__ = ["in_place_pairs", "lower_map", "map_reads_in_place"]
+
+
+def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
+              results: dict[Value, list[Storage]]) -> Launch:
+    """The kernel of a map group. `results` says into which storages each output goes."""
+    space, outputs, flat = _choose_space(group, pull)
+    arena = pull.arena
+    index = pull.variables("i", space)
+    axes = [Axis(v.args[0], v.args[1]) for v in index if v.op == "var"]
+    (axes,), roots = collapse(arena, [axes], [*outputs, flat])
+    outputs, flat = roots[:-1], roots[-1]
+    nodes = list(walk(outputs))
+    lanes = choose_lanes(target, nodes)
+    loads = [n.args[1] for n in nodes if n.op == "load"]
+    lane = choose_lane(arena, axes, loads, [flat] * len(outputs), lanes)
+    builder = KernelBuilder()
+    em = Emitter(builder, arena, storage)
+    cost = bytes_and_work(nodes, len(outputs))
+
+    def body() -> None:
+        values = [em.emit(node) for node in outputs]  # all is read before anything is written
+        for value, target_value in zip(group.outputs, values):
+            for s in results[value]:
+                em.body.append(em.store(s, flat, target_value))
+
+    outer = [a for a in axes if a is not lane]
+    unroll = 4 if len(nodes) <= 24 else 2 if len(nodes) <= 60 else 1
+    tasks = nest(em, outer, lane, lanes if lane else 1, max(1, cost // 40), target, body, unroll)
+    work = volume(space) * cost // 20
+    pairs = in_place_pairs(builder, nodes, {s: flat for v in group.outputs for s in results[v]}, storage)
+    return builder.launch("map", em.blocks[0].statements, "task", tasks, work, in_place=pairs,
+                          equations=tuple(group.equations), note=str(group))
+
+
+def _choose_space(group: Group, pull: Pull) -> tuple[tuple[Size, ...], list[Node], Node]:
+    """Among the shapes of the group's values, the one over which indices need fewest divisions."""
+    best = None
+    tried: list[tuple[Size, ...]] = []
+    shapes = [group.space, *(v.shape for eq in group.equations for a in (eq.outputs, eq.inputs) for v in a)]
+    scope = Scope(pull, group.equations)
+    for shape in shapes:
+        if any(same_sizes(shape, t) for t in tried) or not same(volume(shape), volume(group.space)):
+            continue
+        tried.append(shape)
+        index = pull.variables("i", shape)
+        flat = pull.arena.flatten(index, shape)
+        outputs = [scope.element(v, index if same_sizes(v.shape, shape) else pull.arena.unflatten(flat, v.shape)) for v in group.outputs]
+        divisions = index_nodes(walk(outputs))
+        if best is None or divisions < best[0]:
+            best = divisions, (shape, outputs, flat)
+        if divisions == 0 or len(tried) == 4:
+            break
+    assert best is not None
+    return best[1]
+
+
+def map_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
+    """Whether a map group reads a stored value only at the position that it is about to write."""
+    _, outputs, flat = _choose_space(group, pull)
+    return all(n.args[1] is flat for n in walk(outputs) if n.op == "load" and n.args[0] is value)
+
+
+def in_place_pairs(builder: KernelBuilder, nodes: list[Node], stored: dict[Storage, Node],
+                   storage: Callable[[Value], Storage]) -> tuple[tuple[int, int], ...]:
+    """(write, read) buffers of equal elements where everything is read exactly where it is written."""
+    reads: dict[Storage, set[Node]] = {}
+    for n in nodes:
+        if n.op == "load":
+            reads.setdefault(storage(n.args[0]), set()).add(n.args[1])
+    keys = list(builder._buffers)
+    numbers = {key: k for k, key in enumerate(keys)}
+    pairs = []
+    for out, flat in stored.items():
+        for source, flats in reads.items():
+            if source.dtype == out.dtype and same(source.size, out.size) and flats == {flat} and (source, "read") in numbers:
+                pairs.append((numbers[out, "write"], numbers[source, "read"]))
+    return tuple(pairs)

@@ -1,0 +1,143 @@
+"""What one element of a value is, in terms of what is stored: equations inlined into one another.
+
+`Pull(graph, arena)` knows the graph; `scope(inside)` gives a `Scope` in which the values of some equations are
+computed in place and everything else is read from memory. ``scope.element(value, index)`` is then the node for
+``value[index]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from hybrid.graph import Atom, Equation, Graph, Literal, Value
+from ndarray.dims import Size
+from ndarray.op import ArrayType, Elementwise, Indexed, Reduction
+from ndarray.scalar import Element, Scalar, index_variable
+
+from .nodes import Arena, Node
+
+__all__ = ["CHEAP", "Pull", "Scope", "axes_of"]
+
+CHEAP = frozenset({"reshape", "transpose", "broadcast_to", "slice", "flip", "iota", "cast", "stop_gradient", "copy"})
+"""Ops that are always computed where their result is used: nothing is saved by storing it."""
+
+
+def axes_of(shape: tuple[Size, ...]) -> tuple[int, ...]:
+    """The axes that are not statically of size 1: those that take a loop."""
+    return tuple(k for k, n in enumerate(shape) if not (isinstance(n, int) and n == 1))
+
+
+class Pull:
+    """Lowering rules of a graph's equations, each run once."""
+
+    def __init__(self, graph: Graph, arena: Arena):
+        self.graph, self.arena = graph, arena
+        self.producer: dict[Value, Equation] = {v: eq for eq in graph.equations for v in eq.outputs}
+        self._rules: dict[Equation, tuple[Scalar, ...]] = {}
+
+    def rule(self, eq: Equation) -> tuple[Scalar, ...]:
+        """The scalar expression of each result; index variables are named "0", "1" ... along the result's axes. For a
+        reduction: the elements folded, with the reduced axes' variables named "r0", "r1" ..."""
+        found = self._rules.get(eq)
+        if found is None:
+            found = self._rules[eq] = self._rule(eq)
+        return found
+
+    def _rule(self, eq: Equation) -> tuple[Scalar, ...]:
+        lower, types = eq.op.lower, [a.type for a in eq.inputs]
+        index = tuple(index_variable(str(k)) for k in range(len(eq.outputs[0].shape)))
+        if isinstance(lower, Elementwise):
+            elements = [Element(n, t.shape, t.dtype)[broadcast_index(index, t.shape, eq.outputs[0].shape)]
+                        for n, t in enumerate(types)]
+            result = lower.function(*elements, **eq.attrs)
+        else:
+            arguments = [Element(n, t.shape, t.dtype) for n, t in enumerate(types)]
+            if isinstance(lower, Indexed):
+                result = lower.function(index, *arguments, **eq.attrs)
+            elif isinstance(lower, Reduction):
+                reduced = tuple(index_variable(f"r{k}") for k in range(len(self.domain(eq))))
+                result = lower.element(index, reduced, *arguments, **eq.attrs)
+            else:
+                raise TypeError(f"{eq.op.name}: no scalar rule ({lower!r})")
+        return result if isinstance(result, tuple) else (result,)
+
+    def domain(self, eq: Equation) -> tuple[Size, ...]:
+        """Sizes of a reduction's reduced axes."""
+        return tuple(eq.op.lower.domain(*(a.type for a in eq.inputs), **eq.attrs))
+
+    def variables(self, prefix: str, shape: tuple[Size, ...]) -> tuple[Node, ...]:
+        """An index over `shape`: a variable for each axis that is not statically 1, numbered among those; 0 otherwise."""
+        loops = {k: n for n, k in enumerate(axes_of(shape))}
+        return tuple(self.arena.var(f"{prefix}{loops[k]}", n) if k in loops else self.arena.size(0)
+                     for k, n in enumerate(shape))
+
+
+def broadcast_index(index: tuple, shape: tuple[Size, ...], result: tuple[Size, ...]) -> tuple:
+    """The position in an argument of `shape`, broadcast to `result`, of the element for `index`. A symbolic size is
+    never broadcast."""
+    offset = len(result) - len(shape)
+    return tuple(0 if isinstance(n, int) and n == 1 else index[offset + k] for k, n in enumerate(shape))
+
+
+class Scope:
+    """Values of the equations in `inside`, and of cheap ops, are computed in place; others are loaded.
+
+    `resolve(value)` may be given to say that a value is stored although its equation is inside.
+    """
+
+    def __init__(self, pull: Pull, inside: Iterable[Equation], stored: Callable[[Value], bool] = lambda value: False):
+        self.pull, self.arena = pull, pull.arena
+        self.inside = frozenset(inside)
+        self._stored = stored
+        self._memo: dict[tuple[Value, tuple[Node, ...]], Node] = {}
+
+    def computed(self, value: Value) -> Equation | None:
+        """The equation by which `value` is computed in place, or None if it is read from memory."""
+        eq = self.pull.producer.get(value)
+        if eq is None or self._stored(value):
+            return None
+        return eq if eq in self.inside or eq.op.name in CHEAP else None
+
+    def element(self, atom: Atom, index: tuple[Node, ...]) -> Node:
+        """The node for ``atom[index]``."""
+        if isinstance(atom, Literal):
+            return self.arena.const(atom.value, atom.dtype)
+        key = (atom, index)
+        node = self._memo.get(key)
+        if node is None:
+            eq = self.computed(atom)
+            if eq is None:
+                node = self.arena.load(atom, index)
+            elif isinstance(eq.op.lower, Reduction):
+                number = eq.outputs.index(atom)
+                node = self.arena.reduced(eq, number, index, atom.dtype)
+            elif eq.op.name == "reshape":
+                node = self._reshape(eq, index)
+            else:
+                variables = {str(k): i for k, i in enumerate(index)}
+                node = self._expand(eq, self.pull.rule(eq)[eq.outputs.index(atom)], variables)
+            self._memo[key] = node
+        return node
+
+    def fold_elements(self, eq: Equation, index: tuple[Node, ...], reduced: tuple[Node, ...]) -> tuple[Node, ...]:
+        """The values that a reduction folds at one position."""
+        variables = {str(k): i for k, i in enumerate(index)} | {f"r{k}": i for k, i in enumerate(reduced)}
+        return tuple(self._expand(eq, s, variables) for s in self.pull.rule(eq))
+
+    def _expand(self, eq: Equation, scalar: Scalar, variables: dict[str, Node]) -> Node:
+        return self.arena.convert(scalar, variables, lambda n, index: self.element(eq.inputs[n], index))
+
+    def _reshape(self, eq: Equation, index: tuple[Node, ...]) -> Node:
+        (source,) = eq.inputs
+        flat = self.arena.flatten(index, eq.output.shape)
+        if isinstance(source, Value) and self.computed(source) is None:
+            # only positions matter for memory; whether they are in range is the same question for both shapes
+            safe = all(self.arena.in_range(i, n) for i, n in zip(index, eq.output.shape))
+            return self.arena._node("load", (source, flat, safe, self.arena.unflatten(flat, source.shape)),
+                                    source.dtype, (flat,), unsafe=not safe)
+        return self.element(source, self.arena.unflatten(flat, source.shape))
+
+
+def types_of(eq: Equation) -> list[ArrayType]:
+    """Types of an equation's inputs."""
+    return [a.type for a in eq.inputs]

@@ -1,0 +1,522 @@
+"""Row groups: for each position, reductions over a domain in stages, and whatever is computed from them.
+
+The reductions of a group are ordered in stages: those of stage 1 fold what is stored, those of stage 2 may read results
+of stage 1 (softmax: max, then the sum of exponentials), and so on. Each stage is one pass over the domain. A result of
+full shape is stored in the first pass that knows all it needs. Lanes run along the domain or along the positions,
+whichever is contiguous; several accumulators a lane hide latency and keep sums accurate. The order of every fold is
+fixed by the sizes alone, so results don't depend on the number of threads.
+
+Few positions with a long domain are folded in two stages: partial results of fixed pieces, then a fold over the pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hybrid.graph import Equation, Value
+from ndarray.dims import Size, product
+from ndarray.op import Reduction
+from ndarray.scalar import Scalar
+
+from .fuse import Group
+from .launch import KernelBuilder, Launch, Storage
+from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, Store, Type, Var, apply, cast, ramp
+from .nest import TASK_ELEMENTS, Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
+from .nodes import Arena, Node, hint, same_sizes, volume, walk
+from .pull import Pull, Scope, axes_of
+from .scalars import Emitter
+from .target import Target
+
+__all__ = ["lower_rows", "rows_read_in_place"]
+
+ROW = "@row"  # the pseudo-variable on which results of reductions depend
+PIECE = 32768  # elements in a piece of a fold in two stages
+SCRATCH_BYTES = 128 << 10
+
+
+@dataclass
+class Fold:
+    """One reduction of the group, ready to be emitted."""
+
+    equation: Equation
+    elements: list[Node]
+    stage: int
+    results: list[Node]
+
+    @property
+    def dtypes(self) -> tuple[np.dtype, ...]:
+        return tuple(e.dtype for e in self.elements)
+
+    @property
+    def identity(self) -> tuple:
+        return tuple(self.equation.op.lower.identity(self.dtypes))
+
+    def combiner(self) -> tuple[Scalar, ...]:
+        """`combine` as Scalars over index leaves "a0" ... (accumulator) and "e0" ... (element)."""
+        leaf = lambda p: tuple(Scalar("index", (f"{p}{k}",), d) for k, d in enumerate(self.dtypes))
+        result = self.equation.op.lower.combine(leaf("a"), leaf("e"))
+        return result if isinstance(result, tuple) else (result,)
+
+    def horizontal(self) -> str | None:
+        """The loop-IR operation that folds the lanes of one vector, if there is one."""
+        combined = self.combiner()
+        if len(combined) != 1 or combined[0].op not in ("add", "mul", "max", "min", "and", "or"):
+            return None
+        leaves = sorted(a.args[0] for a in combined[0].args if isinstance(a, Scalar) and a.op == "index")
+        return f"reduce_{combined[0].op}" if leaves == ["a0", "e0"] else None
+
+
+def scalar_expr(builder: KernelBuilder, scalar: Scalar, leaves: dict[str, Expr], lanes: int) -> Expr:
+    """A small Scalar over named leaves as a loop-IR expression."""
+    memo: dict[Scalar, Expr] = {}
+
+    def visit(s: Scalar) -> Expr:
+        if s not in memo:
+            memo[s] = make(s)
+        return memo[s]
+
+    def make(s: Scalar) -> Expr:
+        if s.op == "index":
+            return leaves[s.args[0]]
+        if s.op == "constant":
+            return Const(s.args[0], Type(s.dtype.name))
+        if s.op == "size":
+            return builder.size(s.args[0])
+        if s.op == "cast":
+            return cast(visit(s.args[0]), s.dtype.name)
+        if s.op == "bitcast":
+            a = visit(s.args[0])
+            return Apply("bitcast", (a,), Type(s.dtype.name, a.type.lanes))
+        return apply(s.op, *map(visit, s.args))
+
+    return visit(scalar)
+
+
+class _RowKernel:
+    """Builds the kernel of a row group."""
+
+    def __init__(self, group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
+                 results: dict[Value, list[Storage]]):
+        self.group, self.pull, self.arena, self.target = group, pull, pull.arena, target
+        self.storage, self.results, self.rows = storage, results, group.rows
+        self.builder = KernelBuilder()
+        self.em = Emitter(self.builder, self.arena, storage)
+        self._pull_nodes()
+
+    # -- what is computed
+    def _pull_nodes(self) -> None:
+        rows, arena = self.rows, self.arena
+        scope = Scope(self.pull, self.group.equations)
+        p = [arena.var(f"i{k}", n) for k, n in enumerate(rows.positions)]
+        r = [arena.var(f"r{k}", n) for k, n in enumerate(rows.domain)]
+        full = [(p if kind == "p" else r)[k] for kind, k in rows.layout]
+        canonical: dict[Node, Node] = {}  # the result of a reduction at the row at hand -> its opaque node
+        stages: dict[Node, int] = {}
+        self.folds: list[Fold] = []
+        memo: dict[Node, Node] = {}
+
+        def opaque(node: Node) -> Node:
+            return arena.rebuild(node, lambda n: canonical.get(n) if n.op == "reduced" else n if n.op == "load" and not
+                                 any(c.op == "reduced" for c in walk([n])) else None, memo)
+
+        def stage_of(node: Node) -> int:
+            return max((stages.get(n, 0) for n in walk([node]) if n.op == "reduced"), default=0)
+
+        for eq in self.group.equations:
+            if not isinstance(eq.op.lower, Reduction):
+                continue
+            index = place(eq.outputs[0].shape, p, arena)
+            domain = place(self.pull.domain(eq), r, arena)
+            elements = [opaque(e) for e in scope.fold_elements(eq, index, domain)]
+            stage = 1 + max(map(stage_of, elements))
+            results = []
+            for k, out in enumerate(eq.outputs):
+                node = arena._node("reduced", (eq, k, ()), out.dtype, (), deps=frozenset((ROW,)))
+                canonical[arena.reduced(eq, k, index, out.dtype)] = node
+                stages[node] = stage
+                results.append(node)
+            self.folds.append(Fold(eq, elements, stage, results))
+            memo.clear()
+        self.full_outputs: list[tuple[Value, Node, Node, int]] = []
+        self.row_outputs: list[tuple[Value, Node, Node]] = []
+        for value in self.group.outputs:
+            core = tuple(value.shape[k] for k in axes_of(value.shape))
+            is_full = rows.full is not None and same_sizes(core, rows.full) and not (
+                same_sizes(core, rows.positions) and isinstance(self.pull.producer[value].op.lower, Reduction))
+            index = place(value.shape, full if is_full else p, arena)
+            node, flat = opaque(scope.element(value, index)), arena.flatten(index, value.shape)
+            if is_full:
+                self.full_outputs.append((value, node, flat, stage_of(node)))
+            else:
+                self.row_outputs.append((value, node, flat))
+        self._collapse(p, r)
+
+    def _collapse(self, p: list[Node], r: list[Node]) -> None:
+        roots = [e for f in self.folds for e in f.elements]
+        roots += [n for _, node, flat, _ in self.full_outputs for n in (node, flat)]
+        roots += [n for _, node, flat in self.row_outputs for n in (node, flat)]
+        classes = [[Axis(v.args[0], v.args[1]) for v in vs] for vs in (p, r)]
+        (self.positions, self.domain), roots = collapse(self.arena, classes, roots)
+        self.roots = list(roots)
+        it = iter(roots)
+        for f in self.folds:
+            f.elements = [next(it) for _ in f.elements]
+        self.full_outputs = [(v, next(it), next(it), s) for v, _, _, s in self.full_outputs]
+        self.row_outputs = [(v, next(it), next(it)) for v, _, _ in self.row_outputs]
+        self.stages = max([f.stage for f in self.folds] + [s + 1 for *_, s in self.full_outputs])
+
+    # -- schedule
+    def schedule(self) -> None:
+        """Choose the lanes."""
+        nodes = list(walk(self.roots))
+        self.nodes = nodes
+        self.lanes = choose_lanes(self.target, nodes)
+        loads = [n.args[1] for n in nodes if n.op == "load"]
+        stores = [flat for _, _, flat, _ in self.full_outputs]
+        names = frozenset(a.name for a in self.domain)
+        self.lane = choose_lane(self.arena, self.positions + self.domain, loads, stores, self.lanes, names)
+        self.lane_reduces = self.lane is not None and self.lane.name in names
+        if self.lane is None:
+            self.lanes = 1
+        if self.lane_reduces:
+            self.domain = [a for a in self.domain if a is not self.lane] + [self.lane]
+        inner = hint(self.domain[-1].extent) if self.domain else 1
+        step = self.lanes if self.lane_reduces else 1
+        self.copies = 4 if inner >= 4 * step and (self.lane_reduces or inner >= 16) else 1
+
+    def build(self) -> list[Launch]:
+        """The launches of the group: one, or two for few positions with a long domain."""
+        self.schedule()
+        if not self.rows.parallel and self.stages == 1 and not self.full_outputs:
+            return self._build_split()
+        weight = max(1, hint(product(a.extent for a in self.domain)) * self.stages * max(1, len(self.nodes) // 8))
+        outer = [a for a in self.positions if a is not self.lane]
+        lane = None if self.lane_reduces else self.lane
+        inner_weight = max(1, weight // (1 if lane else 1))
+        tasks = nest(self.em, outer, lane, self.lanes if lane else 1, inner_weight, self.target, self._row)
+        return [self.builder.launch("rows", self.em.blocks[0].statements, "task", tasks, self._work(), in_place=(),
+                                    equations=tuple(self.group.equations), note=str(self.group))]
+
+    def _work(self) -> Size:
+        cost = bytes_and_work(self.nodes, len(self.full_outputs))
+        return product(a.extent for a in self.positions + self.domain) * cost // 20
+
+    def _row(self) -> None:
+        """Everything for one position (or one vector of positions); the innermost block is the row's."""
+        em = self.em
+        block = em.blocks[-1]
+        block.variables[ROW] = Const(0, INT)
+        scratch: dict[Node, tuple[str, int]] = {}
+        for stage in range(1, self.stages + 1):
+            folds = [f for f in self.folds if f.stage == stage]
+            stores = [(v, n, flat) for v, n, flat, s in self.full_outputs if s == stage - 1]
+            keep = self._worth_keeping(stage, folds, stores, scratch)
+            self._stage(folds, stores, keep, scratch)
+        self._store_rows()
+
+    def _store_rows(self) -> None:
+        em = self.em
+        values = [(v, em.emit(node), flat) for v, node, flat in self.row_outputs]
+        for value, expr, flat in values:
+            for s in self.results[value]:
+                em.body.append(em.store(s, flat, expr))
+
+    def _worth_keeping(self, stage: int, folds: list[Fold], stores: list, scratch: dict) -> list[Node]:
+        """Expensive values of this pass that later passes read again: they go to a scratch row."""
+        later = [e for f in self.folds if f.stage > stage for e in f.elements]
+        later += [n for _, n, _, s in self.full_outputs if s >= stage]
+        if not later or hint(product(a.extent for a in self.domain)) * 8 * (1 if self.lane_reduces else self.lanes) > SCRATCH_BYTES:
+            return []
+        here = [e for f in folds for e in f.elements] + [n for _, n, _ in stores]
+        names = {a.name for a in self.domain}
+        again = set(walk(later))
+        found: list[Node] = []
+        seen: set[Node] = set()
+        stack = list(here)
+        while stack:
+            node = stack.pop()
+            if node in seen or node in scratch:
+                continue
+            seen.add(node)
+            if node in again and not node.unsafe and node.deps & names and node.op != "load" and node.dtype.kind == "f" \
+                    and sum(n.cost for n in walk([node])) >= 8:
+                found.append(node)
+            else:
+                stack.extend(node.children())
+        return found[:4]
+
+    # -- one pass over the domain
+    def _stage(self, folds: list[Fold], stores: list, keep: list[Node], scratch: dict) -> None:
+        em, builder = self.em, self.builder
+        row = em.blocks[-1]
+        row_lanes = 1 if em.lane_block() is None else em.lane_block().lanes  # lanes along positions
+        copies = self.copies if folds else 1
+        fold_lanes = self.lanes if self.lane_reduces else row_lanes
+        registers: dict[tuple[int, int, int], str] = {}
+        for k, fold in enumerate(folds):
+            for c, (value, dtype) in enumerate(zip(fold.identity, fold.dtypes)):
+                for u in range(copies):
+                    name = registers[k, c, u] = builder.fresh("acc")
+                    row.statements.append(Register(name, typed_const(value, dtype, fold_lanes)))
+        kept = {n: self._scratch_row(n, row_lanes) for n in keep}
+
+        def step(copy: int, variables: dict[str, Expr], lane: str, lanes: int, tail: Expr | None) -> None:
+            block = em.push(variables, lane, lanes, tail)
+            for node, place in scratch.items():
+                buffer, at = place[0], self._scratch_index(row_lanes)
+                block.memo[node, None] = em.let(block, Load(buffer, at, Type(node.dtype.name, max(lanes, row_lanes)),
+                                                            self._tail(lanes, tail)), "s")
+            new: list[tuple[str, Expr]] = []
+            for k, fold in enumerate(folds):
+                values = [em.emit(e) for e in fold.elements]
+                new += self._combine(fold, [registers[k, c, copy] for c in range(len(values))], values,
+                                     fold_lanes, tail)
+            for node, buffer in kept.items():
+                value = em.emit(node)
+                em.body.append(Store(buffer, self._scratch_index(row_lanes), widen(value, max(lanes, row_lanes)),
+                                     self._tail(lanes, tail)))
+            out = [(v, em.emit(n), flat) for v, n, flat in stores]
+            for value, expr, flat in out:
+                for s in self.results[value]:
+                    em.body.append(em.store(s, flat, expr))
+            em.body.extend(Set(name, value) for name, value in new)
+            statements = em.pop()
+            em.body.extend(statements)
+
+        self._domain_loops(step, copies)
+        for n, buffer in kept.items():
+            scratch[n] = (buffer, 0)
+        for k, fold in enumerate(folds):
+            self._finish(fold, [[registers[k, c, u] for c in range(len(fold.elements))] for u in range(copies)], fold_lanes)
+
+    def _tail(self, lanes: int, tail: Expr | None) -> Expr | None:
+        block = self.em.lane_block()
+        return tail if tail is not None else None if block is None else block.tail
+
+    def _scratch_row(self, node: Node, row_lanes: int) -> str:
+        size = product(a.extent for a in self.domain) * row_lanes
+        return self.builder.scratch(node.dtype.name, size + 64)
+
+    def _scratch_index(self, row_lanes: int) -> Expr:
+        flat = self.arena.size(0)
+        for a in self.domain:
+            flat = self.arena.add(self.arena.scale(flat, a.extent), self.arena.var(a.name, a.extent))
+        return self.em.address(flat)[0] * row_lanes
+
+    def _domain_loops(self, step: Callable, copies: int) -> None:
+        """Loops over the domain; the innermost one is cut into full steps and a rest."""
+        em, builder = self.em, self.builder
+        if not self.domain:
+            step(0, {}, "", 1, None)
+            return
+        bounds = getattr(self, "bounds", {})
+
+        def loop(axes: list[Axis]) -> None:
+            axis = axes[0]
+            start, stop = bounds.get(axis.name, (Const(0, INT), builder.size(axis.extent)))
+            if len(axes) > 1:
+                name = builder.fresh("j")
+                em.push({axis.name: Var(name, INT)})
+                loop(axes[1:])
+                statements = em.pop()
+                em.body.append(For(name, start, stop, 1, tuple(statements)))
+                return
+            width = self.lanes if self.lane_reduces else 1
+            lane = axis.name if width > 1 else ""
+            position = start
+            extent = axis.extent if isinstance(axis.extent, int) and axis.name not in bounds else None
+            for group in sorted({copies, 1}, reverse=True):
+                size = width * group
+                if extent is not None and (extent < size or (isinstance(position, Const) and extent - position.value < size)):
+                    continue
+                last = group == 1 and width == 1
+                if last:
+                    end = stop
+                elif extent is not None:
+                    end = Const(extent // size * size, INT)
+                else:
+                    end = em.let(em.blocks[-1], start + ((stop - start) // size) * size, "main")
+                name = builder.fresh("i")
+                em.push({})
+                for u in range(group):
+                    step(u, {axis.name: Var(name, INT) + u * width}, lane, width, None)
+                statements = em.pop()
+                em.body.append(For(name, position, end, size, tuple(statements)))
+                position = end
+            if width > 1 and (extent is None or extent % width):
+                self._rest(axis, position, stop, step, extent)
+
+        loop(self.domain)
+
+    def _rest(self, axis: Axis, position: Expr, stop: Expr, step: Callable, extent: int | None) -> None:
+        """The last lanes of a row: one masked vector."""
+        em = self.em
+        block = em.push({})
+        tail = em.let(block, apply("lt", ramp(position, 1, self.lanes), stop), "m")
+        step(0, {axis.name: position}, axis.name, self.lanes, tail)
+        statements = em.pop()
+        if extent is not None:
+            em.body.extend(statements)
+        else:
+            em.body.append(If(apply("lt", position, stop), tuple(statements)))
+
+    def _combine(self, fold: Fold, names: list[str], values: list[Expr], lanes: int, tail: Expr | None) -> list[tuple[str, Expr]]:
+        em = self.em
+        types = [Type(d.name, lanes) for d in fold.dtypes]
+        leaves = {f"a{c}": Get(n, t) for c, (n, t) in enumerate(zip(names, types))}
+        leaves |= {f"e{c}": widen(v, lanes) for c, v in enumerate(values)}
+        result = []
+        for c, scalar in enumerate(fold.combiner()):
+            value = scalar_expr(self.builder, scalar, leaves, lanes)
+            if tail is not None:
+                value = apply("select", tail, value, leaves[f"a{c}"])
+            result.append((names[c], em.let(em.blocks[-1], value, "c")))
+        return result
+
+    def _finish(self, fold: Fold, registers: list[list[str]], lanes: int) -> None:
+        """Fold the copies, then the lanes; bind the results."""
+        em = self.em
+        block = em.blocks[-1]
+        get = lambda names: [Get(n, Type(d.name, lanes)) for n, d in zip(names, fold.dtypes)]
+        parts = [[em.let(block, g, "c") for g in get(names)] for names in registers]
+        while len(parts) > 1:  # a fixed tree
+            parts = [self._fold2(fold, parts[k], parts[k + 1], block) if k + 1 < len(parts) else parts[k]
+                     for k in range(0, len(parts), 2)]
+        total = parts[0]
+        if self.lane_reduces and lanes > 1:
+            operation = fold.horizontal()
+            if operation is not None:
+                total = [em.let(block, Apply(operation, (total[0],), Type(fold.dtypes[0].name)), "c")]
+            else:
+                lane = lambda k: [Apply("lane", (t, Const(k, INT)), Type(d.name)) for t, d in zip(total, fold.dtypes)]
+                single = [[em.let(block, x, "c") for x in lane(k)] for k in range(lanes)]
+                while len(single) > 1:
+                    single = [self._fold2(fold, single[k], single[k + 1], block) for k in range(0, len(single), 2)]
+                total = single[0]
+        self._deliver(fold, total, block)
+
+    def _deliver(self, fold: Fold, total: list[Expr], block) -> None:
+        em = self.em
+        eq = fold.equation
+        leaves = {f"a{c}": t for c, t in enumerate(total)}
+        accumulator = tuple(Scalar("index", (f"a{c}",), d) for c, d in enumerate(fold.dtypes))
+        post = eq.op.lower.post(accumulator, *(a.type for a in eq.inputs), **eq.attrs)
+        for node, scalar in zip(fold.results, post if isinstance(post, tuple) else (post,)):
+            em.bind(node, em.let(block, scalar_expr(self.builder, scalar, leaves, total[0].type.lanes), "r"))
+
+    def _fold2(self, fold: Fold, a: list[Expr], b: list[Expr], block) -> list[Expr]:
+        leaves = {f"a{c}": x for c, x in enumerate(a)} | {f"e{c}": x for c, x in enumerate(b)}
+        lanes = a[0].type.lanes
+        return [self.em.let(block, scalar_expr(self.builder, s, leaves, lanes), "c") for s in fold.combiner()]
+
+    # -- few positions, long domain
+    def _build_split(self) -> list[Launch]:
+        """Partial folds over fixed pieces of the domain, stored as [piece, position]; then a fold over the pieces."""
+        builder, em = self.builder, self.em
+        cut = max(self.domain, key=lambda a: hint(a.extent))
+        others = hint(product(a.extent for a in self.domain if a is not cut))
+        quantum = self.lanes * 4
+        length = max(1, PIECE // max(1, others))
+        if cut is self.lane:
+            length = -(-length // quantum) * quantum
+        pieces = (cut.extent + (length - 1)) // length
+        count = product(a.extent for a in self.positions)
+        partial = {(k, c): Storage(d.name, pieces * count, "partial") for k, f in enumerate(self.folds)
+                   for c, d in enumerate(f.dtypes)}
+        piece = Axis("piece", pieces)
+        arena = self.arena
+        place_in = arena.var("piece", pieces)
+        for a in self.positions:
+            place_in = arena.add(arena.scale(place_in, a.extent), arena.var(a.name, a.extent))
+
+        def deliver(fold: Fold, total: list[Expr], block) -> None:
+            k = self.folds.index(fold)
+            for c, value in enumerate(total):
+                block.statements.append(em.store(partial[k, c], place_in, value))
+
+        def body() -> None:
+            block = em.blocks[-1]
+            block.variables[ROW] = Const(0, INT)
+            at = next(b.variables["piece"] for b in em.blocks if "piece" in b.variables)
+            start = em.let(block, at * builder.size(length), "first")
+            stop = em.let(block, apply("min", start + builder.size(length), builder.size(cut.extent)), "stop")
+            self.bounds = {cut.name: (start, stop)}
+            self._stage(self.folds, [], [], {})
+
+        self._deliver = deliver  # type: ignore[method-assign]
+        outer = [piece] + [a for a in self.positions if a is not self.lane]
+        lane = None if self.lane_reduces else self.lane
+        tasks = nest(em, outer, lane, self.lanes if lane else 1, PIECE * max(1, len(self.nodes) // 8), self.target, body)
+        first = builder.launch("rows_pieces", em.blocks[0].statements, "task", tasks, self._work(),
+                               equations=tuple(self.group.equations), note=str(self.group))
+        del self._deliver
+        return [first, self._fold_pieces(partial, pieces, place_in)]
+
+    def _fold_pieces(self, partial: dict, pieces: Size, place_in: Node) -> Launch:
+        self.builder = builder = KernelBuilder()
+        self.em = em = Emitter(builder, self.arena, self.storage)
+
+        def body() -> None:
+            row = em.blocks[-1]
+            row.variables[ROW] = Const(0, INT)
+            for k, fold in enumerate(self.folds):
+                names = [builder.fresh("acc") for _ in fold.dtypes]
+                row.statements += [Register(n, typed_const(v, d, 1)) for n, v, d in zip(names, fold.identity, fold.dtypes)]
+                name = builder.fresh("j")
+                em.push({"piece": Var(name, INT)})
+                values = []
+                for c, d in enumerate(fold.dtypes):
+                    buffer = builder.buffer(partial[k, c], "read")
+                    values.append(em.let(em.blocks[-1], Load(buffer, em.address(place_in)[0], Type(d.name)), "x"))
+                em.body.extend(Set(n, v) for n, v in self._combine(fold, names, values, 1, None))
+                statements = em.pop()
+                row.statements.append(For(name, Const(0, INT), builder.size(pieces), 1, tuple(statements)))
+                total = [em.let(row, Get(n, Type(d.name)), "c") for n, d in zip(names, fold.dtypes)]
+                self._deliver(fold, total, row)
+            self._store_rows()
+
+        tasks = nest(em, self.positions, None, 1, TASK_ELEMENTS, self.target, body)
+        if not self.positions:
+            tasks = 1
+        work = volume(self.rows.positions) * pieces * len(self.folds)
+        return builder.launch("fold_pieces", em.blocks[0].statements, "task", tasks, work,
+                              equations=tuple(self.group.equations), note="fold of pieces")
+
+
+def place(shape: tuple[Size, ...], variables: list[Node], arena: Arena) -> tuple[Node, ...]:
+    """An index over `shape` from the variables of its axes that are not of size 1."""
+    it = iter(variables)
+    loops = set(axes_of(shape))
+    return tuple(next(it) if k in loops else arena.size(0) for k in range(len(shape)))
+
+
+def typed_const(value: object, dtype: np.dtype, lanes: int) -> Const:
+    """A constant of a NumPy dtype."""
+    value = bool(value) if dtype.kind == "b" else int(value) if dtype.kind in "iu" else float(value)  # type: ignore[arg-type,call-overload]
+    return Const(value, Type(dtype.name, lanes))
+
+
+def widen(value: Expr, lanes: int) -> Expr:
+    """A scalar in every lane, if vectors are asked for."""
+    from .loopir import splat
+
+    return splat(value, lanes) if value.type.lanes == 1 else value
+
+
+def lower_rows(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
+               results: dict[Value, list[Storage]]) -> list[Launch]:
+    """The kernels of a row group."""
+    return _RowKernel(group, pull, target, storage, results).build()
+
+
+def rows_read_in_place(group: Group, pull: Pull, target: Target, old: Value, new: Value) -> bool:
+    """Whether a row group reads `old` only at the position where it stores `new`, a value of one element a row."""
+    kernel = _RowKernel(group, pull, target, lambda value: Storage(value.dtype.name, volume(value.shape)), {})
+    flats = [flat for v, _, flat in kernel.row_outputs if v is new]
+    if not flats:
+        return False
+    nodes = walk(kernel.roots)
+    return all(n.args[1] is flats[0] for n in nodes if n.op == "load" and n.args[0] is old)

@@ -1,0 +1,114 @@
+"""Template groups: operands with their fused prologue, results with their fused epilogue, and who makes the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from hybrid.graph import Atom, Value
+
+from .fuse import Group
+from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
+from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
+from .pull import Pull, Scope
+from .scalars import Block, Emitter
+from .target import Target
+
+__all__ = ["TEMPLATES", "lower_template"]
+
+TEMPLATES: dict[str, str] = {
+    "dot_general": "contract:lower_contraction",
+    "convolution": "contract:lower_contraction",
+    "convolution_data_gradient": "contract:lower_contraction",
+    "convolution_weight_gradient": "contract:lower_contraction",
+    "scatter_add": "scatter:lower_scatter",
+    "scatter_along_add": "scatter:lower_scatter",
+}
+"""Template name -> "module:function" with ``(op_name, attrs, sources, sink, target, equations) -> list[Launch]``."""
+
+
+class InlineEmitter(Emitter):
+    """Makes one expression, without statements."""
+
+    def let(self, block: Block, value: Expr, prefix: str = "t") -> Expr:
+        return value
+
+
+def _at(em: Emitter, names: list[str], at: Position) -> None:
+    """Give the emitter's outermost block the index variables at a position."""
+    block = em.blocks[0]
+    block.variables.update({name: i for name, i in zip(names, at.index) if name})
+    if at.lanes > 1:
+        block.lane, block.lanes, block.tail = names[at.axis] or "@", at.lanes, at.mask
+        block.variables.setdefault(block.lane, at.index[at.axis])
+        if at.mask is not None:
+            em.guard = Apply("reduce_or", (at.mask,), Type("bool"))
+    else:
+        em.guard = at.mask
+
+
+def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value], Storage]) -> Source:
+    """The operand `atom` of a template, computed where it is read."""
+    arena = pull.arena
+    index = pull.variables("i", atom.shape)
+    node = scope.element(atom, index)
+    names = [v.args[0] if v.op == "var" else "" for v in index]
+
+    def load(builder: KernelBuilder, at: Position) -> Expr:
+        em = InlineEmitter(builder, arena, storage)
+        _at(em, names, at)
+        value = em.emit(node)
+        if value.type.lanes < at.lanes:
+            value = splat(value, at.lanes)
+            plain = at.mask is None
+        else:
+            plain = at.mask is None or isinstance(value, Load)
+        return value if plain else apply("select", at.mask, value, 0)
+
+    whole = node.op == "load" and node.args[1] is arena.flatten(index, atom.shape)
+    return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None)
+
+
+def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage], results: dict[Value, list[Storage]]) -> Sink:
+    """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
+    arena = pull.arena
+    template = group.template
+    result = template.outputs[0]
+    index = pull.variables("i", result.shape)
+    names = [v.args[0] if v.op == "var" else "" for v in index]
+    scope = Scope(pull, group.equations, stored=lambda v: v is result)
+    loops = [v for v in index if v.op == "var"]
+    own = arena.load(result, index)
+    flat = own.args[1]
+    nodes = []
+    for value in group.outputs:
+        it = iter(loops)
+        place = tuple(arena.size(0) if isinstance(n, int) and n == 1 else next(it) for n in value.shape)
+        nodes.append((value, scope.element(value, place)))
+
+    def store(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
+        em = Emitter(builder, arena, storage)
+        _at(em, names, at)
+        em.blocks[0].memo[own, None] = em.let(em.blocks[0], value, "v")
+        values = [em.emit(node) for _, node in nodes]
+        for (v, _), expr in zip(nodes, values):
+            for s in results[v]:
+                em.body.append(em.store(s, flat, expr))
+        return em.body
+
+    alone = results[result][0] if group.outputs == [result] and len(results[result]) == 1 else None
+    return Sink(result.shape, result.dtype.name, store, alone)
+
+
+def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
+                   results: dict[Value, list[Storage]]) -> list[Launch]:
+    """The launches of a template group."""
+    eq = group.template
+    name = eq.op.lower.name
+    if name not in TEMPLATES:
+        raise NotImplementedError(f"{eq.op.name}: the compiler has no template {name!r}; known: {', '.join(TEMPLATES)}")
+    module, function = TEMPLATES[name].split(":")
+    make = getattr(import_module(f".{module}", __package__), function)
+    scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
+    sources = [make_source(a, scope, pull, storage) for a in eq.inputs]
+    return make(eq.op.name, dict(eq.attrs), sources, make_sink(group, pull, storage, results), target, tuple(group.equations))
