@@ -20,8 +20,8 @@ def _check_siblings() -> None:
         found = _Path(spec.origin).resolve().parent.parent
         if found != parent:
             raise ImportError(
-                f"the package {name!r} comes from {found}, but ndarray from {parent}: another distribution (or a folder "
-                f"on sys.path) hides the {name!r} of hybrid-blocks. Remove it, or put {parent} first on sys.path."
+                f"the package {name!r} comes from {found}, but ndarray from {parent}: another distribution "
+                f"or folder hides the {name!r} of hybrid-blocks. Remove it, or put {parent} first on sys.path."
             )
 
 
@@ -29,13 +29,20 @@ _check_siblings()
 
 from . import apply as _apply_module  # noqa: E402, F401
 from . import array as _array_module  # noqa: E402
+from . import autograd, creation, device  # noqa: E402, F401
 from . import dtypes as _dtypes  # noqa: E402
 from . import eager as _eager  # noqa: E402, F401  (installs the bottom interpreter)
-from . import autograd, creation, device  # noqa: E402, F401
 from .array import NDArray  # noqa: E402, F401
 from .creation import *  # noqa: E402, F403
 from .device import (  # noqa: E402, F401
-    Context, Device, DeviceError, cpu, current_context, current_device, gpu, num_gpus,
+    Context,
+    Device,
+    DeviceError,
+    cpu,
+    current_context,
+    current_device,
+    gpu,
+    num_gpus,
 )
 from .dtypes import *  # noqa: E402, F403
 from .settings import settings  # noqa: E402, F401
@@ -51,7 +58,7 @@ if _util.find_spec("ndarray.neural"):
 if _util.find_spec("ndarray.random"):
     from . import random  # noqa: F401
 
-bool = _dtypes.bool_  # noqa: A001
+bool = _dtypes.bool_
 pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), float("nan"), None
 __array_api_version__ = "2024.12"
 

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import apply as _apply
-from .dims import Size, product
-from .dtypes import canonical
 from .device import Device
 from .device import device as _device
+from .dims import Size, product
+from .dtypes import canonical
 from .op import OPS
 
 if TYPE_CHECKING:
@@ -31,28 +30,10 @@ __all__ = ["LiteralArray", "NDArray", "Storage", "is_literal", "literal", "liter
 
 _ndarray = np.ndarray
 _top_get = _apply._top.get
+_asarray = np.asarray
 _new = object.__new__
-_functions: ModuleType  # ndarray.functions, set by the package's __init__ (it imports this module)
+_functions: Any = None  # the module ndarray.functions, set by the package's __init__
 _PACKAGE = __file__[: -len("array.py")]
-
-# Infinities and NaNs are results here, not warnings, eagerly as in compiled code. np.errstate says so for 0.9 us a call;
-# the context variable behind it for 0.1 us.
-try:
-    from numpy._core import umath as _umath
-
-    _silent = _umath._make_extobj(all="ignore")
-    silence: Callable[[], Any] = partial(_umath._extobj_contextvar.set, _silent)
-    restore: Callable[[Any], None] = _umath._extobj_contextvar.reset
-except (ImportError, AttributeError):  # another NumPy
-    def silence() -> Any:
-        """Stop NumPy's floating-point warnings until `restore`."""
-        state = np.errstate(all="ignore")
-        state.__enter__()
-        return state
-
-    def restore(token: Any) -> None:
-        """Restore NumPy's floating-point warnings."""
-        token.__exit__(None, None, None)
 
 
 class Storage:
@@ -138,12 +119,12 @@ class NDArray:
         return "default"
 
     @property
-    def T(self) -> NDArray:  # noqa: N802
+    def T(self) -> NDArray:
         """The array with its axes reversed."""
         return _functions.transpose(self)
 
     @property
-    def mT(self) -> NDArray:  # noqa: N802
+    def mT(self) -> NDArray:
         """The array with its last two axes exchanged."""
         if self.ndim < 2:
             raise ValueError(f"mT: needs at least 2 axes, got shape {self.shape}; use .T or reshape first")
@@ -380,7 +361,7 @@ class NDArray:
         return None if node is None else getattr(node[0], "grad", None)
 
     def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
-        """Gradients of this array's sum (weighted by `out_grad`) for every array with `attach_grad` that it is made of."""
+        """Gradients of the sum (weighted by `out_grad`) for every array with `attach_grad` that this one is made of."""
         from . import autograd
 
         autograd.backward([self], None if out_grad is None else [out_grad], retain_graph, train_mode)
@@ -478,6 +459,7 @@ def _indexing() -> ModuleType:
 # -- operators
 
 _FULL = slice(None)
+_FLOATING = (RuntimeWarning, FloatingPointError)  # where warnings are errors; `Eager` knows what to do
 
 
 def _binary(function: str, ufunc: Callable, kinds: str) -> tuple[Callable, Callable, Callable]:
@@ -486,26 +468,24 @@ def _binary(function: str, ufunc: Callable, kinds: str) -> tuple[Callable, Calla
     def forward(self: NDArray, other: Any) -> NDArray:
         if _top_get() is None:
             a = self._data
-            if type(a) is _ndarray and a.dtype.kind in kinds:
+            if type(a) is _ndarray and (dtype := a.dtype).kind in kinds:
                 if type(other) is NDArray:
                     b = other._data
-                    if b.dtype is a.dtype and type(b) is _ndarray and self._device is other._device:
-                        token = silence()
+                    if type(b) is _ndarray and b.dtype is dtype and (device := self._device) is other._device:
                         try:
                             data = ufunc(a, b)
-                        finally:
-                            restore(token)
+                        except _FLOATING:
+                            return _operate(function, self, other)
                         out = _new(NDArray)
-                        out._data = data if type(data) is _ndarray else np.asarray(data)
-                        out._device = self._device
+                        out._data = data if type(data) is _ndarray else _asarray(data)
+                        out._device = device
                         out._node = out._storage = None
                         return out
-                elif (type(other) is float and a.dtype.kind == "f") or type(other) is int:
-                    token = silence()
+                elif (type(other) is float and dtype.kind == "f") or type(other) is int:
                     try:
-                        return wrap(ufunc(a, a.dtype.type(other)), self._device)
-                    finally:
-                        restore(token)
+                        return wrap(ufunc(a, dtype.type(other)), self._device)
+                    except _FLOATING:
+                        return _operate(function, self, other)
         return _operate(function, self, other)
 
     def reflected(self: NDArray, other: Any) -> NDArray:

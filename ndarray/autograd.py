@@ -443,7 +443,9 @@ def mark_variables(
         )
     for variable, gradient, request in zip(variables, gradients, grad_reqs):
         if (gradient.shape, gradient.dtype) != (variable.shape, variable.dtype):
-            raise ValueError(f"mark_variables: the gradient is {_describe(gradient)}, the variable {_describe(variable)}")
+            raise ValueError(
+                f"mark_variables: the gradient is {_describe(gradient)}, the variable {_describe(variable)}"
+            )
         attach(variable, request, gradient)
 
 
@@ -494,7 +496,9 @@ def grad(
 
 def _pairs(what: str, heads: Any, head_grads: Any) -> tuple[list, list]:
     if isinstance(heads, NDArray):
-        heads, head_grads = [heads], None if head_grads is None else [head_grads] if isinstance(head_grads, NDArray) else head_grads
+        heads = [heads]
+    if isinstance(head_grads, NDArray):
+        head_grads = [head_grads]
     heads = list(heads)
     head_grads = [None] * len(heads) if head_grads is None else list(head_grads)
     if len(heads) != len(head_grads):

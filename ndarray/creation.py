@@ -87,7 +87,9 @@ def _to_numpy(data: Any) -> Any:
     return data.asnumpy() if isinstance(data, NDArray) else data
 
 
-def asarray(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None, *, copy: bool | None = None) -> NDArray:
+def asarray(
+    data: Any, dtype: Any = None, device: Place = None, ctx: Place = None, *, copy: bool | None = None,
+) -> NDArray:
     """`data` as an array, sharing memory with a NumPy array (or an NDArray) where dtype and device allow it."""
     if isinstance(data, NDArray) and not copy:
         out = data if device is None and ctx is None else data.to_device(_place(device, ctx))

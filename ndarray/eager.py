@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from . import apply as _apply
-from .array import NDArray, Storage, raw_index, restore, silence, wrap
-from .device import current_device
+from .array import NDArray, Storage, raw_index, wrap
+from .device import Device, current_device
 from .op import Op
 
 __all__ = ["Eager"]
@@ -37,21 +39,24 @@ class Eager:
                 data.append(d)
         else:
             device, data = current_device(), ()
-        token = silence()
         try:
-            result = NotImplemented
-            if op.name in device.kernels.offers:
-                result = device.kernels.run(op.name, data, attrs)
-            if result is NotImplemented:
-                result = op.eager(device._module or device.module, *data, **attrs)
-        finally:
-            restore(token)
+            result = self._run(op, device, data, attrs)
+        except (RuntimeWarning, FloatingPointError):  # warnings are errors here: infinities and NaNs are results
+            with np.errstate(all="ignore"):
+                result = self._run(op, device, data, attrs)
         if op.results != 1 or type(result) is tuple:
             return tuple([wrap(r, device) for r in result])
         out = wrap(result, device)
         if arrays and "view" in op.traits:
             _share(arrays[0], out)
         return out
+
+    def _run(self, op: Op, device: Device, data: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        if op.name in device.kernels.offers:
+            result = device.kernels.run(op.name, data, attrs)
+            if result is not NotImplemented:
+                return result
+        return op.eager(device._module or device.module, *data, **attrs)
 
     def write(self, frame: _apply.Frame, array: NDArray, value: NDArray, index: Any) -> None:
         """``array[index] = value``, in place."""
@@ -84,4 +89,7 @@ def _share(base: NDArray, view: NDArray) -> None:
         view._storage = storage
 
 
+# Infinities and NaNs are results, eagerly as in compiled code, and not warnings of NumPy. (np.errstate would say so
+# too, for as long as a small operation takes.)
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"ndarray\.")
 _apply.install_bottom(Eager())

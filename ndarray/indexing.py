@@ -224,7 +224,7 @@ def _is_array(item: Any) -> bool:
 
 def _position(item: Any, n: Size, axis: int) -> Size:
     if not hasattr(item, "__index__"):
-        raise IndexError(f"an index must be an int, slice, None, Ellipsis or array, got {type(item).__name__}: {item!r}")
+        raise IndexError(f"an index must be an int, slice, None, Ellipsis or array, not {type(item).__name__} {item!r}")
     i = item if type(item) is int else (item.__index__() if not hasattr(item, "terms") else item)
     if isinstance(i, int) and i < 0:
         i = n + i

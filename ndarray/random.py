@@ -215,7 +215,9 @@ def normal(
     return _affine(apply(OPS["multiply"], radius, apply(OPS["cos"], angle)), scale, loc, dtype)
 
 
-def randn(*shape: Size, loc: Any = 0.0, scale: Any = 1.0, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
+def randn(
+    *shape: Size, loc: Any = 0.0, scale: Any = 1.0, dtype: Any = None, device: Place = None, ctx: Place = None,
+) -> NDArray:
     """``normal(loc, scale, shape)`` with the shape as arguments."""
     return normal(loc, scale, shape, dtype, device, ctx)
 

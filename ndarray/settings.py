@@ -15,10 +15,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["SETTINGS", "Setting", "Settings", "settings"]
@@ -73,13 +74,16 @@ SETTINGS = {
 """Every setting by name."""
 
 
+_NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
+
+
 class Settings:
     """The values in force: an override of a ``with`` block, else the environment, else the default."""
 
     __slots__ = ("_overrides", "_parsed")
 
     def __init__(self) -> None:
-        self._overrides: ContextVar[dict[str, Any]] = ContextVar("settings", default={})
+        self._overrides: ContextVar[Mapping[str, Any]] = ContextVar("settings", default=_NO_OVERRIDES)
         self._parsed: dict[str, tuple[str | None, Any]] = {}
 
     def get(self, name: str) -> Any:

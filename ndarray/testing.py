@@ -13,7 +13,9 @@ from .dtypes import is_floating, is_inexact
 
 __all__ = ["assert_close", "check_gradients", "tolerance"]
 
-_TOLERANCE = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-5, "float64": 1e-9, "complex64": 1e-5, "complex128": 1e-9}
+_TOLERANCE = {
+    "float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-5, "float64": 1e-9, "complex64": 1e-5, "complex128": 1e-9,
+}
 
 
 def tolerance(*dtypes: np.dtype) -> float:
@@ -25,7 +27,7 @@ def assert_close(actual: Any, desired: Any, factor: float = 1.0, what: str = "")
     """Check that two arrays have one shape and close values.
 
     ``|actual - desired| <= factor * tolerance(dtype) * max(1, largest finite |desired|)``, element by element; NaNs and
-    infinities must agree. Lists and tuples are compared item by item. Raises AssertionError that names the worst element.
+    infinities must agree. Lists and tuples are compared item by item. The AssertionError names the worst element.
     """
     if isinstance(desired, (list, tuple)):
         assert len(actual) == len(desired), f"{what}: {len(actual)} items, expected {len(desired)}"
@@ -65,7 +67,7 @@ def check_gradients(
 ) -> None:
     """Check the gradients of `function` (arrays -> array or tuple of arrays) against differences, in float64.
 
-    In a random direction v, ``<grad <u, f(x)>, v>`` must equal ``(<u, f(x + step v)> - <u, f(x - step v)>) / (2 step)``.
+    In a random direction v, ``<grad <u, f(x)>, v>`` must equal ``<u, f(x + step v) - f(x - step v)> / (2 step)``.
     For order 2 the gradient itself is checked in the same way. Integer arrays are held fixed. Raises AssertionError.
     """
     generator = np.random.default_rng(seed)
