@@ -51,11 +51,10 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
     order = sorted(range(len(x_contract)), key=lambda i: x_contract[i])
     x_contract = tuple(x_contract[i] for i in order)
     y_contract = tuple(y_contract[i] for i in order)
-    batch_rank, x_rank = len(x_batch), len(x_free)
+    batch_rank = len(x_batch)
     if not y_free and x_free:  # the result's last axis belongs to x: the sides change places
         x, y = y, x
         x_contract, y_contract, x_batch, y_batch, x_free, y_free = y_contract, x_contract, y_batch, x_batch, y_free, x_free
-        x_rank = 0
     lane_axis = y_free[-1] if y_free else None
     row_sizes = tuple(x.shape[a] for a in x_free)
     outer_sizes = tuple(y.shape[a] for a in y_free[:-1])
@@ -77,11 +76,14 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
         index = tuple(place[a] for a in range(len(y.shape)))
         return y.load(builder, Position(index, lane_axis if lanes > 1 else None, lanes, mask))
 
-    def store(builder: KernelBuilder, batch: Digits, row: Expr, column: Expr, lanes: int, mask: Expr | None, value: Expr) -> list[Stmt]:
-        index = (*batch[:batch_rank], *digits(builder, row, row_sizes), *batch[batch_rank:])
-        if lane_axis is not None:
-            index = (*index, column)
-        return sink.store(builder, Position(index, len(index) - 1 if lanes > 1 else None, lanes, mask), value)
+    def store(builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any) -> list[Stmt]:
+        def deliver(row: Expr, value: Expr) -> list[Stmt]:
+            index = (*batch[:batch_rank], *digits(builder, row, row_sizes), *batch[batch_rank:])
+            if lane_axis is not None:
+                index = (*index, column)
+            return sink.store(builder, Position(index, len(index) - 1 if lanes > 1 else None, lanes, mask), value)
+
+        return over_rows(deliver)
 
     in_batch = (True,) * batch_rank
     last = inner and len(x_contract) - 1

@@ -108,21 +108,27 @@ def _grid_store(sink: Sink, valid: tuple[Size, ...], pitch: tuple[Size, ...], le
     with every digit below `valid` exist. `place(batch, digits)` maps a grid point to spatial indices (scalar stores)."""
     rank = len(valid)
 
-    def store(builder: KernelBuilder, batch: Digits, row: Expr, column: Expr, lanes: int, mask: Expr | None, value: Expr) -> list[Stmt]:
-        front = lead(builder, batch, row)
+    def store(builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any) -> list[Stmt]:
         if sink.storage is not None and valid == pitch and place is None:
-            flat = flatten(builder, front, sink.shape[:len(front)]) * builder.size(product(valid)) + column
-            return [Store(builder.buffer(sink.storage, "write"), flat, value, mask)]
-        if rank == 1 and place is None:
-            return sink.store(builder, Position((*front, column), len(front) if lanes > 1 else None, lanes, mask), value)
-        width = builder.size(pitch[-1])
+            name = builder.buffer(sink.storage, "write")
+
+            def flat(row: Expr, value: Expr) -> list[Stmt]:
+                front = flatten(builder, lead(builder, batch, row), sink.shape[:2])
+                return [Store(name, front * builder.size(product(valid)) + column, value, mask)]
+
+            return over_rows(flat)
         if lanes == 1:
             point = digits(builder, column, pitch)
             index = place(batch, point) if place is not None else point
             inside: Expr | None = None
-            for p, limit in zip(index, sink.shape[len(front):]):
+            for p, limit in zip(index, sink.shape[2:]):
                 inside = p < builder.size(limit) if inside is None else inside & (p < builder.size(limit))
-            return [If(inside, tuple(sink.store(builder, Position((*front, *index)), value)))]
+            return [If(inside, tuple(over_rows(
+                lambda row, value: sink.store(builder, Position((*lead(builder, batch, row), *index)), value))))]
+        if rank == 1:
+            return over_rows(lambda row, value: sink.store(
+                builder, Position((*lead(builder, batch, row), column), 2, lanes, mask), value))
+        width = builder.size(pitch[-1])
         body: list[Stmt] = []
         name = builder.fresh("r")
         line = Var(name, INT)
@@ -138,7 +144,9 @@ def _grid_store(sink: Sink, valid: tuple[Size, ...], pitch: tuple[Size, ...], le
                 on = on & splat(p < builder.size(limit), lanes)
         if mask is not None:
             on = on & mask
-        inner += sink.store(builder, Position((*front, *upper, begin), len(front) + rank - 1, lanes, on), value)
+        on = bind(builder, inner, on)
+        inner += over_rows(lambda row, value: sink.store(
+            builder, Position((*lead(builder, batch, row), *upper, begin), rank + 1, lanes, on), value))
         return [*body, For(name, start, stop, 1, tuple(inner))]
 
     return store
@@ -235,11 +243,11 @@ def lower_data_gradient(attrs: Mapping[str, Any], g: Source, w: Source, sink: Si
 
     def load_w(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
         taps = tuple(tap(a, b[2 + a], k[1 + a]) for a in range(rank))
-        for a in range(rank):  # residues with fewer taps, and inexact divisions, have zeros in their place
-            if coprime[a] and counts[a] * stride[a] > kernel[a]:
+        for a in range(rank):
+            if coprime[a] and counts[a] * stride[a] > kernel[a]:  # not a tap; it is packed, never used
                 test = taps[a] < kernel[a]
                 mask = test if mask is None else mask & test
-            elif not coprime[a]:
+            elif not coprime[a]:  # inexact divisions have zeros in their place
                 test = ((b[2 + a] + low[a] - k[1 + a] * dilation[a]) % stride[a]).equals(0)
                 mask = test if mask is None else mask & test
         return w.load(builder, Position((b[1] * builder.size(outputs) + k[0], row, *taps), None, 1, mask))
@@ -253,6 +261,12 @@ def lower_data_gradient(attrs: Mapping[str, Any], g: Source, w: Source, sink: Si
     def lead(builder: KernelBuilder, b: Digits, row: Expr) -> Digits:
         return b[0], b[1] * builder.size(channels) + row
 
+    def stop(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
+        a = digit - 1
+        if not coprime[a] or counts[a] * stride[a] == kernel[a]:
+            return None
+        return (const(kernel[a] - 1 + stride[a]) - tap(a, b[2 + a], const(0))) // stride[a]
+
     def place(b: Digits, point: Digits) -> Digits:
         return tuple(q * s + r for q, s, r in zip(point, stride, b[2:]))
 
@@ -261,7 +275,7 @@ def lower_data_gradient(attrs: Mapping[str, Any], g: Source, w: Source, sink: Si
                     Operand(load_w, (False, True, *(s > 1 for s in stride)), False, constant=w.constant),
                     Operand(load_g, (True, True) + (True,) * rank, True, slack=True),
                     _grid_store(sink, quotient, (quotient[0], *extent[1:]), lead, None if dense else place),
-                    vector_store=dense, name="convolution_data", equations=equations)
+                    vector_store=dense, stop=stop, name="convolution_data", equations=equations)
     return [launch, *lower_product(c, target, choose(c, target, **schedule))]
 
 
@@ -301,9 +315,16 @@ def lower_weight_gradient(attrs: Mapping[str, Any], x: Source, g: Source, sink: 
         partial = Storage(sink.dtype, parts * product(shape), "partial sums")
         goal = plain_sink(partial, (parts, *shape))
 
-    def store(builder: KernelBuilder, b: Digits, row: Expr, column: Expr, lanes: int, mask: Expr | None, value: Expr) -> list[Stmt]:
-        index = (b[0] * builder.size(outputs) + column, *digits(builder, row, (channels, *kernel)))
-        return goal.store(builder, Position(((b[1], *index) if parts > 1 else index), None, 1, mask), value)
+    def store(builder: KernelBuilder, b: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any) -> list[Stmt]:
+        output = b[0] * builder.size(outputs) + column
+
+        def deliver(row: Expr, value: Expr) -> list[Stmt]:
+            if goal.storage is not None:
+                at = output if parts == 1 else b[1] * builder.size(shape[0]) + output
+                return [Store(builder.buffer(goal.storage, "write"), at * builder.size(product(shape[1:])) + row, value)]
+            return goal.store(builder, Position((output, *digits(builder, row, (channels, *kernel)))), value)
+
+        return over_rows(deliver)
 
     sizes = (groups, parts) if parts > 1 else (groups,)
     use = (True,) * len(sizes)

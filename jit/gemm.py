@@ -31,6 +31,7 @@ __all__ = ["Contraction", "Digits", "Operand", "Schedule", "bind", "choose", "di
            "lower_product", "multiply_add"]
 
 Digits = tuple[Expr, ...]
+Deliver = Callable[[Expr, Expr], list[Stmt]]
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,17 @@ class Operand:
 
 @dataclass(frozen=True)
 class Contraction:
-    """The problem. `store(builder, batch, row, column, lanes, mask, value)` gives the statements that deliver `lanes`
-    results at consecutive columns; with ``vector_store=False`` it is called with one lane only. The last digit of k is
-    unrolled where it is a small constant (the taps of a filter row)."""
+    """The problem.
+
+    store         (builder, batch, column, lanes, mask, over_rows) gives the statements that deliver `lanes` results at
+                  consecutive columns, for each row: ``over_rows(deliver)`` makes the loop over rows around the statements
+                  ``deliver(row, value)``
+    vector_store  False: it is called with one lane only
+    stop          (builder, batch, digit) gives where a digit of k ends if that depends on the batch, or None; not for the
+                  first digit. What lies beyond counts as zero
+
+    The last digit of k is unrolled where it is a small constant (the taps of a filter row).
+    """
 
     dtype: str
     batch: tuple[Size, ...]
@@ -66,8 +75,9 @@ class Contraction:
     inner: tuple[Size, ...]
     a: Operand
     b: Operand
-    store: Callable[[KernelBuilder, Digits, Expr, Expr, int, Expr | None, Expr], list[Stmt]]
+    store: Callable[[KernelBuilder, Digits, Expr, int, Expr | None, Callable[[Deliver], list[Stmt]]], list[Stmt]]
     vector_store: bool = True
+    stop: Callable[[KernelBuilder, Digits, int], Expr | None] | None = None
     name: str = "product"
     equations: tuple[Any, ...] = ()
 
@@ -504,14 +514,15 @@ class _Product:
         unrolled = [()]
         for number, size in enumerate(c.inner[s.digit:], s.digit):
             tail = number == len(c.inner) - 1
-            if number > s.digit and isinstance(size, int) and (size == 1 or tail and size * s.mr * s.nv <= 256):
+            ragged = c.stop(builder, self.batch, number) if c.stop is not None and number > s.digit else None
+            if ragged is None and number > s.digit and isinstance(size, int) and (size == 1 or tail and size * s.mr * s.nv <= 256):
                 unrolled = [(const(i),) for i in range(size)] if tail else unrolled
                 if not tail:
                     ks.append(const(0))
                 continue
             name = builder.fresh("k")
             start, stop = self.block if number == s.digit else (const(0), builder.size(size))
-            loops.append((name, start, stop))
+            loops.append((name, start, stop if ragged is None else ragged))
             ks.append(Var(name, INT))
         inside = []
         for last in unrolled:
@@ -524,21 +535,22 @@ class _Product:
         return body
 
     def _sink(self) -> list[Stmt]:
-        """Delivers the sums of a tile."""
+        """Delivers the sums of a tile: columns outside, so that what depends on them only is computed once for all rows."""
         c, s, builder = self.c, self.s, self.builder
-        i, j = builder.fresh("i"), builder.fresh("j")
-        row, column = self.m + Var(i, INT), self.n + Var(j, INT)
-        index = self.place + Var(i, INT) * s.nr + Var(j, INT)
+        j = builder.fresh("j")
+        column = self.n + Var(j, INT)
         rows = minimum(const(s.mr), self.m1 - self.m)
         columns = minimum(const(s.nr), self.n1 - self.n)
-        if not c.vector_store:
-            store = c.store(builder, self.batch, row, column, 1, None, Load(self.sums, index, Type(c.dtype)))
-            return [For(j, const(0), columns, 1, (For(i, const(0), rows, 1, tuple(store)),))]
-        value = Load(self.sums, index, self.vector)
-        store = c.store(builder, self.batch, row, column, s.lanes, None, value)
-        if not (isinstance(c.columns, int) and c.columns % s.lanes == 0):
-            masked = c.store(builder, self.batch, row, column, s.lanes, lane_mask(column, s.lanes, self.columns), value)
-            store = [If(column + s.lanes <= self.columns, tuple(store), tuple(masked))]
-        return [For(i, const(0), rows, 1, (For(j, const(0), columns, s.lanes, tuple(store)),))]
+        lanes = s.lanes if c.vector_store else 1
 
+        def over_rows(deliver: Deliver) -> list[Stmt]:
+            i = builder.fresh("i")
+            index = self.place + Var(i, INT) * s.nr + Var(j, INT)
+            body = deliver(self.m + Var(i, INT), Load(self.sums, index, Type(c.dtype, lanes)))
+            return [For(i, const(0), rows, 1, tuple(body))]
 
+        store = c.store(builder, self.batch, column, lanes, None, over_rows)
+        if lanes > 1 and not (isinstance(c.columns, int) and c.columns % lanes == 0):
+            masked = c.store(builder, self.batch, column, lanes, lane_mask(column, lanes, self.columns), over_rows)
+            store = [If(column + lanes <= self.columns, tuple(store), tuple(masked))]
+        return [For(j, const(0), columns, lanes, tuple(store))]

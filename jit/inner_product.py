@@ -10,7 +10,7 @@ from typing import Any
 
 from ndarray.dims import product
 
-from .gemm import Contraction, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .gemm import Contraction, Deliver, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
 from .launch import KernelBuilder, Launch
 from .loopir import INT, Apply, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const
 from .target import Target
@@ -88,19 +88,22 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
             tile.append(Store(sums, (Var(i0, INT) - m0 + i) * chunk + (Var(j1, INT) - Var(j0, INT)) + j, total))
     over_rows = For(i0, m0, m1, mr, tuple(tile))
     compute = For(j1, Var(j0, INT), minimum(Var(j0, INT) + chunk, n1), nr, (over_rows,))
-    i = builder.fresh("i")
-    row = m0 + Var(i, INT)
-    if c.vector_store and chunk == lanes:
-        value = Load(sums, Var(i, INT) * chunk, vector)
-        store = c.store(builder, batch, row, Var(j0, INT), lanes, None, value)
-        masked = c.store(builder, batch, row, Var(j0, INT), lanes, lane_mask(Var(j0, INT), lanes, columns), value)
-        deliver: tuple[Stmt, ...] = (If(Var(j0, INT) + lanes <= columns, tuple(store), tuple(masked)),)
+    wide = c.vector_store and chunk == lanes
+    column = Var(j0, INT) if wide else Var(j0, INT) + Var("j", INT)
+    count = lanes if wide else 1
+
+    def over_rows(deliver: Deliver) -> list[Stmt]:
+        i = builder.fresh("i")
+        index = Var(i, INT) * chunk + (column - Var(j0, INT))
+        return [For(i, const(0), m1 - m0, 1, tuple(deliver(m0 + Var(i, INT), Load(sums, index, Type(c.dtype, count)))))]
+
+    store = c.store(builder, batch, column, count, None, over_rows)
+    if wide:
+        masked = c.store(builder, batch, column, lanes, lane_mask(column, lanes, columns), over_rows)
+        sink: Stmt = If(column + lanes <= columns, tuple(store), tuple(masked))
     else:
-        j = builder.fresh("j")
-        value = Load(sums, Var(i, INT) * chunk + Var(j, INT), Type(c.dtype))
-        store = c.store(builder, batch, row, Var(j0, INT) + Var(j, INT), 1, None, value)
-        deliver = (For(j, const(0), minimum(const(chunk), n1 - Var(j0, INT)), 1, tuple(store)),)
-    body.append(For(j0, n0, n1, chunk, (compute, For(i, const(0), m1 - m0, 1, deliver))))
+        sink = For("j", const(0), minimum(const(chunk), n1 - Var(j0, INT)), 1, tuple(store))
+    body.append(For(j0, n0, n1, chunk, (compute, sink)))
     tasks = product(c.batch) * row_blocks * column_blocks
     work = product(c.batch) * c.rows * c.columns * product(c.inner) // (lanes * 2) + 20
     return [builder.launch(f"{c.name}_inner_{mr}x{nr}", body, "task", tasks, work, equations=c.equations, note="inner product")]
