@@ -28,10 +28,10 @@ def _check_siblings() -> None:
 _check_siblings()
 
 from . import apply as _apply_module  # noqa: E402, F401
-from . import array as _array_module  # noqa: E402
 from . import autograd, creation, device  # noqa: E402, F401
 from . import dtypes as _dtypes  # noqa: E402
 from . import eager as _eager  # noqa: E402, F401  (installs the bottom interpreter)
+from . import methods as _methods  # noqa: E402
 from .array import NDArray  # noqa: E402, F401
 from .creation import *  # noqa: E402, F403
 from .device import (  # noqa: E402, F401
@@ -51,7 +51,7 @@ if _util.find_spec("ndarray.functions"):
     from . import functions
     from .functions import *  # noqa: F403
 
-    _array_module._functions = functions
+    _methods.bind(functions)
 if _util.find_spec("ndarray.neural"):
     from . import neural  # noqa: F401
     from .neural import *  # noqa: F403

@@ -4,305 +4,37 @@
         loss = f(x)
     loss.backward()
 
-The tape is an interpreter pushed on the stack. It computes the forward value with the interpreter below and keeps, for
-each result that depends on an array with a gradient, a `Node` with just what the op's gradient rules read. It never
-looks at concrete data, so it works the same above a tracer, and the gradient becomes part of the traced graph.
-
+`record` pushes the tape on the interpreter stack. Above a tracer, the gradient becomes part of the traced graph.
 `backward` frees every cotangent and every kept value as soon as it is consumed.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from . import apply as _apply
 from .apply import Frame, apply
-from .array import _PACKAGE, NDArray, _twin, wrap
+from .array import NDArray, _twin, wrap
 from .device import Device
 from .dims import Size
 from .dtypes import is_inexact
-from .op import NONDIFF, OPS, ArrayType, Op, Vjp
+from .op import OPS
+from .tape import Entry, Leaf, Node, Tape, _barrier, _tape, add_node, describe, is_recording, keep, user_line
 
 __all__ = [
-    "Function", "Tape", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables", "pause",
-    "predict_mode", "record", "set_is_training", "set_recording", "set_training", "sum_to", "train_mode",
+    "Function", "Tape", "add_node", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables",
+    "pause", "predict_mode", "record", "set_is_training", "set_recording", "set_training", "sum_to", "train_mode",
 ]
 
 _top = _apply._top
 _training: ContextVar[bool] = ContextVar("training", default=False)
 _REQUESTS = ("write", "add", "null")
-Entry = tuple[Any, int, int]  # (node or leaf, which result, version of its storage when it was made)
-
-
-class Leaf:
-    """An array whose gradient is wanted: where it goes, and how ("write", "add", "null": not at all)."""
-
-    __slots__ = ("grad", "request")
-
-    def __init__(self, grad: NDArray | None, request: str):
-        self.grad, self.request = grad, request
-
-
-class Node:
-    """One recorded step.
-
-    name     what ran, for errors
-    pull     ``(node, entries of the results, cotangents, wanted) -> gradients`` (None where not wanted)
-    inputs   an entry for each argument, None where nothing is to be differentiated
-    shapes   the arguments' shapes, to which gradients are summed
-    results  how many results there are
-    kept     what `pull` reads
-    """
-
-    __slots__ = ("inputs", "kept", "name", "pull", "released", "results", "shapes")
-
-    def __init__(self, name: str, pull: Callable, inputs: tuple, shapes: tuple, results: int, kept: Any):
-        self.name, self.pull, self.inputs, self.shapes = name, pull, inputs, shapes
-        self.results, self.kept, self.released = results, kept, False
-
-    def release(self) -> None:
-        """Forget what was kept, and the way further down."""
-        self.kept, self.inputs, self.pull, self.released = (), (), None, True
-
-
-# -- recording
-
-class Tape:
-    """The interpreter that records. It has no state: what was recorded hangs on the results."""
-
-    transparent = True
-    recording = True
-
-    def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
-        """Compute below, then record if an argument is tracked."""
-        below = frame.below
-        result = below.interpreter.process(below, op, arrays, attrs)
-        for a in arrays:
-            if a._node is not None:
-                if op.vjp is not NONDIFF:
-                    _record(op, arrays, attrs, result)
-                break
-        return result
-
-    def write(self, frame: Frame, array: NDArray, value: NDArray, index: Any) -> None:
-        """Write below; the array then depends on the value and on what it was before."""
-        old, new = array._node, value._node
-        if old is not None and isinstance(old[0], Leaf):
-            if old[0].request != "null":
-                raise RuntimeError(
-                    f"{_user_line()}: an in-place write, while recording, to an array with a gradient attached "
-                    f"({_describe(array)}); its gradient would be lost. Write outside autograd.record() (or under "
-                    f"autograd.pause()), or make a new array: `y = x + 1` instead of `x += 1`"
-                )
-            new = old = None  # statistics and the like: a leaf that wants no gradient has no history
-        if new is not None or old is not None:
-            if new is not None:
-                _check_entry(value)
-            memory = getattr(array._data, "base", None)
-            if memory is not None and old is None and hasattr(memory, "dtype"):
-                raise RuntimeError(
-                    f"{_user_line()}: a value with a gradient is written through a view ({_describe(array)}); "
-                    f"write through the whole array instead: `x[i, j] = v` rather than `y = x[i]; y[j] = v`"
-                )
-        frame.below.write(array, value, index)
-        if old is None and new is None:
-            return
-        shapes = (array.shape, value.shape)
-        node = Node("write", _pull_write, (old, new), shapes, 1, index)
-        array._node = (node, 0, array._version)
-
-
-class _Barrier:
-    """`pause` above a tracer whose caller records: results are marked as constants of the differentiation."""
-
-    transparent = True
-    recording = False
-
-    def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
-        """Compute below and stop the gradient."""
-        result = frame.below.process(op, arrays, attrs)
-        if op.vjp is NONDIFF:
-            return result
-        stop = OPS["stop_gradient"]
-        if isinstance(result, tuple):
-            return tuple([frame.below.process(stop, (r,), {}) if is_inexact(r.dtype) else r for r in result])
-        return frame.below.process(stop, (result,), {}) if is_inexact(result.dtype) else result
-
-    def write(self, frame: Frame, array: NDArray, value: NDArray, index: Any) -> None:
-        """Write below."""
-        frame.below.write(array, value, index)
-
-
-_tape, _barrier = Tape(), _Barrier()
-
-
-class _Plan:
-    """What to keep of an op and how to call its gradient rules, for one set of tracked arguments.
-
-    arguments, results, types  positions of what is kept: arguments, results, and arguments of which the type is enough
-    calls                      (argument, rule, [(parameter, where its value comes from, position there)])
-    """
-
-    __slots__ = ("arguments", "calls", "op", "results", "types")
-
-    def __init__(self, op: Op, tracked: tuple[int, ...]):
-        self.op = op
-        self.arguments: list[int] = []
-        self.results: list[int] = []
-        self.types: list[int] = []
-        self.calls = [(i, op.vjp[op.arguments[i]].rule, self._sources(op.vjp[op.arguments[i]])) for i in tracked]
-
-    def _sources(self, vjp: Vjp) -> list[tuple[str, str, int]]:
-        sources = []
-        kept, types = vjp.keeps(self.op), vjp.types(self.op)
-        for p in vjp.parameters:
-            if p == "g" or (p[0] == "g" and p[1:].isdecimal()):
-                sources.append((p, "cotangent", int(p[1:] or 0)))
-            elif p in kept and p in self.op.arguments:
-                sources.append((p, "argument", _place(self.arguments, self.op.arguments.index(p))))
-            elif p in kept:
-                sources.append((p, "result", _place(self.results, int(p[3:] or 0))))
-            elif p.removesuffix("_type") in types:
-                sources.append((p, "type", _place(self.types, self.op.arguments.index(p.removesuffix("_type")))))
-            else:
-                sources.append((p, "attribute", 0))
-        return sources
-
-
-def _place(kept: list[int], position: int) -> int:
-    if position not in kept:
-        kept.append(position)
-    return kept.index(position)
-
-
-_plans: dict[tuple[Op, tuple[int, ...]], _Plan] = {}
-
-
-def _check_entry(array: NDArray) -> None:
-    entry = array._node
-    storage = array._storage
-    if storage is not None and entry[2] >= 0 and storage.version != entry[2]:
-        raise RuntimeError(
-            f"{_user_line()}: {_describe(array)} was computed under autograd.record(), and its memory was then written "
-            f"at {storage.where()} through another array that shares it; copy() one of them first"
-        )
-
-
-def _record(op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any], result: Any) -> None:
-    many = type(result) is tuple
-    outs = result if many else (result,)
-    inputs, tracked = [], []
-    rules, variadic = op.vjp, op.variadic
-    for i, a in enumerate(arrays):
-        entry = a._node
-        if entry is not None and (variadic or op.arguments[i] in rules):
-            if a._storage is not None:
-                _check_entry(a)
-            tracked.append(i)
-            inputs.append(entry)
-        else:
-            inputs.append(None)
-    if not tracked:
-        return
-    if variadic:
-        kept = (op, attrs, many, [(a, a._version) for a in arrays], [_kept_out(o) for o in outs])
-        pull = _pull_variadic
-    else:
-        key = op, tuple(tracked)
-        plan = _plans.get(key)
-        if plan is None:
-            plan = _plans[key] = _Plan(*key)
-        kept = (
-            plan, attrs,
-            [(arrays[i], arrays[i]._version) for i in plan.arguments] if plan.arguments else (),
-            [_kept_out(outs[i]) for i in plan.results] if plan.results else (),
-            [ArrayType(arrays[i].shape, arrays[i].dtype) for i in plan.types] if plan.types else (),
-        )
-        pull = _pull_rules
-    node = Node(op.name, pull, tuple(inputs), tuple([a._data.shape for a in arrays]), len(outs), kept)
-    for i, out in enumerate(outs):
-        if is_inexact(out._data.dtype):
-            out._node = (node, i, 0 if out._storage is None else out._storage.version)
-
-
-def _kept_out(out: NDArray) -> tuple[NDArray, int]:
-    # a twin without history: keeping the result itself would be a reference cycle
-    twin = _twin(out)
-    return twin, twin._version
-
-
-def _keep(kept: tuple[NDArray, int], op: str, what: str) -> NDArray:
-    array, version = kept
-    storage = array._storage
-    if storage is not None and storage.version != version:
-        raise RuntimeError(
-            f"backward: {what} of {op} ({_describe(array)}) was kept for the gradient and then written in place at "
-            f"{storage.where()}; write after backward, or to a copy"
-        )
-    return array
-
-
-def _pull_rules(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    plan, attrs, arguments, results, types = node.kept
-    gradients: list[Any] = [None] * len(wanted)
-    for i, rule, sources in plan.calls:
-        if not wanted[i]:
-            continue
-        values = {}
-        for parameter, source, k in sources:
-            if source == "cotangent":
-                values[parameter] = cotangents[k]
-            elif source == "argument":
-                values[parameter] = _keep(arguments[k], node.name, f"argument {parameter!r}")
-            elif source == "result":
-                values[parameter] = _with_entry(_keep(results[k], node.name, "the result"), entries[plan.results[k]])
-            elif source == "type":
-                values[parameter] = types[k]
-            elif parameter in attrs:
-                values[parameter] = attrs[parameter]
-        gradients[i] = rule(**values)
-    return gradients
-
-
-def _pull_variadic(node: Node, entries: tuple, cotangents: list, wanted: list) -> Sequence:
-    op, attrs, many, arguments, results = node.kept
-    xs = tuple([_keep(k, op.name, f"argument {i}") for i, k in enumerate(arguments)])
-    outs = tuple([_with_entry(_keep(k, op.name, "the result"), e) for k, e in zip(results, entries)])
-    if many:
-        return op.vjp(tuple(cotangents), xs, outs, **attrs)
-    return op.vjp(cotangents[0], xs, outs[0], **attrs)
-
-
-def _pull_write(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    index, g = node.kept, cotangents[0]
-    old = new = None
-    if wanted[1]:
-        new = g if index is ... else g[index]
-    if wanted[0] and index is not ...:
-        old = g.copy()
-        old[index] = 0
-    return [old, new]
-
-
-def _with_entry(out: NDArray, entry: Entry) -> NDArray:
-    if not is_recording():
-        return out
-    again = _twin(out)
-    again._node = entry
-    return again
 
 
 # -- modes
-
-def is_recording() -> bool:
-    """Whether operations are being recorded (in a traced function: whether its caller records)."""
-    frame = _top.get()
-    return frame is not None and bool(getattr(frame.interpreter, "recording", False))
-
 
 def is_training() -> bool:
     """Whether layers such as dropout behave as in training."""
@@ -399,7 +131,7 @@ def predict_mode() -> _Mode:
 
 
 @contextmanager
-def _differentiating(create_graph: bool, train: bool) -> Any:
+def _differentiating(create_graph: bool, train: bool) -> Iterator[None]:
     frame = _recording_frame() if create_graph else _unrecorded_frame()
     token, mode = _apply.switch(frame), _training.set(train)
     try:
@@ -444,7 +176,7 @@ def mark_variables(
     for variable, gradient, request in zip(variables, gradients, grad_reqs):
         if (gradient.shape, gradient.dtype) != (variable.shape, variable.dtype):
             raise ValueError(
-                f"mark_variables: the gradient is {_describe(gradient)}, the variable {_describe(variable)}"
+                f"mark_variables: the gradient is {describe(gradient)}, the variable {describe(variable)}"
             )
         attach(variable, request, gradient)
 
@@ -479,7 +211,7 @@ def grad(
     for i, v in enumerate(wanted):
         if v._node is None or (isinstance(v._node[0], Leaf) and v._node[0].request == "null"):
             raise ValueError(
-                f"grad: variable {i} ({_describe(v)}) is neither recorded nor has a gradient attached; "
+                f"grad: variable {i} ({describe(v)}) is neither recorded nor has a gradient attached; "
                 f"call attach_grad() on it before recording"
             )
     retain = create_graph if retain_graph is None else retain_graph
@@ -508,7 +240,7 @@ def _pairs(what: str, heads: Any, head_grads: Any) -> tuple[list, list]:
     for i, (head, g) in enumerate(zip(heads, head_grads)):
         if head._node is None:
             raise RuntimeError(
-                f"{_user_line()}: {what}: head {i} ({_describe(head)}) was not recorded: compute it inside "
+                f"{user_line()}: {what}: head {i} ({describe(head)}) was not recorded: compute it inside "
                 f"`with autograd.record():` from an array on which attach_grad() was called (and not under pause())"
             )
         if g is not None and not same_shape(g.shape, head.shape):
@@ -569,7 +301,7 @@ def _count_consumers(what: str, roots: Iterable) -> dict[Any, int]:
             continue
         if node.released:
             raise RuntimeError(
-                f"{_user_line()}: {what}: what was recorded (up to {node.name}) has been freed by an earlier backward; "
+                f"{user_line()}: {what}: what was recorded (up to {node.name}) has been freed by an earlier backward; "
                 f"pass retain_graph=True to the earlier one, or record again"
             )
         for entry in node.inputs:
@@ -671,13 +403,8 @@ def move(array: NDArray, device: Device) -> NDArray:
         with device.module.cuda.Device(device.index):
             data = device.module.asarray(data)
     out = wrap(data, device)
-    if array._node is not None and is_recording() and is_inexact(array.dtype):
-        home = array._device
-        node = Node(
-            "to_device", lambda node, entries, gs, wanted: [gs[0].to_device(home)], (array._node,), (array.shape,),
-            1, (),
-        )
-        out._node = (node, 0, 0)
+    home = array._device
+    add_node("to_device", (array,), (out,), lambda cotangents, wanted: [cotangents[0].to_device(home)])
     return out
 
 
@@ -720,37 +447,31 @@ class Function:
     @property
     def saved_tensors(self) -> tuple[NDArray, ...]:
         """What `save_for_backward` kept. Raises RuntimeError where one has been written since."""
-        return tuple([_keep(s, type(self).__name__, "a saved array") for s in self._saved])
+        return tuple([keep(s, type(self).__name__, "a saved array") for s in self._saved])
 
     def __call__(self, *inputs: Any) -> Any:
         arrays = [x for x in inputs if isinstance(x, NDArray)]
-        recording = is_recording()
         with _differentiating(False, is_training()):
             outputs = self.forward(*inputs)
         many = isinstance(outputs, (tuple, list))
         outs = tuple([_twin(o) for o in (outputs if many else (outputs,))])
-        if recording and any(a._node is not None for a in arrays):
-            node = Node(
-                type(self).__name__, self._pull, tuple([a._node for a in arrays]), tuple([a.shape for a in arrays]),
-                len(outs), tuple([(o.shape, o.dtype, o._device) for o in outs]),
-            )
-            for i, o in enumerate(outs):
-                if is_inexact(o.dtype):
-                    o._node = (node, i, o._version)
+        types = [(o.shape, o.dtype, o._device) for o in outs]
+        count = len(arrays)
+        add_node(type(self).__name__, arrays, outs, lambda cotangents, wanted: self._pull(cotangents, types, count))
         return type(outputs)(outs) if many else outs[0]
 
-    def _pull(self, node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+    def _pull(self, cotangents: list, types: list, count: int) -> list:
         from .creation import zeros
 
         gs = [
             zeros(shape, dtype=dtype, device=device) if g is None else g
-            for g, (shape, dtype, device) in zip(cotangents, node.kept)
+            for g, (shape, dtype, device) in zip(cotangents, types)
         ]
         found = self.backward(*gs)
         found = list(found) if isinstance(found, (tuple, list)) else [found]
-        if len(found) != len(node.inputs):
+        if len(found) != count:
             raise ValueError(
-                f"{type(self).__name__}.backward returned {len(found)} gradients for {len(node.inputs)} array arguments"
+                f"{type(self).__name__}.backward returned {len(found)} gradients for {count} array arguments"
             )
         return found
 
@@ -758,16 +479,3 @@ class Function:
 def get_symbol(x: NDArray) -> None:
     """Not available: there are no symbols. Trace the function with ``hybrid.trace`` to see its graph."""
     raise NotImplementedError("autograd.get_symbol: there are no symbols; trace the function with hybrid.trace instead")
-
-
-def _describe(array: NDArray) -> str:
-    return f"{array.dtype.name}[{','.join(map(str, array.shape))}]"
-
-
-def _user_line() -> str:
-    """The first line outside this package, as ``file:line``."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-

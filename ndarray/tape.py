@@ -1,0 +1,318 @@
+"""The tape: an interpreter that records what `autograd` pulls gradients back along.
+
+It computes the forward value with the interpreter below and hangs a `Node` on each result that depends on an array
+with a gradient, with just what the op's gradient rules read. It never looks at concrete data, so it works the same
+above a tracer. What was recorded lives as long as the results: the tape itself has no state.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import apply as _apply
+from .apply import Frame
+from .array import _PACKAGE, NDArray, _twin
+from .dtypes import is_inexact
+from .op import NONDIFF, OPS, ArrayType, Op, Vjp
+
+__all__ = ["Entry", "Leaf", "Node", "Tape", "add_node", "describe", "is_recording", "keep", "user_line"]
+
+_top = _apply._top
+Entry = tuple[Any, int, int]  # (node or leaf, which result, version of its storage when it was made)
+
+
+class Leaf:
+    """An array whose gradient is wanted: where it goes, and how ("write", "add", "null": not at all)."""
+
+    __slots__ = ("grad", "request")
+
+    def __init__(self, grad: NDArray | None, request: str):
+        self.grad, self.request = grad, request
+
+
+class Node:
+    """One recorded step.
+
+    name     what ran, for errors
+    pull     ``(node, entries of the results, cotangents, wanted) -> gradients`` (None where not wanted)
+    inputs   an entry for each argument, None where nothing is to be differentiated
+    shapes   the arguments' shapes, to which gradients are summed
+    results  how many results there are
+    kept     what `pull` reads
+    """
+
+    __slots__ = ("inputs", "kept", "name", "pull", "released", "results", "shapes")
+
+    def __init__(self, name: str, pull: Callable, inputs: tuple, shapes: tuple, results: int, kept: Any):
+        self.name, self.pull, self.inputs, self.shapes = name, pull, inputs, shapes
+        self.results, self.kept, self.released = results, kept, False
+
+    def release(self) -> None:
+        """Forget what was kept, and the way further down."""
+        self.kept, self.inputs, self.pull, self.released = (), (), None, True
+
+
+def is_recording() -> bool:
+    """Whether operations are being recorded (in a traced function: whether its caller records)."""
+    frame = _top.get()
+    return frame is not None and bool(getattr(frame.interpreter, "recording", False))
+
+
+def add_node(
+    name: str, inputs: Sequence[NDArray], outputs: Sequence[NDArray], pull: Callable[[list, list], Sequence],
+) -> None:
+    """Record that `outputs` (new arrays) were computed from `inputs`, with a gradient rule of one's own.
+
+    ``pull(cotangents, wanted) -> gradients``: one cotangent an output (None where nothing flowed in), one gradient an
+    input (None where there is none); ``wanted[i]`` says whether gradient i is needed. Does nothing unless recording
+    and an input is tracked.
+    """
+    if not is_recording() or all(a._node is None for a in inputs):
+        return
+    node = Node(
+        name, lambda node, entries, cotangents, wanted: pull(cotangents, wanted), tuple([a._node for a in inputs]),
+        tuple([a.shape for a in inputs]), len(outputs), (),
+    )
+    for i, out in enumerate(outputs):
+        if is_inexact(out.dtype):
+            out._node = (node, i, out._version)
+
+
+class Tape:
+    """The interpreter that records. It has no state: what was recorded hangs on the results."""
+
+    transparent = True
+    recording = True
+
+    def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
+        """Compute below, then record if an argument is tracked."""
+        below = frame.below
+        result = below.interpreter.process(below, op, arrays, attrs)
+        for a in arrays:
+            if a._node is not None:
+                if op.vjp is not NONDIFF:
+                    _record(op, arrays, attrs, result)
+                break
+        return result
+
+    def write(self, frame: Frame, array: NDArray, value: NDArray, index: Any) -> None:
+        """Write below; the array then depends on the value and on what it was before."""
+        old, new = array._node, value._node
+        if old is not None and isinstance(old[0], Leaf):
+            if old[0].request != "null":
+                raise RuntimeError(
+                    f"{user_line()}: an in-place write, while recording, to an array with a gradient attached "
+                    f"({describe(array)}); its gradient would be lost. Write outside autograd.record() (or under "
+                    f"autograd.pause()), or make a new array: `y = x + 1` instead of `x += 1`"
+                )
+            new = old = None  # statistics and the like: a leaf that wants no gradient has no history
+        if new is not None or old is not None:
+            if new is not None:
+                _check_entry(value)
+            memory = getattr(array._data, "base", None)
+            if memory is not None and old is None and hasattr(memory, "dtype"):
+                raise RuntimeError(
+                    f"{user_line()}: a value with a gradient is written through a view ({describe(array)}); "
+                    f"write through the whole array instead: `x[i, j] = v` rather than `y = x[i]; y[j] = v`"
+                )
+        frame.below.write(array, value, index)
+        if old is None and new is None:
+            return
+        shapes = (array.shape, value.shape)
+        node = Node("write", _pull_write, (old, new), shapes, 1, index)
+        array._node = (node, 0, array._version)
+
+
+class _Barrier:
+    """`pause` above a tracer whose caller records: results are marked as constants of the differentiation."""
+
+    transparent = True
+    recording = False
+
+    def process(self, frame: Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
+        """Compute below and stop the gradient."""
+        result = frame.below.process(op, arrays, attrs)
+        if op.vjp is NONDIFF:
+            return result
+        stop = OPS["stop_gradient"]
+        if isinstance(result, tuple):
+            return tuple([frame.below.process(stop, (r,), {}) if is_inexact(r.dtype) else r for r in result])
+        return frame.below.process(stop, (result,), {}) if is_inexact(result.dtype) else result
+
+    def write(self, frame: Frame, array: NDArray, value: NDArray, index: Any) -> None:
+        """Write below."""
+        frame.below.write(array, value, index)
+
+
+_tape, _barrier = Tape(), _Barrier()
+
+
+class _Plan:
+    """What to keep of an op and how to call its gradient rules, for one set of tracked arguments.
+
+    arguments, results, types  positions of what is kept: arguments, results, and arguments of which the type is enough
+    calls                      (argument, rule, [(parameter, where its value comes from, position there)])
+    """
+
+    __slots__ = ("arguments", "calls", "op", "results", "types")
+
+    def __init__(self, op: Op, tracked: tuple[int, ...]):
+        self.op = op
+        self.arguments: list[int] = []
+        self.results: list[int] = []
+        self.types: list[int] = []
+        self.calls = [(i, op.vjp[op.arguments[i]].rule, self._sources(op.vjp[op.arguments[i]])) for i in tracked]
+
+    def _sources(self, vjp: Vjp) -> list[tuple[str, str, int]]:
+        sources = []
+        kept, types = vjp.keeps(self.op), vjp.types(self.op)
+        for p in vjp.parameters:
+            if p == "g" or (p[0] == "g" and p[1:].isdecimal()):
+                sources.append((p, "cotangent", int(p[1:] or 0)))
+            elif p in kept and p in self.op.arguments:
+                sources.append((p, "argument", _place(self.arguments, self.op.arguments.index(p))))
+            elif p in kept:
+                sources.append((p, "result", _place(self.results, int(p[3:] or 0))))
+            elif p.removesuffix("_type") in types:
+                sources.append((p, "type", _place(self.types, self.op.arguments.index(p.removesuffix("_type")))))
+            else:
+                sources.append((p, "attribute", 0))
+        return sources
+
+
+def _place(kept: list[int], position: int) -> int:
+    if position not in kept:
+        kept.append(position)
+    return kept.index(position)
+
+
+_plans: dict[tuple[Op, tuple[int, ...]], _Plan] = {}
+
+
+def _check_entry(array: NDArray) -> None:
+    entry = array._node
+    storage = array._storage
+    if storage is not None and entry[2] >= 0 and storage.version != entry[2]:
+        raise RuntimeError(
+            f"{user_line()}: {describe(array)} was computed under autograd.record(), and its memory was then written "
+            f"at {storage.where()} through another array that shares it; copy() one of them first"
+        )
+
+
+def _record(op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any], result: Any) -> None:
+    many = type(result) is tuple
+    outs = result if many else (result,)
+    inputs, tracked = [], []
+    rules, variadic = op.vjp, op.variadic
+    for i, a in enumerate(arrays):
+        entry = a._node
+        if entry is not None and (variadic or op.arguments[i] in rules):
+            if a._storage is not None:
+                _check_entry(a)
+            tracked.append(i)
+            inputs.append(entry)
+        else:
+            inputs.append(None)
+    if not tracked:
+        return
+    if variadic:
+        kept = (op, attrs, many, [(a, a._version) for a in arrays], [_kept_out(o) for o in outs])
+        pull = _pull_variadic
+    else:
+        key = op, tuple(tracked)
+        plan = _plans.get(key)
+        if plan is None:
+            plan = _plans[key] = _Plan(*key)
+        kept = (
+            plan, attrs,
+            [(arrays[i], arrays[i]._version) for i in plan.arguments] if plan.arguments else (),
+            [_kept_out(outs[i]) for i in plan.results] if plan.results else (),
+            [ArrayType(arrays[i].shape, arrays[i].dtype) for i in plan.types] if plan.types else (),
+        )
+        pull = _pull_rules
+    node = Node(op.name, pull, tuple(inputs), tuple([a._data.shape for a in arrays]), len(outs), kept)
+    for i, out in enumerate(outs):
+        if is_inexact(out._data.dtype):
+            out._node = (node, i, 0 if out._storage is None else out._storage.version)
+
+
+def _kept_out(out: NDArray) -> tuple[NDArray, int]:
+    # a twin without history: keeping the result itself would be a reference cycle
+    twin = _twin(out)
+    return twin, twin._version
+
+
+def keep(kept: tuple[NDArray, int], op: str, what: str) -> NDArray:
+    array, version = kept
+    storage = array._storage
+    if storage is not None and storage.version != version:
+        raise RuntimeError(
+            f"backward: {what} of {op} ({describe(array)}) was kept for the gradient and then written in place at "
+            f"{storage.where()}; write after backward, or to a copy"
+        )
+    return array
+
+
+def _pull_rules(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+    plan, attrs, arguments, results, types = node.kept
+    gradients: list[Any] = [None] * len(wanted)
+    for i, rule, sources in plan.calls:
+        if not wanted[i]:
+            continue
+        values = {}
+        for parameter, source, k in sources:
+            if source == "cotangent":
+                values[parameter] = cotangents[k]
+            elif source == "argument":
+                values[parameter] = keep(arguments[k], node.name, f"argument {parameter!r}")
+            elif source == "result":
+                values[parameter] = _with_entry(keep(results[k], node.name, "the result"), entries[plan.results[k]])
+            elif source == "type":
+                values[parameter] = types[k]
+            elif parameter in attrs:
+                values[parameter] = attrs[parameter]
+        gradients[i] = rule(**values)
+    return gradients
+
+
+def _pull_variadic(node: Node, entries: tuple, cotangents: list, wanted: list) -> Sequence:
+    op, attrs, many, arguments, results = node.kept
+    xs = tuple([keep(k, op.name, f"argument {i}") for i, k in enumerate(arguments)])
+    outs = tuple([_with_entry(keep(k, op.name, "the result"), e) for k, e in zip(results, entries)])
+    if many:
+        return op.vjp(tuple(cotangents), xs, outs, **attrs)
+    return op.vjp(cotangents[0], xs, outs[0], **attrs)
+
+
+def _pull_write(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+    index, g = node.kept, cotangents[0]
+    old = new = None
+    if wanted[1]:
+        new = g if index is ... else g[index]
+    if wanted[0] and index is not ...:
+        old = g.copy()
+        old[index] = 0
+    return [old, new]
+
+
+def _with_entry(out: NDArray, entry: Entry) -> NDArray:
+    if not is_recording():
+        return out
+    again = _twin(out)
+    again._node = entry
+    return again
+
+
+def describe(array: NDArray) -> str:
+    return f"{array.dtype.name}[{','.join(map(str, array.shape))}]"
+
+
+def user_line() -> str:
+    """The first line outside this package, as ``file:line``."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
