@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import ndarray as nd
+from ndarray import apply as apply_module
 from ndarray import autograd
+from ndarray.array import wrap
+from ndarray.dims import record_guards, symbol
 from ndarray.testing import check_gradients
 
 
@@ -374,3 +377,90 @@ def test_deep_chains_neither_recurse_nor_leak():
             y = y * 1.0
     y.backward()
     assert x.grad.item() == 1
+
+
+class _Caller:
+    """Stands for a tracer whose caller records: not transparent; counts what it is asked to compute."""
+
+    recording = True
+
+    def __init__(self):
+        self.ops = []
+
+    def process(self, frame, op, arrays, attrs):
+        self.ops.append(op.name)
+        return frame.below.process(op, arrays, attrs)
+
+    def write(self, frame, array, value, index):
+        frame.below.write(array, value, index)
+
+
+def test_modes_above_a_tracer_whose_caller_records():
+    x = leaf(2.0)
+    tracer = _Caller()
+    token = apply_module.push(tracer, isolated=True)
+    try:
+        assert autograd.is_recording()
+        with autograd.record():
+            y = x * 3
+        assert y._node is None  # the caller differentiates the whole graph
+        with autograd.pause():
+            assert not autograd.is_recording()
+            y * 2
+            with autograd.record():
+                y + 1
+        assert tracer.ops == ["multiply", "multiply", "stop_gradient", "add"]
+    finally:
+        apply_module.pop(token)
+
+
+def test_tape_above_a_tracer():
+    x = leaf(2.0, 3.0)
+    tracer = _Caller()
+    tracer.recording = False
+    token = apply_module.push(tracer, isolated=True)
+    try:
+        assert not autograd.is_recording()
+        with autograd.record():
+            y = x * x
+        y.backward()
+    finally:
+        apply_module.pop(token)
+    assert x.grad.tolist() == [4, 6]
+    assert tracer.ops.count("multiply") == 3
+
+
+def test_symbolic_sizes_are_not_guarded():
+    class Symbolic:
+        def __init__(self, shape):
+            self.shape, self.dtype = shape, np.dtype(np.float32)
+
+    class Shapes:
+        def process(self, frame, op, arrays, attrs):
+            seen.append((op.name, attrs))
+            shape = attrs.get("shape") or tuple(1 if i in attrs["axes"] else n for i, n in enumerate(arrays[0].shape))
+            return wrap(Symbolic(shape), nd.cpu())
+
+    seen, guards, n = [], [], symbol("n", 1)
+    token = apply_module.push(Shapes(), isolated=True)
+    try:
+        with record_guards(guards.append):
+            g = wrap(Symbolic((n, 4)), nd.cpu())
+            assert autograd.sum_to(g, (n, 4)) is g
+            assert autograd.sum_to(g, (1, 4)).shape == (1, 4)
+            assert autograd.sum_to(g, (4,)).shape == (4,)
+            assert autograd.sum_to(wrap(Symbolic((1, 1)), nd.cpu()), (n, 4)).shape[0] is n
+    finally:
+        apply_module.pop(token)
+    assert [name for name, _ in seen] == ["sum", "sum", "reshape", "broadcast_to"]
+    assert not guards
+
+
+def test_add_node():
+    x = leaf(1.0, 2.0)
+    with autograd.record():
+        y = nd.array([5.0, 6.0])
+        autograd.add_node("mine", [x], [y], lambda cotangents, wanted: [cotangents[0] * 7])
+        z = y * 2
+    z.backward()
+    assert x.grad.tolist() == [14, 14]
