@@ -21,7 +21,7 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hybrid.graph import Equation, Graph, Literal, Value
+from hybrid.graph import Equation, Graph, Value
 from ndarray.dims import Size
 from ndarray.op import OPAQUE, Reduction, Template
 
@@ -30,6 +30,9 @@ from .pull import CHEAP, Pull, Scope, axes_of
 
 __all__ = ["Fusion", "Group", "Rows", "fuse"]
 
+OTHER_ROW = "a reduction's result is read at another row"
+OTHER_LOOPS = "its loops differ from the reduction's"
+TWO_STAGES = "a reduction over few long rows runs in two stages"
 MAX_BUFFERS = 40
 MAX_EQUATIONS = 160
 MAX_EPILOGUE_READS = 20
@@ -80,17 +83,19 @@ class Group:
 
 @dataclass
 class Fusion:
-    """Groups in execution order, and why neighbours stayed apart: (producer, consumer, reason) by position in `groups`."""
+    """Groups in execution order, and why neighbours stayed apart: (producer, consumer, reason), numbers of groups.
+
+    `aliases`: results that are another value's memory under another shape."""
 
     groups: list[Group]
     reasons: list[tuple[int, int, str]]
     pull: Pull
-    aliases: dict[Value, Value]  # results that are another value's memory under another shape
+    aliases: dict[Value, Value]
 
 
 @dataclass
 class _Access:
-    """One read of a value by an equation: at `index`, whose row-major position is `flat`, in the equation's variables."""
+    """One read of a value by an equation: at `index`, of row-major position `flat`, in the equation's variables."""
 
     value: Value
     index: tuple[Node, ...]
@@ -180,9 +185,7 @@ class _Fuser:
                 self.after[p] |= 1 << number
         self.owner = owner
         self.alive = (1 << len(self.equations)) - 1
-        for value, base in self.aliases.items():
-            self.results.add(base)
-            del value
+        self.results.update(self.aliases.values())
 
     def _rows(self, eq: Equation) -> Rows:
         domain = self.pull.domain(eq)
@@ -206,7 +209,8 @@ class _Fuser:
             tried: set[int] = set()
             while True:
                 group = self.group_of[eq]
-                producers = {self.group_of[self.owner[a.value]].number for a in self.accesses[eq] if a.value in self.owner}
+                made = (a.value for a in self.accesses[eq] if a.value in self.owner)
+                producers = {self.group_of[self.owner[v]].number for v in made}
                 rest = sorted(producers - tried - {group.number}, reverse=True)
                 if not rest:
                     break
@@ -286,8 +290,8 @@ class _Fuser:
         if not a.rows.same_as(b.rows):
             return "reductions over different loops"
         if not a.rows.parallel:
-            return "a reduction over few long rows runs in two stages"
-        return ("rows", (), a.rows) if self._row_reads(a, a.rows, crossing) else "a reduction's result is read at another row"
+            return TWO_STAGES
+        return ("rows", (), a.rows) if self._row_reads(a, a.rows, crossing) else OTHER_ROW
 
     def _maps(self, a: Group, b: Group, crossing: list) -> tuple | str:
         if same(volume(a.space), volume(b.space)) and all(self._aligned(eq, x) for eq, x in crossing):
@@ -313,13 +317,13 @@ class _Fuser:
         rows, space = a.rows, _core(b.space)
         is_full = rows.full is not None and same_sizes(space, rows.full)
         if not is_full and not same_sizes(space, rows.positions):
-            return "its loops differ from the reduction's"
+            return OTHER_LOOPS
         if is_full and not rows.parallel:
-            return "a reduction over few long rows runs in two stages"
+            return TWO_STAGES
         if any(not same_sizes(_core(eq.outputs[0].shape), space) and self.escapes(v, set(b.equations))
                for eq in b.equations for v in eq.outputs):
-            return "its loops differ from the reduction's"
-        return ("rows", (), rows) if self._row_reads(a, rows, crossing) else "a reduction's result is read at another row"
+            return OTHER_LOOPS
+        return ("rows", (), rows) if self._row_reads(a, rows, crossing) else OTHER_ROW
 
     def _row_reads(self, a: Group, rows: Rows, crossing: list) -> bool:
         """Whether every value of a row group is read at the row at hand."""
@@ -331,7 +335,7 @@ class _Fuser:
         expected = self._loops(eq, rows)
         if expected is None:
             return False
-        p, r = expected
+        p, _ = expected
         shape = _core(x.value.shape)
         index = [x.index[k] for k in axes_of(x.value.shape)]
         if same_sizes(shape, rows.positions) and all(i is j for i, j in zip(index, p)):
@@ -396,7 +400,8 @@ class _Fuser:
         return "template", a.space, None
 
     def _prologue(self, a: Group, b: Group, crossing: list) -> tuple | str:
-        if a.kind != "map" or len(b.equations) > 1 and any(eq is not b.template for eq, _ in crossing):
+        if a.kind != "map" or (
+                len(b.equations) > 1 and any(eq is not b.template for eq, _ in crossing)):
             return "a contraction reads stored operands"
         members = {*a.equations, *b.equations}
         if any(self.escapes(v, members) for eq in a.equations for v in eq.outputs):
@@ -409,10 +414,9 @@ class _Fuser:
             return "the operand is cheaper to store than to compute while it is packed"
         return "template", b.space, None
 
-    def merge(self, a: Group, b: Group, kind: str, space: tuple[Size, ...] | None = None, rows: Rows | None = None) -> None:
-        """Join b's number into a's."""
-        order = {eq: n for n, eq in enumerate(a.equations)}
-        del order
+    def merge(self, a: Group, b: Group, kind: str, space: tuple[Size, ...] | None = None,
+              rows: Rows | None = None) -> None:
+        """Make one group of both, under a's number."""
         a.equations = sorted([*a.equations, *b.equations], key=self._position)
         a.kind, a.template = kind, a.template or b.template
         a.space = a.space if space is None else space
@@ -493,8 +497,3 @@ def fuse(graph: Graph) -> Fusion:
     fuser = _Fuser(graph, Pull(graph, Arena()))
     fuser.run()
     return fuser.finish()
-
-
-def is_literal(atom: object) -> bool:
-    """Whether an operand is a number."""
-    return isinstance(atom, Literal)

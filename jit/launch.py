@@ -82,28 +82,30 @@ class KernelBuilder:
 
     def scratch(self, dtype: str, size: Size) -> str:
         """A private buffer of `size` elements."""
-        buffer = Buffer(f"s{len(self._scratch)}", dtype, "scratch", self.size(size) if not isinstance(size, int) else Const(size, INT))
+        extent = Const(size, INT) if isinstance(size, int) else self.size(size)
+        buffer = Buffer(f"s{len(self._scratch)}", dtype, "scratch", extent)
         self._scratch.append((buffer, size))
         return buffer.name
 
     def size(self, value: Size, constant: bool = False) -> Expr:
-        """A size as an expression: a parameter of the kernel, or a constant where it is 0 or 1 or `constant` asks so."""
+        """A size as an expression: a parameter of the kernel; a constant where it is 0 or 1 or `constant` asks so."""
         if isinstance(value, int) and (constant or value in (0, 1)):
             return Const(value, INT)
         if value not in self._parameters:
             self._parameters[value] = f"n{len(self._parameters)}"
         return Var(self._parameters[value], INT)
 
-    def launch(self, name: str, body: Sequence[Stmt], task: str, tasks: Size, work: Size, *, in_place: bool | tuple[tuple[int, int], ...] = (),
-               equations: tuple = (), note: str = "") -> Launch:
+    def launch(self, name: str, body: Sequence[Stmt], task: str, tasks: Size, work: Size, *,
+               in_place: bool | tuple[tuple[int, int], ...] = (), equations: tuple = (), note: str = "") -> Launch:
         """The finished kernel with its bindings; `in_place` as in `Launch`."""
         buffers = tuple(self._buffers.values()) + tuple(b for b, _ in self._scratch)
         kernel = Kernel(name, buffers, tuple(self._parameters.values()), task, tuple(body), bool(in_place))
         scratch: Size = 0
         for b, size in self._scratch:
             scratch = scratch + (size * _ITEMSIZE[b.dtype] + 63) // 64 * 64
-        return Launch(kernel, tuple(s for s, _ in self._buffers), tuple(self._parameters), tasks, work, scratch, equations, note,
-                      in_place if isinstance(in_place, tuple) else ())
+        storages = tuple(s for s, _ in self._buffers)
+        pairs = in_place if isinstance(in_place, tuple) else ()
+        return Launch(kernel, storages, tuple(self._parameters), tasks, work, scratch, equations, note, pairs)
 
 
 _ITEMSIZE = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4,

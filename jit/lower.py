@@ -31,12 +31,12 @@ class Lowered:
     """Everything that the plan needs to know about a lowered graph.
 
     launches    in an order in which they may run one after the other
-    inputs      one storage for each graph input, in order. Those numbered in `written` are written by launches as well as
-                read (state outputs); nothing else has to be done for state: after the last launch they hold the new values
-    outputs     one storage for each graph output, in order; all distinct, none of them an input's. Each is written by a launch
+    inputs      one storage for each graph input, in order. Those numbered in `written` are written by launches as
+                well as read: after the last launch they hold the new state, and nothing else has to be done for it
+    outputs     one storage for each graph output, in order; all distinct, none an input's; each is written by a launch
     written     numbers of the graph inputs whose storage the launches write
     storages    the storage in which a value lies, row-major. Several values may share one (a reshape is an alias)
-    temporaries storages that are neither an input's nor an output's, in order of first use: the plan places them in the arena
+    temporaries storages that are neither an input's nor an output's, in order of first use: the plan places them
     groups      the fused groups, in order, for `explain`
     reasons     why neighbouring groups were not fused: (producer group, consumer group, reason), groups by number
     """
@@ -90,16 +90,15 @@ class _Lowerer:
         for atom, storage in zip(self.graph.outputs, self.outputs):
             self.deliver(atom, storage)
         self.place_state()
-        for value, group in self.group_of.items():
+        for value in self.group_of:
             if value not in self.home:
                 self.home[value] = _storage(value, value.name)
                 self.results[value].insert(0, self.home[value])
-            del group
         launches = list(self.before)
         for group in self.fusion.groups:
             launches += self.lower_group(group)
         launches += self.after
-        storages = {v: s for v, s in self.home.items()}
+        storages = dict(self.home)
         storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}
         return Lowered(self.graph, launches, self.inputs, self.outputs, frozenset(self.written), storages,
                        self.fusion.groups, self.fusion.reasons)
@@ -161,11 +160,8 @@ class _Lowerer:
             for g in readers:
                 edges[g].add(group)
             storage = self.inputs[number]
-            if base not in self.home:
-                self.home[base] = storage
-                self.results[base].append(storage)
-            else:
-                self.results[base].append(storage)
+            self.home.setdefault(base, storage)
+            self.results[base].append(storage)
         self.order(edges)
         needed: set[Value] = {self.graph.inputs[n] for _, n in late}
         for base, number in late:
@@ -245,7 +241,8 @@ class _Lowerer:
             em.body.append(em.store(storage, index[0], em.emit(node)))
 
         tasks = nest(em, [], lane, lanes, 1, self.target, body, 4)
-        return builder.launch("copy", em.blocks[0].statements, "task", tasks, storage.size * dtype.itemsize // 5, note="copy")
+        work = storage.size * dtype.itemsize // 5
+        return builder.launch("copy", em.blocks[0].statements, "task", tasks, work, note="copy")
 
 
 def _storage(atom: Atom, name: str = "") -> Storage:

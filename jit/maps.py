@@ -9,6 +9,7 @@ from ndarray.dims import Size
 
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
+from .loopir import INT, Const, For, If, Var, apply, ramp
 from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, index_nodes, nest
 from .nodes import Node, same, same_sizes, volume, walk
 from .pull import Pull, Scope
@@ -16,6 +17,8 @@ from .scalars import Emitter
 from .target import Target
 
 __all__ = ["in_place_pairs", "lower_map", "map_reads_in_place"]
+
+GROUP = 64  # elements that share Philox blocks
 
 
 def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
@@ -34,6 +37,7 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
     builder = KernelBuilder()
     em = Emitter(builder, arena, storage)
     cost = bytes_and_work(nodes, len(outputs))
+    random = len(axes) == 1 and any(n.op == "mulhi" for n in nodes) and lane is not None and GROUP % lanes == 0
 
     def body() -> None:
         values = [em.emit(node) for node in outputs]  # all is read before anything is written
@@ -43,11 +47,54 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
 
     outer = [a for a in axes if a is not lane]
     unroll = 4 if len(nodes) <= 24 else 2 if len(nodes) <= 60 else 1
-    tasks = nest(em, outer, lane, lanes if lane else 1, max(1, cost // 40), target, body, unroll)
+    if random:
+        tasks = _random_nest(em, group, axes[0], lanes, outputs, results)
+    else:
+        tasks = nest(em, outer, lane, lanes if lane else 1, max(1, cost // 40), target, body, unroll)
     work = volume(space) * cost // 20
     pairs = in_place_pairs(builder, nodes, {s: flat for v in group.outputs for s in results[v]}, storage)
     return builder.launch("map", em.blocks[0].statements, "task", tasks, work, in_place=pairs,
                           equations=tuple(group.equations), note=str(group))
+
+
+def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: list[Node],
+                 results: dict[Value, list[Storage]]) -> Size:
+    """Loops by groups of 64 elements: Philox makes four words a block, and the groups are laid out so that all of them
+    are used: with ``i = 64*group + lanes*k + lane`` written out, index arithmetic finds which word a vector takes."""
+    builder, arena, n = em.builder, em.arena, axis.extent
+    i, g, lane = arena.var(axis.name, n), arena.var("group", (n + (GROUP - 1)) // GROUP), arena.var("lane", lanes)
+    parts = []
+    for k in range(GROUP // lanes):
+        position = arena.affine({g: GROUP, lane: 1}, k * lanes)
+        memo: dict[Node, Node] = {}
+        parts.append((position, [arena.rebuild(o, lambda x, p=position: p if x is i else None, memo) for o in outputs]))
+
+    def write(position: Node, nodes: list[Node]) -> None:
+        values = [em.emit(node) for node in nodes]
+        for value, expr in zip(group.outputs, values):
+            em.body.extend(em.store(s, position, expr) for s in results[value])
+
+    block, groups = em.blocks[0], (n + (GROUP - 1)) // GROUP
+    per_task = builder.size(256)
+    first = em.let(block, Var("task", INT) * per_task, "first")
+    stop = em.let(block, apply("min", first + per_task, builder.size(groups)), "stop")
+    full = em.let(block, builder.size(n // GROUP), "full")
+    name = builder.fresh("i")
+    em.push({"group": Var(name, INT), "lane": Const(0, INT)}, "lane", lanes)
+    for part in parts:
+        write(*part)
+    statements = em.pop()
+    block.statements.append(For(name, first, apply("min", stop, full), 1, tuple(statements)))
+    em.push({})
+    for k, part in enumerate(parts):
+        inner = em.push({"group": full, "lane": Const(0, INT)}, "lane", lanes)
+        inner.tail = em.let(inner, apply("lt", ramp(full * GROUP + k * lanes, 1, lanes), builder.size(n)), "m")
+        write(*part)
+        statements = em.pop()
+        em.body.extend(statements)
+    statements = em.pop()
+    block.statements.append(If(apply("lt", full, stop), tuple(statements)))
+    return (groups + 255) // 256
 
 
 def _choose_space(group: Group, pull: Pull) -> tuple[tuple[Size, ...], list[Node], Node]:
@@ -62,7 +109,8 @@ def _choose_space(group: Group, pull: Pull) -> tuple[tuple[Size, ...], list[Node
         tried.append(shape)
         index = pull.variables("i", shape)
         flat = pull.arena.flatten(index, shape)
-        outputs = [scope.element(v, index if same_sizes(v.shape, shape) else pull.arena.unflatten(flat, v.shape)) for v in group.outputs]
+        where = (index if same_sizes(v.shape, shape) else pull.arena.unflatten(flat, v.shape) for v in group.outputs)
+        outputs = [scope.element(v, at) for v, at in zip(group.outputs, where)]
         divisions = index_nodes(walk(outputs))
         if best is None or divisions < best[0]:
             best = divisions, (shape, outputs, flat)
@@ -90,6 +138,7 @@ def in_place_pairs(builder: KernelBuilder, nodes: list[Node], stored: dict[Stora
     pairs = []
     for out, flat in stored.items():
         for source, flats in reads.items():
-            if source.dtype == out.dtype and same(source.size, out.size) and flats == {flat} and (source, "read") in numbers:
+            alike = source.dtype == out.dtype and same(source.size, out.size)
+            if alike and flats == {flat} and (source, "read") in numbers:
                 pairs.append((numbers[out, "write"], numbers[source, "read"]))
     return tuple(pairs)

@@ -39,7 +39,8 @@ def collapse(arena: Arena, classes: list[list[Axis]], roots: list[Node]) -> tupl
                 joined = Axis(f"{a.name}{b.name}", a.extent * b.extent)
                 new = {va: arena.size(0), vb: arena.var(joined.name, joined.extent)}
                 memo: dict[Node, Node] = {}
-                roots = [arena.rebuild(r, lambda n, new=new: n if n.op == "reduced" else new.get(n), memo) for r in roots]
+                leaf = lambda n, new=new: n if n.op == "reduced" else new.get(n)
+                roots = [arena.rebuild(r, leaf, memo) for r in roots]
                 axes[k:k + 2] = [joined]
                 k = min(k, len(axes) - 1)
             k -= 1

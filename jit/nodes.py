@@ -324,7 +324,9 @@ class Arena:
             return lows[0], highs[1]
         if node.op == "cast" and node.args[0].dtype.kind in "ub":
             source = node.args[0].dtype
-            return (0, 1) if source.kind == "b" else (0, int(np.iinfo(source).max)) if source.itemsize < 8 else (None, None)
+            if source.kind == "b":
+                return 0, 1
+            return (0, int(np.iinfo(source).max)) if source.itemsize < 8 else (None, None)
         return None, None
 
     @staticmethod
@@ -430,7 +432,8 @@ class Arena:
         return true if yes else false if no else None
 
     # -- conversion
-    def convert(self, scalar: Scalar, variables: dict[str, Node], element: Callable[[int, tuple[Node, ...]], Node]) -> Node:
+    def convert(self, scalar: Scalar, variables: dict[str, Node],
+                element: Callable[[int, tuple[Node, ...]], Node]) -> Node:
         """A lowering rule's `Scalar` with its index variables replaced, and its elements given by `element`."""
         memo: dict[Scalar, Node] = {}
 

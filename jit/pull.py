@@ -66,7 +66,7 @@ class Pull:
         return tuple(eq.op.lower.domain(*(a.type for a in eq.inputs), **eq.attrs))
 
     def variables(self, prefix: str, shape: tuple[Size, ...]) -> tuple[Node, ...]:
-        """An index over `shape`: a variable for each axis that is not statically 1, numbered among those; 0 otherwise."""
+        """An index over `shape`: a variable for each axis that is not statically 1 (numbered among those), else 0."""
         loops = {k: n for n, k in enumerate(axes_of(shape))}
         return tuple(self.arena.var(f"{prefix}{loops[k]}", n) if k in loops else self.arena.size(0)
                      for k, n in enumerate(shape))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ __all__ = ["lower_rows", "rows_read_in_place"]
 
 ROW = "@row"  # the pseudo-variable on which results of reductions depend
 PIECE = 32768  # elements in a piece of a fold in two stages
+BLOCK = 1024  # additions in sequence before partial sums are added up
 SCRATCH_BYTES = 128 << 10
 
 
@@ -104,6 +106,7 @@ class _RowKernel:
         self.storage, self.results, self.rows = storage, results, group.rows
         self.builder = KernelBuilder()
         self.em = Emitter(self.builder, self.arena, storage)
+        self.bounds: dict[str, tuple[Expr, Expr]] = {}  # axes that are walked in part
         self._pull_nodes()
 
     # -- what is computed
@@ -175,7 +178,7 @@ class _RowKernel:
         self.nodes = nodes
         self.lanes = choose_lanes(self.target, nodes)
         loads = [n.args[1] for n in nodes if n.op == "load"]
-        stores = [flat for _, _, flat, _ in self.full_outputs]
+        stores = [flat for _, _, flat, _ in self.full_outputs] + [flat for _, _, flat in self.row_outputs]
         names = frozenset(a.name for a in self.domain)
         self.lane = choose_lane(self.arena, self.positions + self.domain, loads, stores, self.lanes, names)
         self.lane_reduces = self.lane is not None and self.lane.name in names
@@ -195,8 +198,7 @@ class _RowKernel:
         weight = max(1, hint(product(a.extent for a in self.domain)) * self.stages * max(1, len(self.nodes) // 8))
         outer = [a for a in self.positions if a is not self.lane]
         lane = None if self.lane_reduces else self.lane
-        inner_weight = max(1, weight // (1 if lane else 1))
-        tasks = nest(self.em, outer, lane, self.lanes if lane else 1, inner_weight, self.target, self._row)
+        tasks = nest(self.em, outer, lane, self.lanes if lane else 1, weight, self.target, self._row)
         return [self.builder.launch("rows", self.em.blocks[0].statements, "task", tasks, self._work(), in_place=(),
                                     equations=tuple(self.group.equations), note=str(self.group))]
 
@@ -228,7 +230,8 @@ class _RowKernel:
         """Expensive values of this pass that later passes read again: they go to a scratch row."""
         later = [e for f in self.folds if f.stage > stage for e in f.elements]
         later += [n for _, n, _, s in self.full_outputs if s >= stage]
-        if not later or hint(product(a.extent for a in self.domain)) * 8 * (1 if self.lane_reduces else self.lanes) > SCRATCH_BYTES:
+        width = 1 if self.lane_reduces else self.lanes
+        if not later or hint(product(a.extent for a in self.domain)) * 8 * width > SCRATCH_BYTES:
             return []
         here = [e for f in folds for e in f.elements] + [n for _, n, _ in stores]
         names = {a.name for a in self.domain}
@@ -241,8 +244,8 @@ class _RowKernel:
             if node in seen or node in scratch:
                 continue
             seen.add(node)
-            if node in again and not node.unsafe and node.deps & names and node.op != "load" and node.dtype.kind == "f" \
-                    and sum(n.cost for n in walk([node])) >= 8:
+            candidate = node in again and not node.unsafe and node.deps & names and node.dtype.kind == "f"
+            if candidate and node.op != "load" and sum(n.cost for n in walk([node])) >= 8:
                 found.append(node)
             else:
                 stack.extend(node.children())
@@ -256,11 +259,6 @@ class _RowKernel:
         copies = self.copies if folds else 1
         fold_lanes = self.lanes if self.lane_reduces else row_lanes
         registers: dict[tuple[int, int, int], str] = {}
-        for k, fold in enumerate(folds):
-            for c, (value, dtype) in enumerate(zip(fold.identity, fold.dtypes)):
-                for u in range(copies):
-                    name = registers[k, c, u] = builder.fresh("acc")
-                    row.statements.append(Register(name, typed_const(value, dtype, fold_lanes)))
         kept = {n: self._scratch_row(n, row_lanes) for n in keep}
 
         def step(copy: int, variables: dict[str, Expr], lane: str, lanes: int, tail: Expr | None) -> None:
@@ -286,11 +284,55 @@ class _RowKernel:
             statements = em.pop()
             em.body.extend(statements)
 
-        self._domain_loops(step, copies)
+        def declare(target: list) -> None:
+            for k, fold in enumerate(folds):
+                for c, (value, dtype) in enumerate(zip(fold.identity, fold.dtypes)):
+                    for u in range(copies):
+                        name = registers[k, c, u] = builder.fresh("acc")
+                        target.append(Register(name, typed_const(value, dtype, fold_lanes)))
+
+        def gather_copies() -> list[list[Expr]]:
+            names = lambda k, u: [registers[k, c, u] for c in range(len(folds[k].elements))]
+            return [self._fold_copies(fold, [names(k, u) for u in range(copies)], fold_lanes)
+                    for k, fold in enumerate(folds)]
+
+        axis = self.domain[-1] if self.domain else None
+        length = BLOCK * copies * (self.lanes if self.lane_reduces else 1)
+        if not folds or axis is None or hint(axis.extent) <= 2 * length or axis.name in self.bounds:
+            declare(row.statements)
+            self._domain_loops(step, copies)
+            totals = gather_copies()
+        else:  # long sums stay accurate where partial sums are added up
+            totals = self._blocks(folds, fold_lanes, axis, length, declare, lambda: self._domain_loops(step, copies),
+                                  gather_copies)
         for n, buffer in kept.items():
             scratch[n] = (buffer, 0)
-        for k, fold in enumerate(folds):
-            self._finish(fold, [[registers[k, c, u] for c in range(len(fold.elements))] for u in range(copies)], fold_lanes)
+        for fold, total in zip(folds, totals):
+            self._finish(fold, total)
+
+    def _blocks(self, folds: list[Fold], lanes: int, axis: Axis, length: int, declare: Callable, loops: Callable,
+                gather_copies: Callable) -> list[list[Expr]]:
+        """The same pass, block by block of `length` positions along the innermost axis."""
+        em, builder = self.em, self.builder
+        row = em.blocks[-1]
+        names = [[builder.fresh("sum") for _ in f.dtypes] for f in folds]
+        for fold, group in zip(folds, names):
+            start = [typed_const(v, d, lanes) for v, d in zip(fold.identity, fold.dtypes)]
+            row.statements += map(Register, group, start)
+        at = builder.fresh("j")
+        block = em.push({})
+        stop = em.let(block, apply("min", Var(at, INT) + length, builder.size(axis.extent)), "stop")
+        self.bounds = {axis.name: (Var(at, INT), stop)}
+        declare(block.statements)
+        loops()
+        self.bounds = {}
+        for fold, group, part in zip(folds, names, gather_copies()):
+            old = [Get(n, Type(d.name, lanes)) for n, d in zip(group, fold.dtypes)]
+            block.statements += [Set(n, v) for n, v in zip(group, self._fold2(fold, old, part, block))]
+        statements = em.pop()
+        row.statements.append(For(at, Const(0, INT), builder.size(axis.extent), length, tuple(statements)))
+        return [[em.let(row, Get(n, Type(d.name, lanes)), "c") for n, d in zip(group, f.dtypes)]
+                for f, group in zip(folds, names)]
 
     def _tail(self, lanes: int, tail: Expr | None) -> Expr | None:
         block = self.em.lane_block()
@@ -312,7 +354,7 @@ class _RowKernel:
         if not self.domain:
             step(0, {}, "", 1, None)
             return
-        bounds = getattr(self, "bounds", {})
+        bounds = self.bounds
 
         def loop(axes: list[Axis]) -> None:
             axis = axes[0]
@@ -330,7 +372,8 @@ class _RowKernel:
             extent = axis.extent if isinstance(axis.extent, int) and axis.name not in bounds else None
             for group in sorted({copies, 1}, reverse=True):
                 size = width * group
-                if extent is not None and (extent < size or (isinstance(position, Const) and extent - position.value < size)):
+                done = position.value if isinstance(position, Const) else 0
+                if extent is not None and extent - done < size:
                     continue
                 last = group == 1 and width == 1
                 if last:
@@ -363,7 +406,8 @@ class _RowKernel:
         else:
             em.body.append(If(apply("lt", position, stop), tuple(statements)))
 
-    def _combine(self, fold: Fold, names: list[str], values: list[Expr], lanes: int, tail: Expr | None) -> list[tuple[str, Expr]]:
+    def _combine(self, fold: Fold, names: list[str], values: list[Expr], lanes: int,
+                 tail: Expr | None) -> list[tuple[str, Expr]]:
         em = self.em
         types = [Type(d.name, lanes) for d in fold.dtypes]
         leaves = {f"a{c}": Get(n, t) for c, (n, t) in enumerate(zip(names, types))}
@@ -376,16 +420,21 @@ class _RowKernel:
             result.append((names[c], em.let(em.blocks[-1], value, "c")))
         return result
 
-    def _finish(self, fold: Fold, registers: list[list[str]], lanes: int) -> None:
-        """Fold the copies, then the lanes; bind the results."""
+    def _fold_copies(self, fold: Fold, registers: list[list[str]], lanes: int) -> list[Expr]:
+        """Fold the accumulators of one reduction into one, in a fixed tree."""
         em = self.em
         block = em.blocks[-1]
         get = lambda names: [Get(n, Type(d.name, lanes)) for n, d in zip(names, fold.dtypes)]
         parts = [[em.let(block, g, "c") for g in get(names)] for names in registers]
-        while len(parts) > 1:  # a fixed tree
+        while len(parts) > 1:
             parts = [self._fold2(fold, parts[k], parts[k + 1], block) if k + 1 < len(parts) else parts[k]
                      for k in range(0, len(parts), 2)]
-        total = parts[0]
+        return parts[0]
+
+    def _finish(self, fold: Fold, total: list[Expr]) -> None:
+        """Fold the lanes; bind the results."""
+        em = self.em
+        block, lanes = em.blocks[-1], total[0].type.lanes
         if self.lane_reduces and lanes > 1:
             operation = fold.horizontal()
             if operation is not None:
@@ -445,11 +494,13 @@ class _RowKernel:
             stop = em.let(block, apply("min", start + builder.size(length), builder.size(cut.extent)), "stop")
             self.bounds = {cut.name: (start, stop)}
             self._stage(self.folds, [], [], {})
+            self.bounds = {}
 
         self._deliver = deliver  # type: ignore[method-assign]
         outer = [piece] + [a for a in self.positions if a is not self.lane]
         lane = None if self.lane_reduces else self.lane
-        tasks = nest(em, outer, lane, self.lanes if lane else 1, PIECE * max(1, len(self.nodes) // 8), self.target, body)
+        weight = PIECE * max(1, len(self.nodes) // 8)
+        tasks = nest(em, outer, lane, self.lanes if lane else 1, weight, self.target, body)
         first = builder.launch("rows_pieces", em.blocks[0].statements, "task", tasks, self._work(),
                                equations=tuple(self.group.equations), note=str(self.group))
         del self._deliver
@@ -464,7 +515,8 @@ class _RowKernel:
             row.variables[ROW] = Const(0, INT)
             for k, fold in enumerate(self.folds):
                 names = [builder.fresh("acc") for _ in fold.dtypes]
-                row.statements += [Register(n, typed_const(v, d, 1)) for n, v, d in zip(names, fold.identity, fold.dtypes)]
+                start = [typed_const(v, d, 1) for v, d in zip(fold.identity, fold.dtypes)]
+                row.statements += map(Register, names, start)
                 name = builder.fresh("j")
                 em.push({"piece": Var(name, INT)})
                 values = []
@@ -493,9 +545,9 @@ def place(shape: tuple[Size, ...], variables: list[Node], arena: Arena) -> tuple
     return tuple(next(it) if k in loops else arena.size(0) for k in range(len(shape)))
 
 
-def typed_const(value: object, dtype: np.dtype, lanes: int) -> Const:
+def typed_const(value: Any, dtype: np.dtype, lanes: int) -> Const:
     """A constant of a NumPy dtype."""
-    value = bool(value) if dtype.kind == "b" else int(value) if dtype.kind in "iu" else float(value)  # type: ignore[arg-type,call-overload]
+    value = bool(value) if dtype.kind == "b" else int(value) if dtype.kind in "iu" else float(value)
     return Const(value, Type(dtype.name, lanes))
 
 

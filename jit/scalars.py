@@ -2,7 +2,7 @@
 
 A kernel is built as a stack of `Block`s (the task, a row, an inner loop ...), each of which introduces index
 variables. One variable may run along vector lanes. A node becomes a `Let` in the innermost block that introduces a
-variable it depends on, so invariant work leaves the inner loops by construction, and every shared node is computed once.
+variable it depends on, so invariant work leaves the inner loops by construction, and a shared node is computed once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Block:
     tail: Expr | None = None
     statements: list[Stmt] = field(default_factory=list)
     memo: dict[tuple[Node, Node | None], Expr] = field(default_factory=dict)
+    addresses: dict[Expr, Expr] = field(default_factory=dict)
 
 
 def wrap(value: int) -> int:
@@ -190,7 +191,10 @@ class Emitter:
         for position, k in enumerate(sorted(sums)):
             total = sums[k] if position == 0 and isinstance(total, Const) and total.value == 0 else total + sums[k]
             if position + 1 < len(sums):
-                total = self.let(self.blocks[k], total, "a")
+                known = self.blocks[k].addresses
+                if total not in known:
+                    known[total] = self.let(self.blocks[k], total, "a")
+                total = known[total]
         return total, step, vector
 
     def coefficient(self, c: Size) -> Expr:
@@ -226,7 +230,8 @@ class Emitter:
             return Apply("reverse", (Load(buffer, base - (lane.lanes - 1), type),), type)
         index = ramp(base, step, lane.lanes) if step is not None else splat(base, lane.lanes)
         if vector is not None:
-            index = vector if isinstance(base, Const) and base.value == 0 and step is None else apply("add", vector, index)
+            only = isinstance(base, Const) and base.value == 0 and step is None
+            index = vector if only else apply("add", vector, index)
         return Load(buffer, self.let(block, index, "i"), type, on)
 
     def store(self, storage: Storage, flat: Node, value: Expr, access: str = "write") -> Stmt:

@@ -121,8 +121,9 @@ class _Scatter:
                 statements += self.row(tuple(free), lane, self.lanes, None)
             else:
                 statements.append(Let("m", apply("lt", ramp(lane, 1, self.lanes), n)))
-                statements.append(If(apply("le", lane + self.lanes, n), tuple(self.row(tuple(free), lane, self.lanes, None)),
-                                     tuple(self.row(tuple(free), lane, self.lanes, Var("m", Type("bool", self.lanes))))))
+                whole = self.row(tuple(free), lane, self.lanes, None)
+                part = self.row(tuple(free), lane, self.lanes, Var("m", Type("bool", self.lanes)))
+                statements.append(If(apply("le", lane + self.lanes, n), tuple(whole), tuple(part)))
         else:
             statements += self.row(tuple(free), None, 1, None)
         tasks = product(rows_of) * blocks

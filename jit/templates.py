@@ -69,7 +69,8 @@ def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value],
     return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None)
 
 
-def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage], results: dict[Value, list[Storage]]) -> Sink:
+def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
+              results: dict[Value, list[Storage]]) -> Sink:
     """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
     arena = pull.arena
     template = group.template
@@ -111,4 +112,5 @@ def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[
     make = getattr(import_module(f".{module}", __package__), function)
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
     sources = [make_source(a, scope, pull, storage) for a in eq.inputs]
-    return make(eq.op.name, dict(eq.attrs), sources, make_sink(group, pull, storage, results), target, tuple(group.equations))
+    sink = make_sink(group, pull, storage, results)
+    return make(eq.op.name, dict(eq.attrs), sources, sink, target, tuple(group.equations))
