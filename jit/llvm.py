@@ -420,6 +420,7 @@ class FunctionEmitter:
         for name in (i, *phis.values()):
             self.lines[-1].append("")
             self.depths[name] = len(self.lines) - 1
+        self.depths[following] = len(self.lines) - 1
         self.registers.update(phis)
         self._copies(var, Sum(((i, 1),), 0), step, body, copies)
         latch = self.block

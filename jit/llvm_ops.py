@@ -31,8 +31,8 @@ _SCALARS = {
 }
 _SUFFIXES = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
 _KINDS = {
-    "bool": "b", "float16": "f", "bfloat16": "f", "float32": "f", "float64": "f", "int8": "i", "int16": "i", "int32": "i",
-    "int64": "i", "uint8": "u", "uint16": "u", "uint32": "u", "uint64": "u",
+    "bool": "b", "float16": "f", "bfloat16": "f", "float32": "f", "float64": "f", "int8": "i", "int16": "i",
+    "int32": "i", "int64": "i", "uint8": "u", "uint16": "u", "uint32": "u", "uint64": "u",
 }
 _BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "half": 16, "bfloat": 16, "float": 32, "double": 64}
 

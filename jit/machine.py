@@ -109,6 +109,7 @@ def _parse(text: str, machine: Any) -> Any:
     module = llvm.parse_assembly(text)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
+    module.verify()  # the code generator crashes on malformed IR
     return module
 
 
