@@ -25,6 +25,15 @@ _lock = threading.RLock()  # LLVM's parser and code generator share a global con
 _numbers = itertools.count()
 
 
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # perhaps another thread held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @lru_cache(maxsize=None)
 def _initialize() -> None:
     llvm.initialize_native_target()

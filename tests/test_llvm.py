@@ -259,7 +259,8 @@ def test_gather_and_scatter(dtype, target):
         Store("z", index, Var("g", Type(dtype, lanes)), mask),
     )
     buffers = (
-        Buffer("x", dtype, "read"), Buffer("i", "int64", "read"), Buffer("y", dtype, "write"), Buffer("z", dtype, "write"),
+        Buffer("x", dtype, "read"), Buffer("i", "int64", "read"),
+        Buffer("y", dtype, "write"), Buffer("z", dtype, "write"),
     )
     kernel = Kernel("indexed", buffers, ("n",), "t", body)
     generator = np.random.default_rng(1)
@@ -320,7 +321,9 @@ def test_constant_trip_counts(target):
     for start, stop, step, unroll in loops:
         v = f"i{len(nodes)}"
         nodes.append(For(v, const(start), const(stop), step, (
-            Set("s", Get("s", INT) * const(3) + Var(v)), Store("y", Var(v), Load("y", Var(v), INT) + Get("s", INT))), unroll))
+            Set("s", Get("s", INT) * const(3) + Var(v)),
+            Store("y", Var(v), Load("y", Var(v), INT) + Get("s", INT)),
+        ), unroll))
     kernel = Kernel("trips", (Buffer("y", "int64", "readwrite"),), (), "t", (Register("s", const(1)), *nodes))
     check(kernel, target, [np.zeros(16, np.int64)], [], 2)
 

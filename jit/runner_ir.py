@@ -1,0 +1,413 @@
+"""The native runner as LLVM IR: what walks a plan, and the pool of workers (see `jit.runtime`)."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+
+from .target import Target
+
+__all__ = ["ir"]
+
+SPINS = 1000
+"""Polls with a pause in between before a thread goes to sleep: some tens of microseconds."""
+
+_FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}  # system call numbers
+_PAUSE = {
+    "x86_64": "call void @llvm.x86.sse2.pause()", "amd64": "call void @llvm.x86.sse2.pause()",
+    "aarch64": "call void @llvm.aarch64.hint(i32 1)", "arm64": "call void @llvm.aarch64.hint(i32 1)",
+}
+_PAUSE_DECLARATIONS = {
+    "x86_64": "declare void @llvm.x86.sse2.pause()", "amd64": "declare void @llvm.x86.sse2.pause()",
+    "aarch64": "declare void @llvm.aarch64.hint(i32)", "arm64": "declare void @llvm.aarch64.hint(i32)",
+}
+
+_JOB = """
+%job = type { ptr, ptr, ptr, i64, i64, ptr, i64 } ; kernel, buffers, parameters, tasks, parts, scratch, stride
+
+define internal void @hybrid.parts(ptr %job, i64 %first, i64 %step) {
+entry:
+  %kernel = load ptr, ptr %job
+  %buffers.at = getelementptr %job, ptr %job, i64 0, i32 1
+  %buffers = load ptr, ptr %buffers.at
+  %parameters.at = getelementptr %job, ptr %job, i64 0, i32 2
+  %parameters = load ptr, ptr %parameters.at
+  %tasks.at = getelementptr %job, ptr %job, i64 0, i32 3
+  %tasks = load i64, ptr %tasks.at
+  %parts.at = getelementptr %job, ptr %job, i64 0, i32 4
+  %parts = load i64, ptr %parts.at
+  %scratch.at = getelementptr %job, ptr %job, i64 0, i32 5
+  %scratch = load ptr, ptr %scratch.at
+  %stride.at = getelementptr %job, ptr %job, i64 0, i32 6
+  %stride = load i64, ptr %stride.at
+  %any = icmp slt i64 %first, %parts
+  br i1 %any, label %part, label %done
+part:
+  %t = phi i64 [ %first, %entry ], [ %t.next, %part ]
+  %low = mul i64 %tasks, %t
+  %begin = udiv i64 %low, %parts
+  %high = add i64 %low, %tasks
+  %end = udiv i64 %high, %parts
+  %skip = mul i64 %stride, %t
+  %own = getelementptr i8, ptr %scratch, i64 %skip
+  call void %kernel(ptr %buffers, ptr %parameters, i64 %begin, i64 %end, ptr %own)
+  %t.next = add i64 %t, %step
+  %more = icmp slt i64 %t.next, %parts
+  br i1 %more, label %part, label %done
+done:
+  ret void
+}
+"""
+
+_RUN = """
+declare ptr @llvm.stacksave.p0()
+declare void @llvm.stackrestore.p0(ptr)
+
+define void @hybrid_run(ptr %slots, ptr %plan, ptr %kernels) {
+entry:
+  %job = alloca %job, align 64
+  %n = load i64, ptr %plan
+  %first = getelementptr i64, ptr %plan, i64 1
+  %some = icmp sgt i64 %n, 0
+  br i1 %some, label %launch, label %done
+launch:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %finished ]
+  %p = phi ptr [ %first, %entry ], [ %p.next, %finished ]
+  %number = load i64, ptr %p
+  %p1 = getelementptr i64, ptr %p, i64 1
+  %tasks = load i64, ptr %p1
+  %p2 = getelementptr i64, ptr %p, i64 2
+  %threads = load i64, ptr %p2
+  %p3 = getelementptr i64, ptr %p, i64 3
+  %scratch.slot = load i64, ptr %p3
+  %p4 = getelementptr i64, ptr %p, i64 4
+  %scratch.offset = load i64, ptr %p4
+  %p5 = getelementptr i64, ptr %p, i64 5
+  %stride = load i64, ptr %p5
+  %p6 = getelementptr i64, ptr %p, i64 6
+  %nbuffers = load i64, ptr %p6
+  %p7 = getelementptr i64, ptr %p, i64 7
+  %nparameters = load i64, ptr %p7
+  %places = getelementptr i64, ptr %p, i64 8
+  %nplaces = shl i64 %nbuffers, 1
+  %parameters = getelementptr i64, ptr %places, i64 %nplaces
+  %p.next = getelementptr i64, ptr %parameters, i64 %nparameters
+  %stack = call ptr @llvm.stacksave.p0()
+  %buffers = alloca ptr, i64 %nbuffers, align 16
+  %any = icmp sgt i64 %nbuffers, 0
+  br i1 %any, label %bind, label %bound
+bind:
+  %b = phi i64 [ 0, %launch ], [ %b.next, %bind ]
+  %b2 = shl i64 %b, 1
+  %slot.at = getelementptr i64, ptr %places, i64 %b2
+  %slot = load i64, ptr %slot.at
+  %offset.at = getelementptr i64, ptr %slot.at, i64 1
+  %offset = load i64, ptr %offset.at
+  %base.at = getelementptr ptr, ptr %slots, i64 %slot
+  %base = load ptr, ptr %base.at
+  %address = getelementptr i8, ptr %base, i64 %offset
+  %into = getelementptr ptr, ptr %buffers, i64 %b
+  store ptr %address, ptr %into
+  %b.next = add i64 %b, 1
+  %b.more = icmp slt i64 %b.next, %nbuffers
+  br i1 %b.more, label %bind, label %bound
+bound:
+  %kernel.at = getelementptr ptr, ptr %kernels, i64 %number
+  %kernel = load ptr, ptr %kernel.at
+  %scratch.at = getelementptr ptr, ptr %slots, i64 %scratch.slot
+  %scratch.base = load ptr, ptr %scratch.at
+  %scratch = getelementptr i8, ptr %scratch.base, i64 %scratch.offset
+  %serial = icmp sle i64 %threads, 1
+  br i1 %serial, label %whole, label %split
+whole:
+  call void %kernel(ptr %buffers, ptr %parameters, i64 0, i64 %tasks, ptr %scratch)
+  br label %finished
+split:
+  store ptr %kernel, ptr %job
+  %j1 = getelementptr %job, ptr %job, i64 0, i32 1
+  store ptr %buffers, ptr %j1
+  %j2 = getelementptr %job, ptr %job, i64 0, i32 2
+  store ptr %parameters, ptr %j2
+  %j3 = getelementptr %job, ptr %job, i64 0, i32 3
+  store i64 %tasks, ptr %j3
+  %j4 = getelementptr %job, ptr %job, i64 0, i32 4
+  store i64 %threads, ptr %j4
+  %j5 = getelementptr %job, ptr %job, i64 0, i32 5
+  store ptr %scratch, ptr %j5
+  %j6 = getelementptr %job, ptr %job, i64 0, i32 6
+  store i64 %stride, ptr %j6
+  call void @hybrid.fork(ptr %job, i64 %threads)
+  br label %finished
+finished:
+  call void @llvm.stackrestore.p0(ptr %stack)
+  %i.next = add i64 %i, 1
+  %i.more = icmp slt i64 %i.next, %n
+  br i1 %i.more, label %launch, label %done
+done:
+  ret void
+}
+
+; the same, given NumPy arrays that hold the three tables
+define void @hybrid_run_tables(ptr %slots, ptr %plan, ptr %kernels) {
+  %slots.at = getelementptr i8, ptr %slots, i64 ARRAY_DATA
+  %s = load ptr, ptr %slots.at
+  %plan.at = getelementptr i8, ptr %plan, i64 ARRAY_DATA
+  %p = load ptr, ptr %plan.at
+  %kernels.at = getelementptr i8, ptr %kernels, i64 ARRAY_DATA
+  %k = load ptr, ptr %kernels.at
+  call void @hybrid_run(ptr %s, ptr %p, ptr %k)
+  ret void
+}
+
+; arrays: a Python list of NumPy arrays, whose addresses become the slots
+define void @hybrid_run_arrays(ptr %list, i64 %n, ptr %plan, ptr %kernels) {
+entry:
+  %slots = alloca ptr, i64 %n, align 16
+  %items.at = getelementptr i8, ptr %list, i64 LIST_ITEMS
+  %items = load ptr, ptr %items.at
+  %any = icmp sgt i64 %n, 0
+  br i1 %any, label %each, label %done
+each:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %each ]
+  %item.at = getelementptr ptr, ptr %items, i64 %i
+  %item = load ptr, ptr %item.at
+  %data.at = getelementptr i8, ptr %item, i64 ARRAY_DATA
+  %data = load ptr, ptr %data.at
+  %slot = getelementptr ptr, ptr %slots, i64 %i
+  store ptr %data, ptr %slot
+  %i.next = add i64 %i, 1
+  %more = icmp slt i64 %i.next, %n
+  br i1 %more, label %each, label %done
+done:
+  call void @hybrid_run(ptr %slots, ptr %plan, ptr %kernels)
+  ret void
+}
+"""
+
+_SERIAL = """
+define internal void @hybrid.fork(ptr %job, i64 %threads) {
+  call void @hybrid.parts(ptr %job, i64 0, i64 1)
+  ret void
+}
+define i64 @hybrid_start(i64 %count) {
+  ret i64 0
+}
+define void @hybrid_reset() {
+  ret void
+}
+"""
+
+_POOL = """
+@lock = internal global i32 0, align 128
+@state = internal global i64 0, align 128      ; launch counter * 1024 + participants
+@job.now = internal global ptr null, align 8
+@pending = internal global i32 0, align 128    ; participants that are still at work
+@waiting = internal global i32 0, align 128    ; 1 while the caller sleeps on pending
+@sleepers = internal global i32 0, align 128   ; workers that sleep on state, or are about to
+@workers = internal global i64 0, align 128
+@initial = internal global i64 0, align 8      ; state when the newest workers were started
+
+declare i64 @syscall(i64, ...)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(ptr)
+declare i32 @pthread_sigmask(i32, ptr, ptr)
+declare i32 @sigfillset(ptr)
+PAUSE_DECLARATION
+
+define internal void @hybrid.fork(ptr %job, i64 %threads) {
+entry:
+  %exchange = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
+  %won = extractvalue { i32, i1 } %exchange, 1
+  br i1 %won, label %mine, label %alone
+mine:
+  %workers = load atomic i64, ptr @workers monotonic, align 8
+  %most = add i64 %workers, 1
+  %fewer = icmp slt i64 %threads, %most
+  %participants = select i1 %fewer, i64 %threads, i64 %most
+  %nobody = icmp sle i64 %participants, 1
+  br i1 %nobody, label %give.back, label %publish
+give.back:
+  store atomic i32 0, ptr @lock release, align 4
+  br label %alone
+alone:
+  call void @hybrid.parts(ptr %job, i64 0, i64 1)
+  ret void
+publish:
+  store ptr %job, ptr @job.now, align 8
+  %others = sub i64 %participants, 1
+  %others32 = trunc i64 %others to i32
+  store atomic i32 %others32, ptr @pending monotonic, align 4
+  %old = load atomic i64, ptr @state monotonic, align 8
+  %count = and i64 %old, -1024
+  %next = add i64 %count, 1024
+  %new = or i64 %next, %participants
+  store atomic i64 %new, ptr @state seq_cst, align 8
+  %asleep = load atomic i32, ptr @sleepers seq_cst, align 4
+  %someone = icmp ne i32 %asleep, 0
+  br i1 %someone, label %wake, label %work
+wake:
+  %woken = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @state, i64 129, i64 2147483647)
+  br label %work
+work:
+  call void @hybrid.parts(ptr %job, i64 0, i64 %participants)
+  br label %poll
+poll:
+  %tries = phi i64 [ 0, %work ], [ %tries.next, %again ]
+  %left = load atomic i32, ptr @pending acquire, align 4
+  %ready = icmp eq i32 %left, 0
+  br i1 %ready, label %unlock, label %again
+again:
+  PAUSE
+  %tries.next = add i64 %tries, 1
+  %patient = icmp ult i64 %tries.next, SPINS
+  br i1 %patient, label %poll, label %sleep
+sleep:
+  store atomic i32 1, ptr @waiting seq_cst, align 4
+  %still = load atomic i32, ptr @pending seq_cst, align 4
+  %over = icmp eq i32 %still, 0
+  br i1 %over, label %awake, label %wait
+wait:
+  %still64 = zext i32 %still to i64
+  %waited = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @pending, i64 128, i64 %still64, ptr null)
+  br label %sleep
+awake:
+  store atomic i32 0, ptr @waiting seq_cst, align 4
+  br label %unlock
+unlock:
+  store atomic i32 0, ptr @lock release, align 4
+  ret void
+}
+
+define internal ptr @hybrid.worker(ptr %argument) {
+entry:
+  %number = ptrtoint ptr %argument to i64
+  %start = load i64, ptr @initial, align 8
+  br label %next
+next:
+  %seen = phi i64 [ %start, %entry ], [ %now, %finished ]
+  br label %poll
+poll:
+  %tries = phi i64 [ 0, %next ], [ %tries.next, %again ]
+  %polled = load atomic i64, ptr @state acquire, align 8
+  %changed = icmp ne i64 %polled, %seen
+  br i1 %changed, label %look, label %again
+again:
+  PAUSE
+  %tries.next = add i64 %tries, 1
+  %patient = icmp ult i64 %tries.next, SPINS
+  br i1 %patient, label %poll, label %sleep
+sleep:
+  %s1 = atomicrmw add ptr @sleepers, i32 1 seq_cst, align 4
+  %check = load atomic i64, ptr @state seq_cst, align 8
+  %same = icmp eq i64 %check, %seen
+  br i1 %same, label %wait, label %rise
+wait:
+  %low = and i64 %seen, 4294967295
+  %waited = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @state, i64 128, i64 %low, ptr null)
+  br label %rise
+rise:
+  %s2 = atomicrmw sub ptr @sleepers, i32 1 seq_cst, align 4
+  %risen = load atomic i64, ptr @state acquire, align 8
+  %nothing = icmp eq i64 %risen, %seen
+  br i1 %nothing, label %sleep, label %look
+look:
+  %now = phi i64 [ %polled, %poll ], [ %risen, %rise ]
+  %participants = and i64 %now, 1023
+  %invited = icmp slt i64 %number, %participants
+  br i1 %invited, label %work, label %finished
+work:
+  %job = load ptr, ptr @job.now, align 8
+  call void @hybrid.parts(ptr %job, i64 %number, i64 %participants)
+  %before = atomicrmw sub ptr @pending, i32 1 seq_cst, align 4
+  %last = icmp eq i32 %before, 1
+  br i1 %last, label %report, label %finished
+report:
+  %sleeping = load atomic i32, ptr @waiting seq_cst, align 4
+  %call = icmp ne i32 %sleeping, 0
+  br i1 %call, label %rouse, label %finished
+rouse:
+  %roused = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @pending, i64 129, i64 1)
+  br label %finished
+finished:
+  br label %next
+}
+
+; Start workers until there are `count`, with all signals blocked in them. Returns how many there are, -1 if busy.
+define i64 @hybrid_start(i64 %count) {
+entry:
+  %all = alloca [16 x i64], align 16
+  %kept = alloca [16 x i64], align 16
+  %thread = alloca ptr, align 8
+  %exchange = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
+  %won = extractvalue { i32, i1 } %exchange, 1
+  br i1 %won, label %begin, label %busy
+busy:
+  ret i64 -1
+begin:
+  %filled = call i32 @sigfillset(ptr %all)
+  %masked = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %kept)
+  %state.now = load atomic i64, ptr @state monotonic, align 8
+  store i64 %state.now, ptr @initial, align 8
+  br label %more
+more:
+  %have = load atomic i64, ptr @workers monotonic, align 8
+  %enough = icmp sge i64 %have, %count
+  br i1 %enough, label %done, label %create
+create:
+  %number = add i64 %have, 1
+  %argument = inttoptr i64 %number to ptr
+  %failed = call i32 @pthread_create(ptr %thread, ptr null, ptr @hybrid.worker, ptr %argument)
+  %bad = icmp ne i32 %failed, 0
+  br i1 %bad, label %done, label %created
+created:
+  %id = load ptr, ptr %thread, align 8
+  %detached = call i32 @pthread_detach(ptr %id)
+  store atomic i64 %number, ptr @workers monotonic, align 8
+  br label %more
+done:
+  %total = load atomic i64, ptr @workers monotonic, align 8
+  %unmasked = call i32 @pthread_sigmask(i32 2, ptr %kept, ptr null)
+  store atomic i32 0, ptr @lock release, align 4
+  ret i64 %total
+}
+
+; A forked child has no workers, and perhaps the locks of a thread that it doesn't have.
+define void @hybrid_reset() {
+  store atomic i64 0, ptr @workers monotonic, align 8
+  store atomic i32 0, ptr @pending monotonic, align 4
+  store atomic i32 0, ptr @waiting monotonic, align 4
+  store atomic i32 0, ptr @sleepers monotonic, align 4
+  store atomic i32 0, ptr @lock release, align 4
+  ret void
+}
+"""
+
+
+def _offsets() -> tuple[int, int]:
+    """Where a Python list keeps the pointer to its items, and a NumPy array the address of its data, in bytes."""
+    array = np.empty(1)
+    probe: list[Any] = [array]
+    words = (ctypes.c_size_t * 6)
+    data = list(words.from_address(id(array))).index(array.ctypes.data)
+    for word in range(2, 6):
+        pointer = words.from_address(id(probe))[word]
+        if pointer > 1 << 16 and ctypes.c_size_t.from_address(pointer).value == id(array):
+            return 8 * word, 8 * data
+    raise RuntimeError("this Python's lists have an unknown layout")
+
+
+def ir(target: Target) -> str:
+    """The LLVM IR of the runner, for this process's operating system and processor."""
+    machine = platform.machine().lower()
+    items, data = _offsets()
+    text = _JOB + _RUN.replace("LIST_ITEMS", str(items)).replace("ARRAY_DATA", str(data))
+    if sys.platform == "linux" and machine in _FUTEX:
+        pool = _POOL.replace("FUTEX", str(_FUTEX[machine])).replace("PAUSE_DECLARATION", _PAUSE_DECLARATIONS[machine])
+        text += pool.replace("PAUSE", _PAUSE[machine]).replace("SPINS", str(SPINS))
+    else:
+        text += _SERIAL
+    return f'target triple = "{target.triple}"\n{text}'
