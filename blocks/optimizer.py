@@ -42,7 +42,7 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
 
     The first one that is read counts the update, so that schedules and Adam's correction advance with the calls.
     """
-    from hybrid.hybridize import scalar_input
+    from hybrid.scalars import scalar_input
 
     members, indices = list(members), list(indices)
     names = list(self.numbers(self.learning_rate, self.wd, 1))
@@ -52,6 +52,8 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
         if (group, name) == (0, names[0]):
             if count:
                 self.begin_update(indices)
+            fresh[:] = self._numbers(members)
+        elif not fresh:
             fresh[:] = self._numbers(members)
         return fresh[group][name]
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kvstore as kv
-import ndarray as nd
 from hybrid.parameter import Parameter
 from kvstore.optimizer import Optimizer, Updater
 from ndarray import NDArray
@@ -114,7 +113,9 @@ class Trainer:
 
     def _rescale(self, batch_size: Any) -> Any:
         if isinstance(batch_size, Dim):  # in a trace, a size that varies: counted by the program itself
-            return self._scale / nd.sum(nd.ones((batch_size,), dtype="float64"))
+            from hybrid.scalars import size_array
+
+            return self._scale / size_array(batch_size, "float64", self._params[0].list_device()[0])
         if isinstance(batch_size, NDArray):
             return self._scale / batch_size
         if not batch_size > 0:
@@ -129,9 +130,7 @@ class Trainer:
                 continue
             data = p.list_data()
             if not is_tracing():
-                stale = [
-                    a.device for a in data if self._seen.get((i, a.device)) == a.grad._version and a.grad._version > 0
-                ]
+                stale = [a.device for a in data if self._seen.get((i, a.device), 0) == a.grad._version]
                 if stale:
                     if not ignore_stale_grad:
                         raise UserWarning(

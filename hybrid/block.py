@@ -443,12 +443,15 @@ class HybridBlock(Block):
         """
         return (self._compiled or self._compile()).explain(*args, **kwargs)
 
-    def export(self, path: str, **options: Any) -> Any:
-        """Write the program for the inputs of the last call, with its parameters, to files that `hybrid.load` runs
-        without the model's code. See `hybrid.export.export`."""
+    def export(self, path: Any, *example: Any, **options: Any) -> tuple[str, str]:
+        """Write this Block, as it predicts, with its parameters, to files that `hybrid.load` runs without its code.
+
+        `example` are inputs of the right shapes; without them, the shapes of the last compiled call serve. Options:
+        see `hybrid.export.export`. Returns the paths of the graph and the parameters.
+        """
         from .export import export
 
-        return export(self, path, **options)
+        return export(self, path, *example, **options)
 
 
 def static_attributes(block: Block) -> dict[str, Any]:

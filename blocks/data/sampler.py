@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 import ndarray as nd
 
 __all__ = ["BatchSampler", "FilterSampler", "IntervalSampler", "RandomSampler", "Sampler", "SequentialSampler"]
@@ -42,16 +40,10 @@ class RandomSampler(Sampler):
         self._length = length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(_permutation(self._length).tolist())
+        return iter(nd.random.permutation(self._length).tolist())
 
     def __len__(self) -> int:
         return self._length
-
-
-def _permutation(n: int) -> np.ndarray:
-    """A permutation that the library's generator decides."""
-    seed = nd.random.randint(0, 2**31 - 1, (4,)).asnumpy()
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([int(s) for s in seed]))).permutation(n)
 
 
 class FilterSampler(Sampler):
