@@ -1,0 +1,155 @@
+"""Elementwise functions of one array: ``out[i] = f(x[i])``, in x's dtype (tests for NaN and infinity give bool)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import functions as F
+from ..op import NONDIFF, ArrayType, Elementwise, Op, Sample, Vjp, register
+from ..scalar import constant, operate, where
+from .base import BOOL, expect_kind, kind_of, quiet, random_array
+from .error_function import erf
+
+__all__: list[str] = []
+
+
+def _samples(
+    dtypes: tuple, low: float, high: float, reference: Callable, special: tuple, tolerance: float
+) -> Callable[[], Iterator[Sample]]:
+    def samples() -> Iterator[Sample]:
+        for dtype in dtypes:
+            yield Sample((random_array(1, (3, 5), dtype, low, high),), {}, reference, tolerance=tolerance)
+        yield Sample((random_array(2, (), dtypes[0], low, high),), {}, reference, tolerance=tolerance)
+        yield Sample((random_array(3, (2, 0, 3), dtypes[0]),), {}, reference)
+        yield Sample((random_array(4, (37,), dtypes[0], low, high),), {}, reference, tolerance=tolerance)
+        if special:
+            for dtype in (np.float64, np.float32):
+                yield Sample((np.array(special, dtype),), {}, reference, differentiable=False, tolerance=tolerance)
+
+    return samples
+
+
+_FLOATS = (np.float64, np.float32)
+_NUMBERS = (np.float64, np.float32, np.int32, np.int64)
+_EDGES = (0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan)
+
+
+def _unary(
+    name: str, eager: Callable, lower: Callable, vjp: Vjp | None, kinds: str, dtypes: tuple = _FLOATS,
+    low: float = -2.0, high: float = 2.0, reference: Callable | None = None, special: tuple = _EDGES,
+    result: np.dtype | None = None, tolerance: float = 1.0,
+) -> Op:
+    """Register one row. `kinds` are the dtype kinds that `x` may have, `low` and `high` bound the samples."""
+
+    def infer(x: ArrayType) -> tuple[ArrayType, ...]:
+        expect_kind(name, "x", x.dtype, kinds)
+        return (ArrayType(x.shape, x.dtype if result is None else result),)
+
+    samples = _samples(dtypes, low, high, reference or getattr(np, name), special, tolerance)
+    return register(Op(name, ("x",), infer, eager, {"x": vjp} if vjp else NONDIFF, Elementwise(lower), samples))
+
+
+def _plain(name: str) -> Callable:
+    return lambda xp, x: getattr(xp, name)(x)
+
+
+def _quiet(name: str) -> Callable:
+    return quiet(_plain(name))
+
+
+def _scalar(name: str) -> Callable:
+    return lambda x: operate(name, x)
+
+
+_unary("negative", _plain("negative"), _scalar("neg"), Vjp(lambda g: F.negative(g)), "iufc", _NUMBERS)
+_unary("abs", _plain("abs"), _scalar("abs"), Vjp(lambda g, x: F.multiply(g, F.sign(x))), "iuf", _NUMBERS)
+_unary("sign", _quiet("sign"), _scalar("sign"), None, "iuf", _NUMBERS)
+_unary("exp", _quiet("exp"), _scalar("exp"), Vjp(lambda g, out: F.multiply(g, out)), "fc")
+_unary("expm1", _quiet("expm1"), _scalar("expm1"), Vjp(lambda g, out: F.multiply(g, F.add(out, 1))), "f")
+_unary("log", _quiet("log"), _scalar("log"), Vjp(lambda g, x: F.divide(g, x)), "fc", low=0.1, high=4.0,
+       reference=quiet(np.log))
+_unary("log1p", _quiet("log1p"), _scalar("log1p"), Vjp(lambda g, x: F.divide(g, F.add(x, 1))), "f", low=-0.8, high=3.0,
+       reference=quiet(np.log1p))
+_unary("sqrt", _quiet("sqrt"), _scalar("sqrt"), Vjp(lambda g, out: F.divide(F.multiply(g, 0.5), out)), "fc", low=0.1,
+       high=4.0, reference=quiet(np.sqrt))
+_unary("sin", _quiet("sin"), _scalar("sin"), Vjp(lambda g, x: F.multiply(g, F.cos(x))), "fc", reference=quiet(np.sin))
+_unary("cos", _quiet("cos"), _scalar("cos"), Vjp(lambda g, x: F.negative(F.multiply(g, F.sin(x)))), "fc",
+       reference=quiet(np.cos))
+_unary("tanh", _plain("tanh"), _scalar("tanh"),
+       Vjp(lambda g, out: F.multiply(g, F.subtract(1, F.multiply(out, out)))), "fc")
+_unary("erf", lambda xp, x: erf(xp, x), _scalar("erf"),
+       Vjp(lambda g, x: F.multiply(g, F.multiply(F.exp(F.negative(F.multiply(x, x))), 2 / math.sqrt(math.pi)))), "f",
+       low=-3.5, high=3.5, reference=lambda x: np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype))
+for _name in ("floor", "ceil", "trunc"):
+    _unary(_name, _plain(_name), _scalar(_name), None, "f", special=(*_EDGES, 0.5, -0.5, 1e9))
+_unary("round", lambda xp, x: xp.rint(x), _scalar("round"), None, "f", reference=np.rint,
+       special=(*_EDGES, 0.5, 1.5, -0.5, 2.5))
+
+
+def _sigmoid(xp: Any, x: Any) -> Any:
+    one = x.dtype.type(1)
+    if x.dtype.itemsize < 4:
+        return (1 / (1 + xp.exp(-x.astype(np.float32)))).astype(x.dtype)
+    return one / (one + xp.exp(-x))
+
+
+_unary("sigmoid", quiet(_sigmoid), lambda x: constant(1, x.dtype) / (1 + operate("exp", -x)),
+       Vjp(lambda g, out: F.multiply(g, F.multiply(out, F.subtract(1, out)))), "f",
+       reference=lambda x: ((1 + np.tanh(x.astype(np.float64) / 2)) / 2).astype(x.dtype))
+_unary("relu", lambda xp, x: xp.maximum(x, x.dtype.type(0)), lambda x: operate("max", x, 0),
+       Vjp(lambda g, out: F.where(F.greater(out, 0), g, 0)), "iuf", _NUMBERS,
+       reference=lambda x: np.where(x < 0, np.zeros_like(x), x))
+_unary("logical_not", _plain("logical_not"), _scalar("not"), None, "b", (np.bool_,), special=())
+_unary("bitwise_not", _plain("invert"), _scalar("not"), None, "biu", (np.int32, np.int64, np.uint8, np.bool_), special=(),
+       reference=np.invert)
+_unary("isnan", _plain("isnan"), _scalar("isnan"), None, "fc", result=BOOL)
+_unary("isinf", _plain("isinf"), _scalar("isinf"), None, "fc", result=BOOL)
+
+
+def _cast_infer(x: ArrayType, *, dtype: np.dtype) -> tuple[ArrayType, ...]:
+    return (ArrayType(x.shape, np.dtype(dtype)),)
+
+
+def _cast_lower(x: Any, *, dtype: np.dtype) -> Any:
+    from ..scalar import cast
+
+    dtype = np.dtype(dtype)
+    return where(operate("ne", x, 0), constant(True, BOOL), constant(False, BOOL)) if dtype == BOOL else cast(x, dtype)
+
+
+def _cast_samples() -> Iterator[Sample]:
+    for source in (np.float64, np.float32, np.int32, np.int64, np.uint8, np.bool_):
+        for target in (np.float64, np.float32, np.int32, np.int64, np.uint8, np.bool_):
+            low = 0.0 if target is np.uint8 else -5.0
+            x = random_array(1, (3, 4), source, low, 5.0)
+            yield Sample((x,), {"dtype": np.dtype(target)}, lambda x, dtype: x.astype(dtype))
+    yield Sample((np.float64(1.5).reshape(()),), {"dtype": np.dtype(np.float32)}, lambda x, dtype: x.astype(dtype))
+    yield Sample((np.zeros((0, 3)),), {"dtype": np.dtype(np.int32)}, lambda x, dtype: x.astype(dtype))
+
+
+register(Op(
+    "cast", ("x",), _cast_infer, quiet(lambda xp, x, *, dtype: x.astype(dtype)),
+    {"x": Vjp(lambda g, x_type: F.astype(g, x_type.dtype, copy=False) if kind_of(x_type.dtype) in "fc" else None)},
+    Elementwise(_cast_lower), _cast_samples,
+))
+
+
+def _identity_infer(x: ArrayType) -> tuple[ArrayType, ...]:
+    return (x,)
+
+
+def _identity_samples() -> Iterator[Sample]:
+    for dtype in (np.float64, np.float32, np.int64, np.bool_):
+        yield Sample((random_array(1, (3, 4), dtype),), {}, lambda x: x)
+    yield Sample((random_array(1, ()),), {}, lambda x: x)
+    yield Sample((random_array(1, (0, 2)),), {}, lambda x: x)
+
+
+register(Op("stop_gradient", ("x",), _identity_infer, lambda xp, x: x, NONDIFF, Elementwise(lambda x: x),
+            _identity_samples, traits=frozenset({"view"})))
+register(Op("copy", ("x",), _identity_infer, lambda xp, x: xp.array(x, order="C"), {"x": Vjp(lambda g: g)},
+            Elementwise(lambda x: x), _identity_samples))
