@@ -41,7 +41,8 @@ class Frame:
     __slots__ = ("below", "interpreter")
 
     def __init__(self, interpreter: Interpreter, below: Frame | None):
-        self.interpreter, self.below = interpreter, below
+        self.interpreter = interpreter
+        self.below: Any = below
 
     def process(self, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
         return self.interpreter.process(self, op, arrays, attrs)

@@ -23,7 +23,11 @@ from .dtypes import canonical
 from .op import OPS
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import CodeType, ModuleType
+
+    from .method_types import Methods
+else:
+    Methods = object  # operators and the like are installed by `methods`
 
 __all__ = ["LiteralArray", "NDArray", "Storage", "is_literal", "literal", "literal_value", "raw_index", "wrap"]
 
@@ -45,21 +49,22 @@ class Storage:
     __slots__ = ("exported", "version", "writer")
 
     def __init__(self) -> None:
-        self.version, self.exported, self.writer = 0, False, None
+        self.version, self.exported = 0, False
+        self.writer: tuple[CodeType, int] | None = None
 
     def where(self) -> str:
         """The line that wrote last, as text."""
         return f"{self.writer[0].co_filename}:{self.writer[1]}" if self.writer else "an unknown line"
 
 
-class NDArray:
+class NDArray(Methods):
     """An n-dimensional array of one dtype on one device. Made by `array`, `zeros` and friends, not by calling this."""
 
     __slots__ = ("__weakref__", "_data", "_device", "_node", "_storage")
 
     _data: Any  # the backend array, or the tracer's value
     _device: Device
-    _node: tuple | None  # (node of the tape or leaf, index of the result, version then)
+    _node: Any  # None, or (node of the tape or leaf, index of the result, version then)
     _storage: Storage | None
 
     __array_ufunc__ = None  # NumPy arrays and scalars leave ``np_array + x`` to `__radd__`
@@ -257,14 +262,14 @@ class NDArray:
         """NumPy's indexing. Ints, slices, None and Ellipsis give a view; masks and integer arrays a copy."""
         data = self._data
         if _top_get() is None and type(data) is _ndarray:
-            raw = index if type(index) is int else raw_index(index)
+            raw: Any = index if type(index) is int else raw_index(index)
             kind = type(raw)
             if kind is int:
                 out = wrap(data[raw, ...], self._device)
             elif kind is slice:
                 out = wrap(data[raw], self._device)
             else:
-                out = wrap(data[raw if kind is not tuple or ... in _plain(raw) else (*raw, ...)], self._device)
+                out = wrap(data[_with_ellipsis(raw) if kind is tuple else raw], self._device)
                 memory = out._data.base
                 if memory is None or not (memory is data or memory is data.base):
                     return out
@@ -393,11 +398,17 @@ class LiteralArray(NDArray):
     __slots__ = ()
 
 
+_NUMBERS = frozenset((int, float, bool, complex))
+
+
 def literal(value: Any, dtype: np.dtype, device: Device) -> LiteralArray:
     """A Python number as a 0-d array of `dtype`, which a tracer turns into a literal. Never written to.
 
+    A number that is known only when a traced program runs (it has ``as_array``) gives that array instead.
     Raises OverflowError where an integer dtype can't hold the value.
     """
+    if type(value) not in _NUMBERS and hasattr(value, "as_array"):
+        return value.as_array(dtype, device)
     out = _new(LiteralArray)
     out._data = device.module.asarray(value, dtype=dtype)
     out._device = device
@@ -425,8 +436,9 @@ def raw_index(index: Any) -> Any:
     return index
 
 
-def _plain(index: tuple) -> list:
-    return [i for i in index if i is ... or i is None]
+def _with_ellipsis(index: tuple) -> tuple:
+    """The same index, of which NumPy returns a 0-d view rather than a scalar."""
+    return index if any(i is ... for i in index) else (*index, ...)
 
 
 def _unpickle(data: np.ndarray, device: Device, request: str | None) -> NDArray:

@@ -82,7 +82,8 @@ class _Mode:
     __slots__ = ("_recording", "_tokens", "_train")
 
     def __init__(self, recording: bool | None, train: bool | None):
-        self._recording, self._train, self._tokens = recording, train, []
+        self._recording, self._train = recording, train
+        self._tokens: list[tuple] = []
 
     def __enter__(self) -> None:
         frame = mode = None
@@ -165,7 +166,9 @@ def mark_variables(
 ) -> None:
     """Let `backward` put the gradient of each variable into the array given for it."""
     if isinstance(variables, NDArray):
-        variables, gradients = [variables], [gradients]
+        variables = [variables]
+    if isinstance(gradients, NDArray):
+        gradients = [gradients]
     if isinstance(grad_reqs, str):
         grad_reqs = [grad_reqs] * len(variables)
     if not len(variables) == len(gradients) == len(grad_reqs):
@@ -206,8 +209,7 @@ def grad(
     differentiated again. A variable on which no head depends gets zeros.
     """
     heads, head_grads = _pairs("grad", heads, head_grads)
-    single = isinstance(variables, NDArray)
-    wanted = [variables] if single else list(variables)
+    wanted = [variables] if isinstance(variables, NDArray) else list(variables)
     for i, v in enumerate(wanted):
         if v._node is None or (isinstance(v._node[0], Leaf) and v._node[0].request == "null"):
             raise ValueError(
@@ -215,7 +217,8 @@ def grad(
                 f"call attach_grad() on it before recording"
             )
     retain = create_graph if retain_graph is None else retain_graph
-    found = _pull("grad", heads, head_grads, [v._node[:2] for v in wanted], retain, create_graph, train_mode)
+    entries = [v._node[:2] for v in wanted if v._node is not None]
+    found = _pull("grad", heads, head_grads, entries, retain, create_graph, train_mode)
     out = []
     for v, g in zip(wanted, found):
         if g is None:
@@ -223,7 +226,7 @@ def grad(
 
             g = zeros(v.shape, dtype=v.dtype, device=v._device)
         out.append(g)
-    return out[0] if single else out
+    return out[0] if isinstance(variables, NDArray) else out
 
 
 def _pairs(what: str, heads: Any, head_grads: Any) -> tuple[list, list]:

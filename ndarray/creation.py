@@ -245,7 +245,7 @@ def meshgrid(*arrays: NDArray, indexing: str = "xy") -> list[NDArray]:
     order = list(range(count))
     if indexing == "xy" and count > 1:
         order[0], order[1] = 1, 0
-    shape = [0] * count
+    shape: list[Size] = [0] * count
     for a, axis in zip(arrays, order):
         shape[axis] = a.shape[0]
     return [

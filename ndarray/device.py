@@ -33,6 +33,10 @@ class Device:
 
     kind: str
     index: int
+    kernels: KernelProvider
+    _hash: int
+    _module: Any
+    _tokens: ContextVar
 
     def __new__(cls, kind: str | Device = "cpu", index: int = 0) -> Device:
         if isinstance(kind, Device):
@@ -46,8 +50,8 @@ class Device:
             raise ValueError(f"Device: index must be a non-negative int, got {index!r}")
         self = object.__new__(cls)
         self.kind, self.index, self._hash, self._tokens = kind, index, hash((kind, index)), ContextVar("device_tokens")
-        self._module: Any = np if kind == "cpu" else None
-        self.kernels: KernelProvider = numpy_kernels
+        self._module = np if kind == "cpu" else None
+        self.kernels = numpy_kernels
         return _interned.setdefault((kind, index), self)
 
     @property

@@ -38,7 +38,7 @@ class Eager:
                     self._mixed(op, arrays)
                 data.append(d)
         else:
-            device, data = current_device(), ()
+            device, data = current_device(), []
         try:
             result = self._run(op, device, data, attrs)
         except (RuntimeWarning, FloatingPointError):  # warnings are errors here: infinities and NaNs are results

@@ -51,7 +51,12 @@ def parse(shape: tuple[Size, ...], index: Any) -> tuple[Basic, list[tuple[int, A
     """
     items = _expand(shape, index)
     arrays = any(_is_array(i) for i in items)
-    start, stop, step, flips, box, result = [], [], [], [], [], []
+    start: list[Size] = []
+    stop: list[Size] = []
+    step: list[Size] = []
+    flips: list[int] = []
+    box: list[Size] = []
+    result: list[Size] = []
     advanced: list[tuple[int, Any]] = []
     positions: list[int] = []
     axis = 0
@@ -60,7 +65,8 @@ def parse(shape: tuple[Size, ...], index: Any) -> tuple[Basic, list[tuple[int, A
             result.append(1)
             continue
         n = shape[axis]
-        low, high, stride, backwards, keep = 0, n, 1, False, True
+        low: Size = 0
+        high, stride, backwards, keep = n, 1, False, True
         if isinstance(item, slice):
             low, high, stride, backwards = _slice(item, n)
         elif arrays:
@@ -162,7 +168,7 @@ def _gather(x: NDArray, advanced: list[tuple[int, Any]], adjacent: bool) -> NDAr
     axes = [axis for axis, _ in advanced]
     rest = [i for i in range(x.ndim) if i not in axes]
     sizes = [x.shape[i] for i in axes]
-    flat = None
+    flat: Any = None
     for indices, n in zip(arrays, sizes):  # row-major position in the indexed axes
         wrapped = apply(OPS["remainder"], indices, _number(n, x))
         flat = wrapped if flat is None else apply(OPS["add"], apply(OPS["multiply"], flat, _number(n, x)), wrapped)

@@ -175,4 +175,5 @@ def _matrix_transposed(self: NDArray) -> NDArray:
     return _functions.swapaxes(self, -1, -2)
 
 
-NDArray.T, NDArray.mT = property(_transposed), property(_matrix_transposed)
+for _name, _getter in {"T": _transposed, "mT": _matrix_transposed}.items():
+    setattr(NDArray, _name, property(_getter))

@@ -228,7 +228,7 @@ def rand(*shape: Size, dtype: Any = None, device: Place = None, ctx: Place = Non
 
 
 def randint(
-    low: int, high: int | None = None, shape: Shape = None, dtype: Any = None, device: Place = None, ctx: Place = None,
+    low: Any, high: Any = None, shape: Shape = None, dtype: Any = None, device: Place = None, ctx: Place = None,
     *, size: Shape = None,
 ) -> NDArray:
     """Integers uniform in [low, high), or [0, low) without `high`; int64 unless told otherwise.
@@ -305,7 +305,7 @@ def multinomial(data: NDArray, shape: Shape = None, dtype: Any = "int32") -> NDA
     return apply(OPS["transpose"], drawn, axes=(*range(k, drawn.ndim), *range(k)))
 
 
-def permutation(x: int | NDArray, device: Place = None, ctx: Place = None) -> NDArray:
+def permutation(x: Size | NDArray, device: Place = None, ctx: Place = None) -> NDArray:
     """The integers below `x` in random order, or the array `x` with its first axis in random order. Eager only."""
     if isinstance(x, NDArray):
         return x[permutation(x.shape[0], x.device)]

@@ -51,7 +51,11 @@ class Node:
 
     def release(self) -> None:
         """Forget what was kept, and the way further down."""
-        self.kept, self.inputs, self.pull, self.released = (), (), None, True
+        self.kept, self.inputs, self.pull, self.released = (), (), _pull_released, True
+
+
+def _pull_released(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+    raise AssertionError(f"{node.name} was released")
 
 
 def is_recording() -> bool:
@@ -163,7 +167,10 @@ class _Plan:
         self.arguments: list[int] = []
         self.results: list[int] = []
         self.types: list[int] = []
-        self.calls = [(i, op.vjp[op.arguments[i]].rule, self._sources(op.vjp[op.arguments[i]])) for i in tracked]
+        rules: Any = op.vjp
+        self.calls = [
+            (i, rules[op.arguments[i]].rule, self._sources(rules[op.arguments[i]])) for i in tracked
+        ]
 
     def _sources(self, vjp: Vjp) -> list[tuple[str, str, int]]:
         sources = []
@@ -192,7 +199,7 @@ _plans: dict[tuple[Op, tuple[int, ...]], _Plan] = {}
 
 
 def _check_entry(array: NDArray) -> None:
-    entry = array._node
+    entry: Any = array._node
     storage = array._storage
     if storage is not None and entry[2] >= 0 and storage.version != entry[2]:
         raise RuntimeError(
@@ -204,8 +211,10 @@ def _check_entry(array: NDArray) -> None:
 def _record(op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any], result: Any) -> None:
     many = type(result) is tuple
     outs = result if many else (result,)
-    inputs, tracked = [], []
-    rules, variadic = op.vjp, op.variadic
+    inputs: list[Entry | None] = []
+    tracked: list[int] = []
+    rules: Any = op.vjp
+    variadic = op.variadic
     for i, a in enumerate(arrays):
         entry = a._node
         if entry is not None and (variadic or op.arguments[i] in rules):
@@ -218,7 +227,7 @@ def _record(op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any], result: 
     if not tracked:
         return
     if variadic:
-        kept = (op, attrs, many, [(a, a._version) for a in arrays], [_kept_out(o) for o in outs])
+        kept: tuple = (op, attrs, many, [(a, a._version) for a in arrays], [_kept_out(o) for o in outs])
         pull = _pull_variadic
     else:
         key = op, tuple(tracked)
