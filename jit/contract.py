@@ -88,12 +88,12 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
     in_batch = (True,) * batch_rank
     last = inner and len(x_contract) - 1
     a = Operand(load_x, in_batch + (False,) * len(outer_sizes), len(x_free) == 1 and x_free[-1] == len(x.shape) - 1,
-                bool(inner) and x_contract[last] == len(x.shape) - 1, constant=x.constant)
+                bool(inner) and x_contract[last] == len(x.shape) - 1, cheap=x.storage is not None, constant=x.constant)
     b = Operand(load_y, in_batch + (True,) * len(outer_sizes), lane_axis is not None and lane_axis == len(y.shape) - 1,
-                bool(inner) and y_contract[last] == len(y.shape) - 1, constant=y.constant)
+                bool(inner) and y_contract[last] == len(y.shape) - 1, cheap=y.storage is not None, constant=y.constant)
     c = Contraction(x.dtype, sizes, product(row_sizes), columns, inner, a, b, store, vector_store=lane_axis is not None,
                     name="dot", equations=equations)
-    if suits_inner_product(c, target) and not schedule:
+    if not schedule and suits_inner_product(c, target):
         k_axes = (x_contract[-1], y_contract[-1])
 
         def along_k(source: Source, contract: tuple, axis: int, batch_axes: tuple, free: tuple, left: bool):

@@ -18,9 +18,10 @@ from typing import Any
 
 from ndarray.dims import Size, product
 
-from .gemm import Contraction, Digits, Operand, bind, ceil_div, choose, digits, flatten, hint, lower_product, minimum
+from .gemm import Contraction, Digits, Operand, bind, ceil_div, choose, digits, flatten, hint, lane_mask, lower_product, minimum
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
-from .loopir import INT, Expr, For, If, Let, Load, Stmt, Store, Type, Var, const, ramp, splat
+from .inner_product import lower_inner_product
+from .loopir import INT, Const, Expr, For, If, Let, Load, Stmt, Store, Type, Var, cast, const, ramp, splat
 from .plain import plain_sink
 from .target import Target
 
@@ -81,15 +82,18 @@ def _make_planes(source: Source, low: tuple[int, ...], extent: tuple[Size, ...],
     for w, e in zip(where[:-1], extents[:-1]):
         test = (w >= 0) & (w < e)
         valid = test if valid is None else valid & test
-    across = ramp(where[-1], 1, vector)
-    mask = (across >= splat(const(0), vector)) & (across < splat(extents[-1], vector))
+    if vector == 1:
+        mask = (where[-1] >= 0) & (where[-1] < extents[-1])
+    else:
+        lane = ramp(Const(0, Type("int32")), 1, vector)
+        mask = (lane >= splat(cast(const(0) - where[-1], "int32"), vector)) & lane_mask(where[-1], vector, extents[-1])
     if valid is not None:
         mask = mask & splat(valid, vector)
     value = source.load(builder, Position((n, c, *where), len(spatial) + 1 if vector > 1 else None, vector, mask))
     name = builder.buffer(planes.storage, "write")
     index = planes.index(builder, n, c, phase, point)
     width = builder.size(extent[-1])
-    write = None if vector == 1 else ramp(point[-1], 1, vector) < splat(width, vector)
+    write = None if vector == 1 else lane_mask(point[-1], vector, width)
     inside.append(Store(name, index, value, write))
     for axis in reversed(range(len(extent))):
         step = vector if axis == len(extent) - 1 else 1
@@ -136,8 +140,8 @@ def _grid_store(sink: Sink, valid: tuple[Size, ...], pitch: tuple[Size, ...], le
         stop = minimum((column + (lanes - 1)) // width + 1, builder.size(product(pitch[:-1])))
         inner: list[Stmt] = []
         begin = bind(builder, inner, column - line * width)
-        across = ramp(begin, 1, lanes)
-        on = (across >= splat(const(0), lanes)) & (across < splat(builder.size(valid[-1]), lanes))
+        lane = ramp(Const(0, Type("int32")), 1, lanes)
+        on = (lane >= splat(cast(const(0) - begin, "int32"), lanes)) & lane_mask(begin, lanes, builder.size(valid[-1]))
         upper = digits(builder, line, pitch[:-1])
         for p, limit, there in zip(upper, valid[:-1], pitch[:-1]):
             if not (isinstance(limit, int) and limit == there):
@@ -201,7 +205,7 @@ def lower_convolution(attrs: Mapping[str, Any], x: Source, w: Source, sink: Sink
         return b[0], b[1] * builder.size(outputs) + row
 
     c = Contraction(x.dtype, (batch, groups), outputs, _columns(out, planes.extent), (channels, *kernel),
-                    Operand(load_w, (False, True), False, True, constant=w.constant),
+                    Operand(load_w, (False, True), False, True, cheap=w.storage is not None, constant=w.constant),
                     Operand(load_x, (True, True), True, slack=copied),
                     _grid_store(sink, out, (out[0], *planes.extent[1:]), lead), name="convolution", equations=equations)
     return launches + lower_product(c, target, choose(c, target, **schedule))
@@ -272,7 +276,7 @@ def lower_data_gradient(attrs: Mapping[str, Any], g: Source, w: Source, sink: Si
 
     dense = set(stride) == {1}
     c = Contraction(g.dtype, (batch, groups, *stride), channels, _columns(quotient, extent), (outputs, *counts),
-                    Operand(load_w, (False, True, *(s > 1 for s in stride)), False, constant=w.constant),
+                    Operand(load_w, (False, True, *(s > 1 for s in stride)), False, cheap=dense and w.storage is not None, constant=w.constant),
                     Operand(load_g, (True, True) + (True,) * rank, True, slack=True),
                     _grid_store(sink, quotient, (quotient[0], *extent[1:]), lead, None if dense else place),
                     vector_store=dense, stop=stop, name="convolution_data", equations=equations)
@@ -331,7 +335,18 @@ def lower_weight_gradient(attrs: Mapping[str, Any], x: Source, g: Source, sink: 
     c = Contraction(x.dtype, sizes, channels * product(kernel), outputs, (per_part, *out),
                     Operand(load_x, use, False, True, slack=True), Operand(load_g, use, False, True),
                     store, vector_store=False, name="convolution_weight", equations=equations)
-    launches += lower_product(c, target, choose(c, target, **{"pack_b": "global", **schedule}))
+    if not schedule and outputs * 2 <= lanes and hint(out[-1]) * 2 >= lanes and x.dtype != "bool":
+        def along_x(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
+            first = load_x(builder, b, row, k, lanes, mask)
+            return Load(first.buffer, first.index, Type(x.dtype, lanes), mask)
+
+        def along_g(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
+            at = (image(builder, b, k), b[0] * builder.size(outputs) + column, *k[1:])
+            return g.load(builder, Position(at, len(at) - 1, lanes, mask))
+
+        launches += lower_inner_product(c, along_x, along_g, target)
+    else:
+        launches += lower_product(c, target, choose(c, target, **{"pack_b": "global", **schedule}))
     if parts > 1:
         launches.append(_add_parts(partial, parts, sink, equations))
     return launches

@@ -24,7 +24,7 @@ from typing import Any
 from ndarray.dims import Size, product
 
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
-from .loopir import INT, Const, Expr, For, Get, If, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, const, ramp, splat
+from .loopir import INT, Const, Expr, For, Get, If, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, cast, const, ramp, splat
 from .target import Target
 
 __all__ = ["Contraction", "Digits", "Operand", "Schedule", "bind", "choose", "digits", "flatten", "hint", "lane_mask",
@@ -42,6 +42,7 @@ class Operand:
     batch         which digits of the batch it depends on
     contiguous    consecutive positions are consecutive in memory (a vector load, not a gather)
     k_contiguous  consecutive values of the last digit of k are
+    cheap         a load is one machine load
     slack         vector loads that run past the last position stay within the memory, so they need no mask
     constant      a weight: its packed form could be kept
     """
@@ -50,6 +51,7 @@ class Operand:
     batch: tuple[bool, ...]
     contiguous: bool
     k_contiguous: bool = False
+    cheap: bool = True
     slack: bool = False
     constant: bool = False
 
@@ -148,7 +150,10 @@ def flatten(builder: KernelBuilder, index: Digits, sizes: tuple[Size, ...]) -> E
 
 def lane_mask(position: Expr, lanes: int, stop: Expr) -> Expr:
     """Which of `lanes` consecutive positions lie before `stop`."""
-    return ramp(position, 1, lanes) < splat(stop, lanes) if lanes > 1 else position < stop
+    if lanes == 1:
+        return position < stop
+    left = cast(minimum(stop - position, const(lanes)), "int32")  # lane numbers are short: one vector compares them all
+    return ramp(Const(0, left.type), 1, lanes) < splat(left, lanes)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
@@ -184,13 +189,13 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     # columns of a task: a block of B in half of the second-level cache; then rows, fewer where tasks are wanted
     wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
     macs = m * n * k * hint(product(c.batch))
-    wanted = min(16, max(1, macs // (lanes * 60_000)))
+    wanted = min(16, max(1, macs // (lanes * 100_000)))
     outer = max(1, hint(product(c.batch)))
     column_blocks = -(-column_panels // wide)
     room = max(1, (target.l2 // 2) // (min(wide, column_panels) * nr * itemsize) // mr) if blocked else max(1, 1024 // mr)
     row_blocks = -(-row_panels // room)
     while outer * column_blocks * row_blocks < wanted:
-        if -(-column_panels // column_blocks) > 4 or row_panels // row_blocks < 4:
+        if -(-column_panels // column_blocks) > 1 or row_panels // row_blocks < 2:
             if column_blocks >= column_panels:
                 break
             column_blocks = min(column_panels, column_blocks * 2)
@@ -199,15 +204,13 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     mt = override.get("mt") or -(-row_panels // row_blocks) * mr
     nt = override.get("nt") or -(-column_panels // column_blocks) * nr
 
-    pack_a = "global" if n > 2 * nr and n >= 48 and m * k >= 4096 or mr > 8 and n > nr else "no"
-    if c.a.slack:
-        pack_a = "no"  # already copied into a convenient form
+    # packing pays where a load does more than load; plain operands are read in place as fast (measured to k = 8192)
+    pack_a = "no" if c.a.cheap or n <= 2 * nr else "global"
     pack_b = "no"
-    if not c.b.slack:
-        if not c.b.contiguous:
-            pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant else "task"
-        elif m >= 4 * mr and k >= 32:
-            pack_b = "task"
+    if not c.b.contiguous:
+        pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant else "task"
+    elif not c.b.slack and m > 2 * mr and (not c.b.cheap or not target.masked):
+        pack_b = "task"
     if pack_b == "task" and not all(isinstance(z, int) for z in c.inner[digit + (blocked or not c.inner):]):
         pack_b = "global"  # private panels have a fixed size
     return Schedule(mr, nv, lanes, mt, nt, override.get("digit", digit), override.get("kd", step), kc, override.get("blocked", blocked),
@@ -224,7 +227,7 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) ->
                 break
             if mr > 15 and nv > 1:
                 break
-            loads = nv * (1.5 if c.b.slack else 1.0) + mr * 0.5 + (max(0, mr - 6) * 0.5 if c.a.slack else 0)
+            loads = nv * (1.5 if c.b.slack else 1.0) + mr * 0.5
             step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
             cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
             if cost < best:
@@ -282,8 +285,7 @@ def pack_operand(c: Contraction, operand: Operand, positions: Size, width: int, 
 def _copy_panel(c: Contraction, builder: KernelBuilder, operand: Operand, batch: Digits, first: Expr, positions: Size, width: int,
                 lanes: int, digit: int, outer: Digits, block: tuple[Expr, Expr] | None,
                 where: Callable[[Digits, Expr], tuple[str, Expr]]) -> list[Stmt]:
-    """Copies positions first..first+width-1 for all k of the block; past the last position the content is arbitrary
-    (zeros, or a repetition): the results that it takes part in are not stored."""
+    """Copies positions first..first+width-1 for all k of the block, with zeros past the last position."""
     limit = builder.size(positions)
     ks: list[Expr] = list(outer)
     loops: list[tuple[str, Expr, Expr]] = []
@@ -304,17 +306,22 @@ def _copy_panel(c: Contraction, builder: KernelBuilder, operand: Operand, batch:
             inside.append(Store(name, index, value, None if used == lanes else lane_mask(const(0), lanes, const(used))))
     else:
         j = builder.fresh("j")
-        position = minimum(first + Var(j, INT), limit - 1)
-        if loops:  # the last digit in pieces of a cache line, so that reading along k and writing along positions both stay in it
-            name, start, stop = loops.pop()
-            piece = builder.fresh("k")
-            buffer, index = where(k, Var(j, INT))
-            copy: list[Stmt] = [For(name, Var(piece, INT), minimum(Var(piece, INT) + 16, stop), 1,
-                                    (Store(buffer, index, operand.load(builder, batch, position, k, 1, None)),))]
-            inside.append(For(piece, start, stop, 16, (For(j, const(0), const(width), 1, tuple(copy)),)))
+        position = first + Var(j, INT)
+        used = minimum(const(width), limit - first)
+        last = loops.pop() if loops else (builder.fresh("k"), const(0), const(1))
+        name, start, stop = last
+        buffer, index = where(k, Var(j, INT))
+        copy = Store(buffer, index, operand.load(builder, batch, position, k, 1, None))
+        if width % lanes == 0:
+            type = Type(c.dtype, lanes)
+            clear = [Store(*where(k, const(offset)), zero(type)) for offset in range(0, width, lanes)]
         else:
-            buffer, index = where(k, Var(j, INT))
-            inside.append(For(j, const(0), const(width), 1, (Store(buffer, index, operand.load(builder, batch, position, k, 1, None)),)))
+            clear = [For(j, used, const(width), 1, (Store(buffer, index, zero(Type(c.dtype))),))]
+        inside.append(If(used < width, (For(name, start, stop, 1, tuple(clear)),)))
+        # the last digit in pieces of a cache line, so that reading along k and writing along positions both stay in it
+        piece = builder.fresh("k")
+        along = For(name, Var(piece, INT), minimum(Var(piece, INT) + 16, stop), 1, (copy,))
+        inside.append(For(piece, start, stop, 16, (For(j, const(0), used, 1, (along,)),)))
     for name, start, stop in reversed(loops):
         inside = [For(name, start, stop, 1, tuple(inside))]
     return inside
@@ -350,13 +357,15 @@ class _Product:
         body: list[Stmt] = []
         task: Expr = Var("task", INT)
         row_blocks, column_blocks = ceil_div(c.rows, s.mt), ceil_div(c.columns, s.nt)
+        self.rows, self.columns = builder.parameter(c.rows), builder.parameter(c.columns)
+        self.inner = tuple(const(z) if isinstance(z, int) and z <= 16 and i else builder.parameter(z) for i, z in enumerate(c.inner))
+        mt, nt = builder.parameter(s.mt), builder.parameter(s.nt)
         rest, block = self._split(body, task, row_blocks)
-        self.rows, self.columns = builder.size(c.rows), builder.size(c.columns)
-        self.m0 = bind(builder, body, block * builder.size(s.mt), "m")
-        self.m1 = bind(builder, body, minimum(self.m0 + builder.size(s.mt), self.rows), "m")
+        self.m0 = bind(builder, body, block * mt, "row")
+        self.m1 = bind(builder, body, minimum(self.m0 + mt, self.rows), "row")
         rest, block = self._split(body, rest, column_blocks)
-        self.n0 = bind(builder, body, block * builder.size(s.nt), "col")
-        self.n1 = bind(builder, body, minimum(self.n0 + builder.size(s.nt), self.columns), "col")
+        self.n0 = bind(builder, body, block * nt, "col")
+        self.n1 = bind(builder, body, minimum(self.n0 + nt, self.columns), "col")
         self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, c.batch))
         tile = s.mr * s.nr
         self.sums = ""
@@ -373,7 +382,7 @@ class _Product:
         return builder.launch(f"{c.name}_{s.mr}x{s.nr}", body, "task", tasks, work, equations=c.equations, note=f"product {s}")
 
     def _split(self, body: list[Stmt], flat: Expr, count: Size) -> tuple[Expr, Expr]:
-        extent = self.builder.size(count)
+        extent = self.builder.parameter(count)
         return bind(self.builder, body, flat // extent), bind(self.builder, body, flat % extent)
 
     def _blocks(self) -> list[Stmt]:
@@ -385,25 +394,25 @@ class _Product:
         outer_sizes = c.inner[: s.digit]
         names = [builder.fresh("k") for _ in outer_sizes]
         self.outer = tuple(Var(n, INT) for n in names)
-        extent = builder.size(c.inner[s.digit])
+        extent = self.inner[s.digit]
         if not s.blocked:
             self.block = (const(0), extent)
             return self._tiles(None, None)
         cut = builder.fresh("k")
-        step = builder.size(s.kd) if not isinstance(s.kd, int) else const(s.kd)
+        step = const(int(s.kd))
         body: list[Stmt] = []
         stop = bind(builder, body, minimum(Var(cut, INT) + step, extent))
         self.block = (Var(cut, INT), stop)
         first: Expr = Var(cut, INT).equals(0)
         last: Expr = stop >= extent
-        for variable, size in zip(self.outer, outer_sizes):
+        for variable, size in zip(self.outer, self.inner):
             first = first & variable.equals(0)
-            last = last & (variable + 1 >= builder.size(size))
+            last = last & (variable + 1 >= size)
         first, last = bind(builder, body, first), bind(builder, body, last)
         body += self._tiles(first, last)
         loop: list[Stmt] = [For(cut, const(0), apply("max", extent, const(1)), int(s.kd), tuple(body))]
-        for name, size in zip(reversed(names), reversed(outer_sizes)):
-            loop = [For(name, const(0), apply("max", builder.size(size), const(1)), 1, tuple(loop))]
+        for name, size in zip(reversed(names), reversed(self.inner[: s.digit])):
+            loop = [For(name, const(0), apply("max", size, const(1)), 1, tuple(loop))]
         return loop
 
     def _tiles(self, first: Expr | None, last: Expr | None) -> list[Stmt]:
@@ -412,8 +421,10 @@ class _Product:
         body: list[Stmt] = []
         columns, rows = builder.fresh("col"), builder.fresh("m")
         self.n, self.m = Var(columns, INT), Var(rows, INT)
-        below = product(c.inner[s.digit + 1:])
-        self.depth = bind(builder, body, (self.block[1] - self.block[0]) * builder.size(below)) if c.inner else const(1)
+        below: Expr = const(1)
+        for size in self.inner[s.digit + 1:]:
+            below = below * size
+        self.depth = bind(builder, body, (self.block[1] - self.block[0]) * below) if c.inner else const(1)
         if s.pack_b == "task":
             at = builder.fresh("col")
             copy = _copy_panel(c, builder, c.b, self.batch, Var(at, INT), c.columns, s.nr, s.lanes, s.digit, self.outer, self.block,
@@ -521,7 +532,7 @@ class _Product:
                     ks.append(const(0))
                 continue
             name = builder.fresh("k")
-            start, stop = self.block if number == s.digit else (const(0), builder.size(size))
+            start, stop = self.block if number == s.digit else (const(0), self.inner[number])
             loops.append((name, start, stop if ragged is None else ragged))
             ks.append(Var(name, INT))
         inside = []

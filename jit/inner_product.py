@@ -24,7 +24,21 @@ def suits_inner_product(c: Contraction, target: Target) -> bool:
     m, n, k = hint(c.rows), hint(c.columns), hint(c.inner[-1]) if c.inner else 0
     if not (c.a.k_contiguous and c.b.k_contiguous) or c.dtype == "bool" or k < 2 * lanes:
         return False
-    return min(m, n) <= 4 or (m <= 96 and k >= 8 * lanes and not (c.b.constant and m >= 16))
+    return min(m, n) <= 4 or (m <= 96 and k >= 8 * lanes)
+
+
+def _tile(m: int, n: int, lanes: int, target: Target, vector_store: bool) -> tuple[int, int]:
+    """Rows and columns of a tile: the fewest cycles a step, padding included. Where the sink takes vectors, columns divide them."""
+    best, tile = float("inf"), (1, 1)
+    for nr in range(1, 9):
+        if vector_store and lanes % nr:
+            continue
+        for mr in range(1, 9):
+            if mr * nr + nr + 2 <= target.registers:
+                cost = -(-m // mr) * -(-n // nr) * (max(mr * nr, mr + nr, 6) + 1 + 0.2 * (mr + nr))
+                if cost < best:
+                    best, tile = cost, (mr, nr)
+    return tile
 
 
 def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target) -> list[Launch]:
@@ -33,12 +47,7 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     lanes = target.lanes(c.dtype)
     vector = Type(c.dtype, lanes)
     m, n = hint(c.rows), hint(c.columns)
-    mr = min(4, max(1, m)) if target.registers >= 32 else min(2, max(1, m))
-    nr = 4
-    while nr * 2 <= 8 and mr * nr * 2 <= target.registers - 8 and n > nr:
-        nr *= 2
-    if n == 1:
-        nr, mr = 1, min(8, max(1, m))
+    mr, nr = _tile(max(1, m), max(1, n), lanes, target, c.vector_store)
     macs = hint(product(c.batch)) * m * n * hint(product(c.inner))
     # a task has all rows and some columns: a multiple of the vector length, so that the sink writes whole vectors
     nt = max(lanes, nr)

@@ -65,7 +65,9 @@ class KernelBuilder:
     def __init__(self) -> None:
         self._buffers: dict[tuple[Storage, str], Buffer] = {}
         self._scratch: list[tuple[Buffer, Size]] = []
-        self._parameters: dict[Size, str] = {}
+        self._parameters: dict[Size, Expr] = {}
+        self._arguments: list[Size] = []
+        self._roles: dict[Any, Expr] = {}
         self._names = 0
 
     def fresh(self, prefix: str) -> str:
@@ -92,20 +94,32 @@ class KernelBuilder:
         if isinstance(value, int) and (constant or value in (0, 1)):
             return Const(value, INT)
         if value not in self._parameters:
-            self._parameters[value] = f"n{len(self._parameters)}"
-        return Var(self._parameters[value], INT)
+            self._parameters[value] = self.parameter(value)
+        return self._parameters[value]
+
+    def parameter(self, value: Size, role: Any = None) -> Expr:
+        """A parameter of its own, also where another one happens to have the same value, so that a kernel has the same
+        text for all sizes; one for each `role` (any hashable) if that is given. 0 and 1 with a role are constants."""
+        if role is not None:
+            if isinstance(value, int) and value in (0, 1):
+                return Const(value, INT)
+            if role not in self._roles:
+                self._roles[role] = self.parameter(value)
+            return self._roles[role]
+        self._arguments.append(value)
+        return Var(f"n{len(self._arguments) - 1}", INT)
 
     def launch(self, name: str, body: Sequence[Stmt], task: str, tasks: Size, work: Size, *,
                in_place: bool | tuple[tuple[int, int], ...] = (), equations: tuple = (), note: str = "") -> Launch:
         """The finished kernel with its bindings; `in_place` as in `Launch`."""
         buffers = tuple(self._buffers.values()) + tuple(b for b, _ in self._scratch)
-        kernel = Kernel(name, buffers, tuple(self._parameters.values()), task, tuple(body), bool(in_place))
+        kernel = Kernel(name, buffers, tuple(f"n{i}" for i in range(len(self._arguments))), task, tuple(body), bool(in_place))
         scratch: Size = 0
         for b, size in self._scratch:
             scratch = scratch + (size * _ITEMSIZE[b.dtype] + 63) // 64 * 64
         storages = tuple(s for s, _ in self._buffers)
         pairs = in_place if isinstance(in_place, tuple) else ()
-        return Launch(kernel, storages, tuple(self._parameters), tasks, work, scratch, equations, note, pairs)
+        return Launch(kernel, storages, tuple(self._arguments), tasks, work, scratch, equations, note, pairs)
 
 
 _ITEMSIZE = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4,

@@ -10,16 +10,16 @@ from .loopir import Expr, Load, Stmt, Store, Type, const, ramp
 __all__ = ["element_index", "plain_sink", "plain_source"]
 
 
-def element_index(builder: KernelBuilder, shape: tuple[Size, ...], at: Position) -> Expr:
+def element_index(builder: KernelBuilder, storage: Storage, shape: tuple[Size, ...], at: Position) -> Expr:
     """Where the elements of a position lie in a row-major array: a scalar index of contiguous lanes, or a vector."""
     flat: Expr = const(0)
     for axis, index in enumerate(at.index):
-        flat = flat + index * builder.size(product(shape[axis + 1:]))
+        flat = flat + index * builder.parameter(product(shape[axis + 1:]), (storage, axis))
     if at.lanes > 1:
         assert at.axis is not None
         stride = product(shape[at.axis + 1:])
         if not (isinstance(stride, int) and stride == 1):
-            return ramp(flat, builder.size(stride), at.lanes)
+            return ramp(flat, builder.parameter(stride, (storage, at.axis)), at.lanes)
     return flat
 
 
@@ -28,7 +28,7 @@ def plain_source(storage: Storage, shape: tuple[Size, ...], constant: bool = Fal
 
     def load(builder: KernelBuilder, at: Position) -> Expr:
         name = builder.buffer(storage, "read")
-        return Load(name, element_index(builder, shape, at), Type(storage.dtype, at.lanes), at.mask)
+        return Load(name, element_index(builder, storage, shape, at), Type(storage.dtype, at.lanes), at.mask)
 
     return Source(tuple(shape), storage.dtype, load, storage, constant)
 
@@ -38,6 +38,6 @@ def plain_sink(storage: Storage, shape: tuple[Size, ...]) -> Sink:
 
     def store(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
         name = builder.buffer(storage, "write")
-        return [Store(name, element_index(builder, shape, at), value, at.mask)]
+        return [Store(name, element_index(builder, storage, shape, at), value, at.mask)]
 
     return Sink(tuple(shape), storage.dtype, store, storage)

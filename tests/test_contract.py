@@ -64,7 +64,7 @@ def data_gradient_reference(g, w, shape, stride, padding, dilation, groups):
     padded = tuple(n + sum(p) for n, p in zip(shape[2:], padding))
     dx = np.zeros((shape[0], groups, w.shape[1], *padded), g.dtype)
     wg = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-    gg = g.reshape(g.shape[0], groups, -1, *g.shape[2:])
+    gg = g.reshape(g.shape[0], groups, g.shape[1] // groups, *g.shape[2:])
     for tap, where in taps(w.shape[2:], g.shape[2:], stride, dilation):
         dx[(..., *where)] += np.einsum("ngo...,goc->ngc...", gg, wg[(..., *tap)])
     return dx[(..., *(slice(p[0], p[0] + n) for p, n in zip(padding, shape[2:])))].reshape(shape)
@@ -73,11 +73,11 @@ def data_gradient_reference(g, w, shape, stride, padding, dilation, groups):
 def weight_gradient_reference(x, g, shape, stride, padding, dilation, groups):
     x, g = wide(x), wide(g)
     xp = np.pad(x, ((0, 0), (0, 0), *padding)).reshape(x.shape[0], groups, shape[1], *(n + sum(p) for n, p in zip(x.shape[2:], padding)))
-    gg = g.reshape(g.shape[0], groups, -1, *g.shape[2:])
+    gg = g.reshape(g.shape[0], groups, g.shape[1] // groups, *g.shape[2:])
     dw = np.zeros((groups, shape[0] // groups, *shape[1:]), x.dtype)
     for tap, where in taps(shape[2:], g.shape[2:], stride, dilation):
         part = xp[(..., *where)]
-        dw[(..., *tap)] = np.einsum("ngcp,ngop->goc", part.reshape(*part.shape[:3], -1), gg.reshape(*gg.shape[:3], -1))
+        dw[(..., *tap)] = np.einsum("ngcp,ngop->goc", *(a.reshape(*a.shape[:3], product(a.shape[3:])) for a in (part, gg)))
     return dw.reshape(shape)
 
 
@@ -100,7 +100,7 @@ def sink_of(storage, shape, epilogue, calls):
     return Sink(plain.shape, plain.dtype, lambda b, at, v: plain.store(b, at, apply("max", v * 3 - 1, 0)), None)
 
 
-def run(op, attrs, x, y, shape, target=SMALL, fused=False, symbolic=None, **schedule):
+def run(op, attrs, x, y, shape, target=SMALL, fused=False, symbolic=None, native=False, **schedule):
     """The result of the lowered op; `symbolic` replaces (operand, axis) pairs and result axes by dimensions."""
     sx, sy, so = Storage(x.dtype.name, x.size, "x"), Storage(y.dtype.name, y.size, "y"), Storage(x.dtype.name, product(shape), "out")
     xs, ys, os, sizes = x.shape, y.shape, shape, {}
@@ -110,22 +110,30 @@ def run(op, attrs, x, y, shape, target=SMALL, fused=False, symbolic=None, **sche
     memory = {sx: x.reshape(-1).copy(), sy: y.reshape(-1).copy()}
     for launch in launches:
         verify(launch.kernel)
-    run_launches(launches, memory, sizes)
+    if native:
+        from benchmarks.launches import Launches, aligned
+
+        for storage in memory:
+            memory[storage], value = aligned(memory[storage].size, storage.dtype), memory[storage]
+            memory[storage][:] = value
+        program = Launches(launches, memory, sizes, target)
+        program.run(2)
+        memory = program.memory
+    else:
+        run_launches(launches, memory, sizes)
     return memory[so].reshape(shape) if so in memory else np.empty(shape, x.dtype)
 
 
 def check(op, reference, attrs, x, y, fused=False, **options):
-    names = {"convolution": ("stride", "padding", "dilation", "groups")}
     px, py = (x * 2 + 1, y * 2 + 1) if fused else (x, y)
     want = reference(px, py, **attrs)
     if fused:
         want = np.maximum(want * 3 - 1, 0)
     got = run(op, attrs, x, y, want.shape, fused=fused, **options)
     assert got.shape == want.shape
-    k = max(1, x.size)
     tolerance = {"f": 1e-5, "i": 0, "u": 0, "b": 0}[x.dtype.kind] * (1e-8 if x.dtype == np.float64 else 1)
     scale = max(1.0, float(np.abs(want).max(initial=0)))
-    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale, err_msg=f"{op} {attrs} {x.shape} {y.shape} {k} {names}")
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale, err_msg=f"{op} {attrs} {x.shape} {y.shape}")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -209,3 +217,89 @@ def test_convolution(op, seed):
         options["parts"] = x[0]
     # a fused prologue has no zero for padding to hide behind: the padding must still be 0
     check_convolution(op, x, w, g, attrs, rng, dtype, fused=bool(seed % 2), target=list(TARGETS.values())[seed % 4], **options)
+
+
+def test_weight_gradient_with_few_outputs():
+    """The form with vectors along the image: few outputs, wide images; also in parts."""
+    rng = np.random.default_rng(3)
+    attrs = {"stride": (1, 2), "padding": ((1, 1), (2, 0)), "dilation": (1, 1), "groups": 2}
+    for parts in (1, 2):
+        x, g, w = values(rng, (4, 4, 5, 21), "float32"), values(rng, (4, 4, 5, 11), "float32"), (4, 2, 3, 3)
+        want = weight_gradient_reference(x, g, w, **attrs)
+        got = run("convolution_weight_gradient", {"shape": w, **attrs}, x, g, w, **({"parts": parts} if parts > 1 else {}))
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_symbolic_batch():
+    """One lowering serves every batch size, 0 and 1 included."""
+    rng = np.random.default_rng(0)
+    n = symbol("n", 6)
+    for batch in (0, 1, 2, 9):
+        x, w = values(rng, (batch, 20), "float32"), values(rng, (7, 20), "float32")
+        attrs = {"contract": ((1,), (1,)), "batch": ((), ())}
+        got = run("dot_general", attrs, x, w, (batch, 7), symbolic=((n, 20), (7, 20), (n, 7), attrs, {"n": batch}))
+        np.testing.assert_allclose(got, x @ w.T, rtol=0, atol=1e-5)
+        g = values(rng, (batch, 7), "float32")  # the batch is summed over
+        attrs = {"contract": ((0,), (0,)), "batch": ((), ())}
+        got = run("dot_general", attrs, g, x, (7, 20), symbolic=((n, 7), (n, 20), (7, 20), attrs, {"n": batch}))
+        np.testing.assert_allclose(got, g.T @ x, rtol=0, atol=1e-5)
+        attrs = {"stride": (2, 1), "padding": ((1, 1), (1, 0)), "dilation": (1, 1), "groups": 1}
+        x, w = values(rng, (batch, 3, 6, 5), "float32"), values(rng, (4, 3, 3, 2), "float32")
+        want = convolution_reference(x, w, **attrs)
+        out = (n, *want.shape[1:])
+        got = run("convolution", attrs, x, w, want.shape, symbolic=((n, 3, 6, 5), w.shape, out, attrs, {"n": batch}))
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+        g = values(rng, want.shape, "float32")
+        more = {"shape": (n, 3, 6, 5), **attrs}
+        got = run("convolution_data_gradient", more, g, w, x.shape, symbolic=(out, w.shape, (n, 3, 6, 5), more, {"n": batch}))
+        np.testing.assert_allclose(got, data_gradient_reference(g, w, x.shape, **attrs), rtol=0, atol=1e-5)
+        more = {"shape": w.shape, **attrs}
+        got = run("convolution_weight_gradient", more, x, g, w.shape, symbolic=((n, 3, 6, 5), out, w.shape, more, {"n": batch}))
+        np.testing.assert_allclose(got, weight_gradient_reference(x, g, w.shape, **attrs), rtol=0, atol=2e-5)
+
+
+def test_equal_contractions_share_their_kernels():
+    """Sizes are parameters: products of other sizes with the same tile are the same kernel."""
+    def kernels(m, n, k):
+        a, b, c = Storage("float32", m * k), Storage("float32", k * n), Storage("float32", m * n)
+        attrs = {"contract": ((1,), (0,)), "batch": ((), ())}
+        launches = lower_contraction("dot_general", attrs, [plain_source(a, (m, k)), plain_source(b, (k, n))], plain_sink(c, (m, n)),
+                                     SMALL, mr=2, nv=2, mt=8, nt=8, pack_a="no", pack_b="no", blocked=False)
+        return [launch.kernel for launch in launches]
+
+    assert kernels(30, 40, 50) == kernels(64, 64, 64)
+
+
+def test_unknown_contraction_is_an_error():
+    with pytest.raises(ValueError, match="no contraction is called 'einsum'"):
+        lower_contraction("einsum", {}, [], None, SMALL)
+
+
+NATIVE = [
+    ("dot_general", (70, 300), (300, 90), {"contract": ((1,), (0,)), "batch": ((), ())}),
+    ("dot_general", (70, 300), (90, 300), {"contract": ((1,), (1,)), "batch": ((), ())}),
+    ("dot_general", (300, 130), (300, 90), {"contract": ((0,), (0,)), "batch": ((), ())}),
+    ("dot_general", (1, 513), (513, 300), {"contract": ((1,), (0,)), "batch": ((), ())}),
+    ("dot_general", (1, 513), (301, 513), {"contract": ((1,), (1,)), "batch": ((), ())}),
+    ("dot_general", (3, 4), (2, 4), {"contract": ((1,), (1,)), "batch": ((), ())}),
+    ("dot_general", (200, 600), (300, 600), {"contract": ((1,), (1,)), "batch": ((), ())}),
+    ("dot_general", (5, 37, 41), (5, 37, 43), {"contract": ((1,), (1,)), "batch": ((0,), (0,))}),
+]
+
+
+@pytest.mark.parametrize("level", ["host", "avx2", "sse"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_native(level, fused):
+    """Larger sizes in generated code, on this machine's vectors and on lesser ones."""
+    machine = pytest.importorskip("jit.machine")
+    target = machine.host() if level == "host" else machine.restricted(level)
+    rng = np.random.default_rng(5)
+    cases = [(op, xs, ys, attrs, dot_reference) for op, xs, ys, attrs in NATIVE]
+    for seed in range(3):
+        x, w, g, attrs = convolution_case(rng, 2)
+        x = (x[0], x[1], *(n + 20 for n in x[2:]))
+        g = (*g[:2], *(out_size(n, k, s, p, d) for n, k, s, p, d in zip(x[2:], w[2:], attrs["stride"], attrs["padding"], attrs["dilation"])))
+        cases += [("convolution", x, w, attrs, convolution_reference), ("convolution_data_gradient", g, w, {"shape": x, **attrs}, data_gradient_reference),
+                  ("convolution_weight_gradient", x, g, {"shape": w, **attrs}, weight_gradient_reference)]
+    for op, xs, ys, attrs, reference in cases:
+        check(op, reference, attrs, values(rng, xs, "float32"), values(rng, ys, "float32"), fused=fused, target=target, native=True)
