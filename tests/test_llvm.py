@@ -1,15 +1,14 @@
 """Generated code against the NumPy interpreter of the loop IR: every operation and dtype, on three kinds of machine."""
 
-import ctypes
 import itertools
 import signal
 
 import numpy as np
 import pytest
+from native_kernels import Native, check, each_target, elementwise
 
 from jit import llvm, machine
-from jit.guard import guarded, guarded_empty, signal_of
-from jit.interpret import run_kernel
+from jit.guard import guarded_empty, signal_of
 from jit.launch import _ITEMSIZE
 from jit.loopir import (
     INT,
@@ -34,49 +33,7 @@ from jit.loopir import (
     splat,
 )
 
-TARGETS = {"host": machine.host()}
-if machine.host().triple.startswith("x86_64"):
-    TARGETS |= {level: machine.restricted(level) for level in ("avx2", "sse")}
-each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64", "float32", "float64")
-
-
-class Native:
-    """Compiled kernels, called with NumPy arrays."""
-
-    def __init__(self, kernels, target):
-        text = llvm.emit(kernels, [k.name for k in kernels], target)
-        self.kernels = {k.name: k for k in kernels}
-        self.library = machine.load(machine.emit_object(text, target))
-
-    def __call__(self, name, buffers, parameters, first, last):
-        pointer, word = ctypes.c_void_p, ctypes.c_int64
-        prototype = ctypes.CFUNCTYPE(None, pointer, pointer, word, word, pointer)
-        table = np.array([b.ctypes.data for b in buffers], np.uint64)
-        numbers = np.array(parameters, np.int64)
-        scratch = np.full(1 << 16, 0xFF, np.uint8)
-        aligned = (scratch.ctypes.data + 63) // 64 * 64
-        prototype(self.library.address(name))(table.ctypes.data, numbers.ctypes.data, first, last, aligned)
-
-
-def check(kernel, target, arrays, parameters, tasks, native=None, rtol=0.0):
-    """Run natively (in guarded memory, both sides) and interpreted; all buffers must come out equal."""
-    native = native or Native([kernel], target)
-    expected = [a.copy() for a in arrays]
-    run_kernel(kernel, expected, parameters, 0, tasks)
-    for side in ("after", "before"):
-        actual = [guarded(a, side) for a in arrays]
-        native(kernel.name, actual, parameters, 0, tasks)
-        for buffer, got, want in zip(kernel.buffers, actual, expected, strict=False):
-            same(got, want, f"{kernel.name}, buffer {buffer.name}", rtol)
-
-
-def same(got, want, what, rtol=0.0):
-    if got.dtype.kind == "f":
-        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol, equal_nan=True, err_msg=what)
-    else:
-        np.testing.assert_array_equal(got, want, err_msg=what)
 
 
 # -- every operation
@@ -105,16 +62,6 @@ BINARY = {
     "i": ("add", "sub", "mul", "floordiv", "mod", "and", "or", "xor", "min", "max", "shl", "shr", *COMPARE),
 }
 BINARY["u"] = BINARY["i"]
-
-
-def elementwise(name, dtypes, result, make, lanes):
-    """A kernel that applies `make` to n elements of some buffers, `lanes` at a time, with masks."""
-    at = Var("t") * const(lanes)
-    mask = ramp(at, 1, lanes) < splat(Var("n"), lanes)
-    loads = [Load(f"x{i}", at, Type(d, lanes), mask) for i, d in enumerate(dtypes)]
-    body = (Store("y", at, make(*loads), mask),)
-    buffers = tuple(Buffer(f"x{i}", d, "read") for i, d in enumerate(dtypes)) + (Buffer("y", result, "write"),)
-    return Kernel(name, buffers, ("n",), "t", body)
 
 
 def kind(dtype):
