@@ -435,9 +435,9 @@ def power(x: Expr, y: Expr) -> Expr:
     plain = exp(product)
     rest = select(absolute(product) < 800.0, rest, 0.0)
     corrected = select(plain < math.inf, fma(plain, rest, plain), plain)
-    limits = choose(a.equals(0.0), -math.inf, math.inf, x.type)
-    extreme = exp(y * limits)
-    return _power_limits(x, y, select(a.equals(0.0) | a.equals(math.inf), extreme, corrected))
+    zero = a.equals(0.0)
+    extreme = choose(apply("xor", y < 0.0, zero), 0.0, math.inf, x.type)
+    return _power_limits(x, y, select(zero | a.equals(math.inf), extreme, corrected))
 
 
 def _log_two_words(x: Expr) -> tuple[Expr, Expr]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .loopir import Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Register, Set, Stmt, Store, Var
 
 __all__ = ["show_expr", "show_kernel", "show_statement"]
@@ -42,13 +44,13 @@ def show_kernel(kernel: Kernel) -> str:
 def show_statement(statement: Stmt) -> str:
     """One statement; of a loop or condition, the head only."""
     if isinstance(statement, Let):
-        return f"let {statement.name}: {statement.value.type} = {show_expr(statement.value)}"
+        return f"let {statement.name}: {getattr(statement.value, 'type', '?')} = {show_expr(statement.value)}"
     if isinstance(statement, Register):
-        return f"register %{statement.name}: {statement.value.type} = {show_expr(statement.value)}"
+        return f"register %{statement.name}: {getattr(statement.value, 'type', '?')} = {show_expr(statement.value)}"
     if isinstance(statement, Set):
         return f"%{statement.name} = {show_expr(statement.value)}"
     if isinstance(statement, Store):
-        place = _show_place(statement.buffer, statement.index, statement.value.type.lanes, statement.mask)
+        place = _show_place(statement.buffer, statement.index, _lanes(statement.value), statement.mask)
         return f"{place} = {show_expr(statement.value)}"
     if isinstance(statement, For):
         step = f", {statement.step}" if statement.step != 1 else ""
@@ -116,14 +118,18 @@ def _within(expr: Expr, level: int) -> str:
 
 
 def _show_place(buffer: str, index: Expr, lanes: int, mask: Expr | None) -> str:
-    contiguous = f":{lanes}" if lanes > 1 and index.type.lanes == 1 else ""
+    contiguous = f":{lanes}" if lanes > 1 and _lanes(index) == 1 else ""
     condition = f" if {show_expr(mask)}" if mask is not None else ""
     return f"{buffer}[{show_expr(index)}{contiguous}]{condition}"
+
+
+def _lanes(value: Any) -> int:
+    return value.type.lanes if isinstance(value, Expr) else 1  # ill-formed IR is printed too
 
 
 def _show_constant(value: Any, dtype: str) -> str:
     value = value.item() if hasattr(value, "item") else value
     suffix = _SUFFIX.get(dtype, dtype.replace("uint", "u").replace("int", "i"))
-    if "float" in dtype:
-        value = float(value)
-    return f"{value!r}{suffix}"
+    if dtype == "float32":
+        return str(np.float32(value))  # the shortest text that gives this float32
+    return f"{float(value) if 'float' in dtype else value!r}{suffix}"
