@@ -18,7 +18,6 @@ Ops of `CHEAP` belong to no group: they are computed wherever they are read.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hybrid.graph import Equation, Graph, Value
@@ -113,9 +112,10 @@ class _Fuser:
         self.consumers: dict[Value, set[Equation]] = {}
         self.group_of: dict[Equation, Group] = {}
         self.costs: dict[Equation, int] = {}
-        self.before: dict[int, int] = {}  # group number -> bitset of groups it depends on, directly or not
-        self.after: dict[int, int] = {}
-        self.alive = 0
+        self.before: dict[int, int] = {}  # group number -> bitset of the groups that it depends on, directly or not
+        self.after: dict[int, set[Group]] = {}  # group number -> groups that read its values
+        self.owner: dict[Value, Equation] = {}
+        self.position: dict[Equation, int] = {}
         self.groups: dict[int, Group] = {}
         self.failures: dict[tuple[Equation, Equation], str] = {}
 
@@ -161,31 +161,36 @@ class _Fuser:
         return [_Access(n.args[0], n.args[3], n.args[1]) for n in nodes if n.op == "load"]
 
     def start(self) -> None:
-        """One group for each equation."""
-        owner: dict[Value, Equation] = {v: eq for eq in self.equations for v in eq.outputs}
+        """Find who reads what."""
         for number, eq in enumerate(self.equations):
-            lower = eq.op.lower
-            accesses = self.accesses[eq] = self.find_accesses(eq)
-            if isinstance(lower, Template):
-                group = Group(number, "template", [eq], eq.outputs[0].shape, template=eq)
-            elif isinstance(lower, Reduction):
-                group = Group(number, "rows", [eq], rows=self._rows(eq))
-            else:
-                group = Group(number, "map", [eq], eq.outputs[0].shape)
-            group.reads = {a.value for a in accesses}
-            self.groups[number] = self.group_of[eq] = group
-            before = 0
-            for value in group.reads:
-                self.consumers.setdefault(value, set()).add(eq)
-                if value in owner:
-                    p = self.group_of[owner[value]].number
-                    before |= self.before[p] | 1 << p
-            self.before[number], self.after[number] = before, 0
-            for p in _bits(before):
-                self.after[p] |= 1 << number
-        self.owner = owner
-        self.alive = (1 << len(self.equations)) - 1
+            self.position[eq] = number
+            self.owner.update(dict.fromkeys(eq.outputs, eq))
+            self.accesses[eq] = self.find_accesses(eq)
+            for x in self.accesses[eq]:
+                self.consumers.setdefault(x.value, set()).add(eq)
         self.results.update(self.aliases.values())
+
+    def create(self, eq: Equation) -> Group:
+        """The equation as a group of its own."""
+        lower, number = eq.op.lower, self.position[eq]
+        if isinstance(lower, Template):
+            group = Group(number, "template", [eq], eq.outputs[0].shape, template=eq)
+        elif isinstance(lower, Reduction):
+            group = Group(number, "rows", [eq], rows=self._rows(eq))
+        else:
+            group = Group(number, "map", [eq], eq.outputs[0].shape)
+        group.reads = {x.value for x in self.accesses[eq]}
+        self.groups[number] = self.group_of[eq] = group
+        self.before[number], self.after[number] = 0, set()
+        for p in self.producers(group):
+            self.before[number] |= self.before[p] | 1 << p
+            self.after[p].add(group)
+        return group
+
+    def producers(self, group: Group) -> set[int]:
+        """The groups that make what a group reads."""
+        made = (self.group_of[self.owner[v]].number for v in group.reads if v in self.owner)
+        return {p for p in made if p != group.number}
 
     def _rows(self, eq: Equation) -> Rows:
         domain = self.pull.domain(eq)
@@ -206,6 +211,7 @@ class _Fuser:
     def run(self) -> None:
         self.start()
         for eq in self.equations:
+            self.create(eq)
             tried: set[int] = set()
             while True:
                 group = self.group_of[eq]
@@ -232,7 +238,7 @@ class _Fuser:
 
     def attempt_siblings(self, a: Group, b: Group, value: Value) -> None:
         alike = (a.kind == b.kind == "map" and same_sizes(a.space, b.space)) or \
-                (a.kind == b.kind == "rows" and a.rows.same_as(b.rows) and a.rows.parallel)
+                (a.kind == b.kind == "rows" and a.rows.same_as(b.rows))
         linked = self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1
         if alike and not linked and self.fits(a, b) is None:
             self.merge(a, b, a.kind)
@@ -254,8 +260,7 @@ class _Fuser:
 
     def fits(self, a: Group, b: Group) -> str | None:
         """Why not, or None: the limits that hold for all kinds."""
-        between = self.after[a.number] & self.before[b.number] & self.alive & ~(1 << a.number | 1 << b.number)
-        if between or self.after[b.number] & self.before[a.number] & self.alive:
+        if any(self.before[p] >> a.number & 1 for p in self.producers(b) if p != a.number):
             return "another kernel has to run between them"
         if len(a.equations) + len(b.equations) > MAX_EQUATIONS:
             return f"more than {MAX_EQUATIONS} equations in one kernel"
@@ -417,7 +422,7 @@ class _Fuser:
     def merge(self, a: Group, b: Group, kind: str, space: tuple[Size, ...] | None = None,
               rows: Rows | None = None) -> None:
         """Make one group of both, under a's number."""
-        a.equations = sorted([*a.equations, *b.equations], key=self._position)
+        a.equations = sorted([*a.equations, *b.equations], key=self.position.__getitem__)
         a.kind, a.template = kind, a.template or b.template
         a.space = a.space if space is None else space
         a.rows = rows if rows is not None else a.rows
@@ -425,21 +430,18 @@ class _Fuser:
         a.reads = (a.reads | b.reads) - made
         for eq in b.equations:
             self.group_of[eq] = a
-        bit_a, bit_b = 1 << a.number, 1 << b.number
-        before = (self.before[a.number] | self.before[b.number]) & ~(bit_a | bit_b)
-        after = (self.after[a.number] | self.after[b.number]) & ~(bit_a | bit_b)
-        self.alive &= ~bit_b
-        self.before[a.number], self.after[a.number] = before, after
-        for p in _bits(before & self.alive):
-            self.after[p] |= after | bit_a
-        for d in _bits(after & self.alive):
-            self.before[d] |= before | bit_a
+        bit = 1 << a.number
+        before = (self.before[a.number] | self.before[b.number]) & ~(bit | 1 << b.number)
+        after = self.after[a.number] | self.after[b.number]
+        self.before[a.number] = before
+        self.after[a.number] = {self.group_of[g.equations[0]] for g in after} - {a}
         del self.groups[b.number]
-
-    def _position(self, eq: Equation) -> int:
-        if not hasattr(self, "_positions"):
-            self._positions = {e: n for n, e in enumerate(self.equations)}
-        return self._positions[eq]
+        stack = list(self.after[a.number])
+        while stack:  # what comes behind either of them now comes behind all that either depends on
+            d = self.group_of[stack.pop().equations[0]]
+            if d is not a and (before | bit) & ~self.before[d.number]:
+                self.before[d.number] |= before | bit
+                stack.extend(self.after[d.number])
 
     # -- the end
     def finish(self) -> Fusion:
@@ -465,7 +467,7 @@ class _Fuser:
             waiting[n] = needs
             for p in needs:
                 dependents.setdefault(p, set()).add(n)
-        key = {n: self._position(g.equations[-1]) for n, g in self.groups.items()}
+        key = {n: self.position[g.equations[-1]] for n, g in self.groups.items()}
         ready = [(key[n], n) for n, needs in waiting.items() if not needs]
         heapq.heapify(ready)
         result = []
@@ -483,13 +485,6 @@ class _Fuser:
 def _core(shape: tuple[Size, ...]) -> tuple[Size, ...]:
     """The shape without its axes of size 1."""
     return tuple(shape[k] for k in axes_of(shape))
-
-
-def _bits(mask: int) -> Iterable[int]:
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
 
 
 def fuse(graph: Graph) -> Fusion:

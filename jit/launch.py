@@ -113,7 +113,8 @@ class KernelBuilder:
                in_place: bool | tuple[tuple[int, int], ...] = (), equations: tuple = (), note: str = "") -> Launch:
         """The finished kernel with its bindings; `in_place` as in `Launch`."""
         buffers = tuple(self._buffers.values()) + tuple(b for b, _ in self._scratch)
-        kernel = Kernel(name, buffers, tuple(f"n{i}" for i in range(len(self._arguments))), task, tuple(body), bool(in_place))
+        parameters = tuple(f"n{i}" for i in range(len(self._arguments)))
+        kernel = Kernel(name, buffers, parameters, task, tuple(body), bool(in_place))
         scratch: Size = 0
         for b, size in self._scratch:
             scratch = scratch + (size * _ITEMSIZE[b.dtype] + 63) // 64 * 64

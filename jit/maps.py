@@ -10,8 +10,8 @@ from ndarray.dims import Size
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
 from .loopir import INT, Const, For, If, Var, apply, ramp
-from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, index_nodes, nest
-from .nodes import Node, same, same_sizes, volume, walk
+from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, index_nodes, nest, nested_for
+from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import Pull, Scope
 from .scalars import Emitter
 from .target import Target
@@ -46,15 +46,31 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
                 em.body.append(em.store(s, flat, target_value))
 
     outer = [a for a in axes if a is not lane]
+    crossing = _crossing_axis(arena, outer, lane, loads)
     unroll = 4 if len(nodes) <= 24 else 2 if len(nodes) <= 60 else 1
     if random:
         tasks = _random_nest(em, group, axes[0], lanes, outputs, results)
+    elif crossing is not None:  # a transposition: walk along the cache lines that a vector gathers from
+        rest = [a for a in outer if a is not crossing]
+        weight = hint(crossing.extent) * max(1, cost // 40)
+        tasks = nest(em, rest, lane, lanes, weight, target, lambda: nested_for(em, [crossing], body))
     else:
         tasks = nest(em, outer, lane, lanes if lane else 1, max(1, cost // 40), target, body, unroll)
     work = volume(space) * cost // 20
     pairs = in_place_pairs(builder, nodes, {s: flat for v in group.outputs for s in results[v]}, storage)
     return builder.launch("map", em.blocks[0].statements, "task", tasks, work, in_place=pairs,
                           equations=tuple(group.equations), note=str(group))
+
+
+def _crossing_axis(arena: Arena, outer: list[Axis], lane: Axis | None, loads: list[Node]) -> Axis | None:
+    """An axis along which something is contiguous that the lanes stride over."""
+    for axis in reversed(outer):
+        for flat in loads:
+            terms = {a.args[0]: c for a, c in arena.parts(flat)[0].items() if a.op == "var"}
+            strided = lane is not None and lane.name in terms and not same(terms[lane.name], 1)
+            if strided and same(terms.get(axis.name, 0), 1) and hint(axis.extent) >= 8:
+                return axis
+    return None
 
 
 def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: list[Node],

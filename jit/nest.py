@@ -133,7 +133,7 @@ def nest(em: Emitter, outer: list[Axis], lane: Axis | None, lanes: int, weight: 
     rows = product(a.extent for a in outer)
     n: Size = 1 if lane is None else lane.extent
     if lane is not None and (not outer or (hint(rows) < 8 and hint(n) > 2 * goal)):
-        chunk = max(1, math.ceil(goal / (4 * lanes))) * 4 * lanes
+        chunk = max(1, math.ceil(goal / lanes)) * lanes
         chunks = (n + (chunk - 1)) // chunk
         if outer:
             row = builder.size(chunks)

@@ -187,6 +187,10 @@ class _RowKernel:
         if self.lane_reduces:
             self.domain = [a for a in self.domain if a is not self.lane] + [self.lane]
         inner = hint(self.domain[-1].extent) if self.domain else 1
+        if self.lane is not None and not self.lane_reduces and inner >= 16 and hint(self.lane.extent) >= 2 * self.lanes:
+            self.lanes *= 4 if hint(self.lane.extent) >= 4 * self.lanes else 2  # whole cache lines of each row at once
+            self.copies = 1
+            return
         step = self.lanes if self.lane_reduces else 1
         self.copies = 4 if inner >= 4 * step and (self.lane_reduces or inner >= 16) else 1
 

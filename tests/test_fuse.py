@@ -1,0 +1,178 @@
+"""Index algebra, and what is fused with what."""
+
+import time
+
+import numpy as np
+import pytest
+
+from hybrid.graph import Builder, Literal, Value
+from jit.fuse import fuse
+from jit.nodes import Arena, nonnegative, same
+from ndarray.dims import symbol
+from ndarray.op import OPS, ArrayType
+
+F32 = np.dtype(np.float32)
+
+
+class Maker(Builder):
+    """``m.add(x, 2.0)`` emits an equation and returns its result; Python floats become literals."""
+
+    def op(self, name, *inputs, **attrs):
+        if name in ("sum", "max", "min", "argmax"):
+            attrs.setdefault("keepdims", False)
+        atoms = [Literal(a, F32) if isinstance(a, float) else a for a in inputs]
+        outputs = self.emit(OPS[name], *atoms, **attrs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def __getattr__(self, name):
+        if name not in OPS:
+            raise AttributeError(name)
+        return lambda *inputs, **attrs: self.op(name, *inputs, **attrs)
+
+    def array(self, *shape, dtype=F32) -> Value:
+        return self.input(ArrayType(shape, np.dtype(dtype)))
+
+
+def kinds(graph):
+    return [g.kind for g in fuse(graph).groups]
+
+
+# -- the algebra of indices
+
+def test_reshape_of_reshape_is_the_identity():
+    arena, n, m = Arena(), symbol("n", 6), symbol("m", 5)
+    i, j = arena.var("i", n), arena.var("j", m)
+    assert arena.unflatten(arena.flatten((i, j), (n, m)), (n, m)) == (i, j)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5), (4, 30), (24, 5), (2, 2, 6, 5), (120,)])
+def test_static_reshapes_have_no_divisions(shape):
+    arena = Arena()
+    index = tuple(arena.var(f"i{k}", n) for k, n in enumerate((2, 2, 2, 3, 5)))
+    flat = arena.flatten(index, (2, 2, 2, 3, 5))
+    for i in arena.unflatten(flat, shape):
+        assert i.op in ("var", "affine")
+        assert all(a.op == "var" for a in arena.parts(i)[0])
+
+
+def test_range_proofs():
+    arena, n = Arena(), symbol("n", 4)
+    i = arena.var("i", n)
+    assert arena.in_range(arena.add(i, arena.size(3)), n + 3)
+    assert not arena.in_range(arena.add(i, arena.size(-1)), n)
+    clipped = arena.operate("max", (arena.operate("min", (arena.load(Value(ArrayType((), np.dtype(np.int64))), ()),
+                                                         arena.size(n - 1)), np.dtype(np.int64)), arena.size(0)),
+                            np.dtype(np.int64))
+    assert arena.in_range(clipped, n)
+
+
+def test_proofs_about_sizes_never_use_hints():
+    n, m = symbol("n", 4), symbol("m", 4)
+    assert not same(n, m)
+    assert not same(n, 4)
+    assert nonnegative(n - 1)
+    assert nonnegative(n * m - n)
+    assert not nonnegative(n - m)
+
+
+def test_philox_index_bits():
+    arena = Arena()
+    group, lane = arena.var("g", 100), arena.var("l", 16)
+    i = arena.affine({group: 64, lane: 1}, 32)
+    word = arena.operate("and", (arena.operate("shr", (i, arena.size(4)), i.dtype), arena.size(3)), i.dtype)
+    assert arena.constant_of(word) == 2
+    assert arena.floordiv(i, 64) is group
+
+
+# -- fusion
+
+def test_chain_is_one_group():
+    m = Maker()
+    x = m.array(37)
+    y = m.tanh(m.add(m.multiply(x, 2.0), 1.0))
+    assert kinds(m.build([m.multiply(y, y)])) == ["map"]
+
+
+def test_softmax_is_one_group():
+    m = Maker()
+    x = m.array(8, 37)
+    e = m.exp(m.subtract(x, m.max(x, axes=(1,), keepdims=True)))
+    assert kinds(m.build([m.divide(e, m.sum(e, axes=(1,), keepdims=True))])) == ["rows"]
+
+
+def test_variance_is_one_group():
+    m = Maker()
+    x = m.array(8, 37)
+    d = m.subtract(x, m.divide(m.sum(x, axes=(1,), keepdims=True), 37.0))
+    assert kinds(m.build([m.divide(m.sum(m.multiply(d, d), axes=(1,)), 37.0)])) == ["rows"]
+
+
+def test_reductions_over_different_axes_stay_apart():
+    m = Maker()
+    x = m.array(16, 37)
+    fusion = fuse(m.build([m.sum(x, axes=(0,)), m.sum(x, axes=(1,))]))
+    assert [g.kind for g in fusion.groups] == ["rows", "rows"]
+
+
+def test_epilogue_joins_the_product():
+    m = Maker()
+    x, w, b = m.array(8, 16), m.array(4, 16), m.array(4)
+    y = m.relu(m.add(m.dot_general(x, w, contract=((1,), (1,)), batch=((), ())), b))
+    fusion = fuse(m.build([y]))
+    assert [g.kind for g in fusion.groups] == ["template"]
+    assert len(fusion.groups[0].equations) == 3
+
+
+def test_reason_is_given():
+    m = Maker()
+    x, w = m.array(8, 16), m.array(4, 16)
+    y = m.dot_general(x, w, contract=((1,), (1,)), batch=((), ()))
+    fusion = fuse(m.build([m.sum(y, axes=(1,))]))
+    assert [g.kind for g in fusion.groups] == ["template", "rows"]
+    assert fusion.reasons == [(0, 1, "a reduction is not fused into a contraction")]
+
+
+def test_groups_are_convex():
+    """x -> exp -> product -> add, and exp -> add: the product has to run between the two maps."""
+    m = Maker()
+    x, w = m.array(16, 16), m.array(16, 16)
+    e = m.exp(x)
+    y = m.add(m.dot_general(m.tanh(e), w, contract=((1,), (0,)), batch=((), ())), e)
+    groups = fuse(m.build([m.multiply(y, e)])).groups
+    made = set()
+    for g in groups:
+        inside = {v for eq in g.equations for v in eq.outputs}
+        computed = {v for v in g.reads if any(v in eq.outputs for other in groups for eq in other.equations)}
+        assert computed <= made | inside
+        made |= inside
+
+
+def test_expensive_small_values_are_stored_before_they_are_broadcast():
+    m = Maker()
+    x, b = m.array(64, 100), m.array(100)
+    assert kinds(m.build([m.multiply(x, m.exp(m.tanh(b)))])) == ["map", "map"]
+
+
+def test_number_of_buffers_is_bounded():
+    m = Maker()
+    total = m.array(100)
+    for _ in range(100):
+        total = m.add(total, m.array(100))
+    fusion = fuse(m.build([total]))
+    assert all(len(g.reads) + len(g.outputs) <= 40 for g in fusion.groups)
+    assert len(fusion.groups) == 3
+
+
+def test_time_grows_linearly():
+    def seconds(n):
+        m = Maker()
+        x = m.array(32, 32)
+        w = m.array(32, 32)
+        for k in range(n):
+            x = m.dot_general(x, w, contract=((1,), (0,)), batch=((), ())) if k % 9 == 8 else m.add(m.exp(x), x)
+        begin = time.perf_counter()
+        fuse(m.build([x]))
+        return time.perf_counter() - begin
+
+    seconds(50)
+    assert seconds(1600) < 12 * seconds(400)  # 4 if it is linear, 16 if quadratic
