@@ -25,7 +25,7 @@ def aligned(size: int, dtype: Any) -> np.ndarray:
     dtype = np.dtype(dtype)
     raw = np.zeros(max(1, size) * dtype.itemsize + 64, np.uint8)
     offset = -raw.ctypes.data % 64
-    return raw[offset:offset + size * dtype.itemsize].view(dtype)
+    return raw[offset : offset + size * dtype.itemsize].view(dtype)
 
 
 def best(function: Callable[[], Any], rounds: int = 7, seconds: float = 0.3) -> float:
@@ -44,7 +44,13 @@ def best(function: Callable[[], Any], rounds: int = 7, seconds: float = 0.3) -> 
 class Launches:
     """Compiled launches over arrays; `memory` holds those that come from outside, the others are allocated."""
 
-    def __init__(self, launches: Sequence[Launch], memory: Mapping[Storage, np.ndarray], sizes: Mapping[str, int] | None = None, target: Any = None):
+    def __init__(
+        self,
+        launches: Sequence[Launch],
+        memory: Mapping[Storage, np.ndarray],
+        sizes: Mapping[str, int] | None = None,
+        target: Any = None,
+    ):
         sizes = sizes or {}
         target = target or host()
         kernels = list(dict.fromkeys(launch.kernel for launch in launches))
@@ -62,8 +68,12 @@ class Launches:
                 if storage not in self.memory:
                     self.memory[storage] = aligned(evaluate(storage.size, sizes), storage.dtype)
             function = _PROTOTYPE(library.address(names[kernels.index(launch.kernel)]))
-            buffers = (ctypes.c_void_p * max(1, len(launch.buffers)))(*(self.memory[s].ctypes.data for s in launch.buffers))
-            parameters = (ctypes.c_int64 * max(1, len(launch.arguments)))(*(evaluate(a, sizes) for a in launch.arguments))
+            buffers = (ctypes.c_void_p * max(1, len(launch.buffers)))(
+                *(self.memory[s].ctypes.data for s in launch.buffers)
+            )
+            parameters = (ctypes.c_int64 * max(1, len(launch.arguments)))(
+                *(evaluate(a, sizes) for a in launch.arguments)
+            )
             scratch = [aligned(evaluate(launch.scratch, sizes), np.uint8) for _ in range(2)]
             self._calls.append((function, buffers, parameters, evaluate(launch.tasks, sizes), scratch))
 
@@ -82,7 +92,9 @@ class Launches:
         if threads == 1 or tasks < 2:
             function(buffers, parameters, 0, tasks, scratch[0].ctypes.data)
             return
-        second = threading.Thread(target=function, args=(buffers, parameters, tasks // 2, tasks, scratch[1].ctypes.data))
+        second = threading.Thread(
+            target=function, args=(buffers, parameters, tasks // 2, tasks, scratch[1].ctypes.data)
+        )
         second.start()
         function(buffers, parameters, 0, tasks // 2, scratch[0].ctypes.data)
         second.join()
@@ -103,7 +115,15 @@ def peak_gflops(threads: int = 1, dtype: str = "float32") -> float:
     names = [f"c{i}" for i in range(count)]
     body: list[Any] = [Register(n, Const(float(i), vector)) for i, n in enumerate(names)]
     factor = Load(name, const(0), vector)
-    body.append(For("i", const(0), builder.size(trips), 1, tuple(Set(n, apply("fma", Get(n, vector), factor, factor)) for n in names)))
+    body.append(
+        For(
+            "i",
+            const(0),
+            builder.size(trips),
+            1,
+            tuple(Set(n, apply("fma", Get(n, vector), factor, factor)) for n in names),
+        )
+    )
     total = Get(names[0], vector)
     for n in names[1:]:
         total = total + Get(n, vector)

@@ -1,7 +1,7 @@
 """Contractions as launches: `lower_contraction` turns one template equation into kernels.
 
-Each op is stated as C[b, m, n] = sum over k of A[b, m, k] * B[b, n, k] with index maps onto its operands; `gemm` makes the
-kernels. Vectors run along the axis in which the result is contiguous.
+Each op is stated as C[b, m, n] = sum over k of A[b, m, k] * B[b, n, k] with index maps onto its operands; `gemm`
+makes the kernels. Vectors run along the axis in which the result is contiguous.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from ndarray.dims import Size, product
 
-from .gemm import Contraction, Digits, Operand, choose, digits, lower_product
+from .contraction import Contraction, Digits, Operand, choose, digits
+from .gemm import lower_product
 from .inner_product import lower_inner_product, suits_inner_product
 from .launch import KernelBuilder, Launch, Position, Sink, Source
 from .loopir import Expr, Stmt, splat
@@ -21,8 +22,15 @@ from .target import Target
 __all__ = ["CONTRACTIONS", "lower_contraction", "plain_sink", "plain_source"]
 
 
-def lower_contraction(op_name: str, attrs: Mapping[str, Any], sources: Sequence[Source], sink: Sink, target: Target,
-                      equations: tuple = (), **schedule: Any) -> list[Launch]:
+def lower_contraction(
+    op_name: str,
+    attrs: Mapping[str, Any],
+    sources: Sequence[Source],
+    sink: Sink,
+    target: Target,
+    equations: tuple = (),
+    **schedule: Any,
+) -> list[Launch]:
     """The launches of one contraction, in order.
 
     op_name    a key of `CONTRACTIONS`
@@ -31,18 +39,28 @@ def lower_contraction(op_name: str, attrs: Mapping[str, Any], sources: Sequence[
     sink       where the result goes, perhaps through a fused epilogue; called exactly once for each element
     schedule   overrides of `gemm.Schedule` fields, for tests and tuning
 
-    Any size may be 0 or symbolic. Temporary storages are made as needed. The result does not depend on the number of threads.
+    Any size may be 0 or symbolic. Temporary storages are made as needed. The result does not depend on
+    the number of threads.
     """
     if op_name not in CONTRACTIONS:
         raise ValueError(f"lower_contraction: no contraction is called {op_name!r}; known: {', '.join(CONTRACTIONS)}")
     x, y = sources
     if x.dtype != y.dtype:
-        raise TypeError(f"{op_name}: operands of dtypes {x.dtype} and {y.dtype}; cast them to one before the contraction")
+        raise TypeError(
+            f"{op_name}: operands of dtypes {x.dtype} and {y.dtype}; cast them to one before the contraction"
+        )
     return CONTRACTIONS[op_name](attrs, x, y, sink, target, tuple(equations), schedule)
 
 
-def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink, target: Target, equations: tuple,
-                      schedule: dict[str, Any]) -> list[Launch]:
+def lower_dot_general(
+    attrs: Mapping[str, Any],
+    x: Source,
+    y: Source,
+    sink: Sink,
+    target: Target,
+    equations: tuple,
+    schedule: dict[str, Any],
+) -> list[Launch]:
     """result[batch, x free, y free] = sum over the contracted axes of x * y."""
     (x_contract, y_contract), (x_batch, y_batch) = attrs["contract"], attrs["batch"]
     x_free = tuple(a for a in range(len(x.shape)) if a not in (*x_contract, *x_batch))
@@ -54,7 +72,14 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
     batch_rank = len(x_batch)
     if not y_free and x_free:  # the result's last axis belongs to x: the sides change places
         x, y = y, x
-        x_contract, y_contract, x_batch, y_batch, x_free, y_free = y_contract, x_contract, y_batch, x_batch, y_free, x_free
+        x_contract, y_contract, x_batch, y_batch, x_free, y_free = (
+            y_contract,
+            x_contract,
+            y_batch,
+            x_batch,
+            y_free,
+            x_free,
+        )
     lane_axis = y_free[-1] if y_free else None
     row_sizes = tuple(x.shape[a] for a in x_free)
     outer_sizes = tuple(y.shape[a] for a in y_free[:-1])
@@ -63,7 +88,9 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
     columns: Size = y.shape[lane_axis] if lane_axis is not None else 1
 
     def load_x(builder: KernelBuilder, batch: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        place = dict(zip(x_batch, batch)) | dict(zip(x_contract, k)) | dict(zip(x_free, digits(builder, row, row_sizes)))
+        place = (
+            dict(zip(x_batch, batch)) | dict(zip(x_contract, k)) | dict(zip(x_free, digits(builder, row, row_sizes)))
+        )
         index = tuple(place[a] for a in range(len(x.shape)))
         return x.load(builder, Position(index, x_free[-1] if lanes > 1 else None, lanes, mask))
 
@@ -76,7 +103,9 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
         index = tuple(place[a] for a in range(len(y.shape)))
         return y.load(builder, Position(index, lane_axis if lanes > 1 else None, lanes, mask))
 
-    def store(builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any) -> list[Stmt]:
+    def store(
+        builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
+    ) -> list[Stmt]:
         def deliver(row: Expr, value: Expr) -> list[Stmt]:
             index = (*batch[:batch_rank], *digits(builder, row, row_sizes), *batch[batch_rank:])
             if lane_axis is not None:
@@ -86,18 +115,43 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
         return over_rows(deliver)
 
     in_batch = (True,) * batch_rank
-    last = inner and len(x_contract) - 1
-    a = Operand(load_x, in_batch + (False,) * len(outer_sizes), len(x_free) == 1 and x_free[-1] == len(x.shape) - 1,
-                bool(inner) and x_contract[last] == len(x.shape) - 1, cheap=x.storage is not None, constant=x.constant)
-    b = Operand(load_y, in_batch + (True,) * len(outer_sizes), lane_axis is not None and lane_axis == len(y.shape) - 1,
-                bool(inner) and y_contract[last] == len(y.shape) - 1, cheap=y.storage is not None, constant=y.constant)
-    c = Contraction(x.dtype, sizes, product(row_sizes), columns, inner, a, b, store, vector_store=lane_axis is not None,
-                    name="dot", equations=equations)
+    last = len(x_contract) - 1
+    a = Operand(
+        load_x,
+        in_batch + (False,) * len(outer_sizes),
+        len(x_free) == 1 and x_free[-1] == len(x.shape) - 1,
+        bool(inner) and x_contract[last] == len(x.shape) - 1,
+        cheap=x.storage is not None,
+        constant=x.constant,
+    )
+    b = Operand(
+        load_y,
+        in_batch + (True,) * len(outer_sizes),
+        lane_axis is not None and lane_axis == len(y.shape) - 1,
+        bool(inner) and y_contract[last] == len(y.shape) - 1,
+        cheap=y.storage is not None,
+        constant=y.constant,
+    )
+    c = Contraction(
+        x.dtype,
+        sizes,
+        product(row_sizes),
+        columns,
+        inner,
+        a,
+        b,
+        store,
+        vector_store=lane_axis is not None,
+        name="dot",
+        equations=equations,
+    )
     if not schedule and suits_inner_product(c, target):
         k_axes = (x_contract[-1], y_contract[-1])
 
         def along_k(source: Source, contract: tuple, axis: int, batch_axes: tuple, free: tuple, left: bool):
-            def load(builder: KernelBuilder, batch: Digits, position: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
+            def load(
+                builder: KernelBuilder, batch: Digits, position: Expr, k: Digits, lanes: int, mask: Expr | None
+            ) -> Expr:
                 place = dict(zip(batch_axes, batch)) | dict(zip(contract, k))
                 if left:
                     place |= dict(zip(free, digits(builder, position, row_sizes)))
@@ -105,11 +159,18 @@ def lower_dot_general(attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink
                     place |= dict(zip(free[:-1], batch[batch_rank:]))
                     if free:
                         place[free[-1]] = position
-                return source.load(builder, Position(tuple(place[i] for i in range(len(source.shape))), axis, lanes, mask))
+                return source.load(
+                    builder, Position(tuple(place[i] for i in range(len(source.shape))), axis, lanes, mask)
+                )
+
             return load
 
-        return lower_inner_product(c, along_k(x, x_contract, k_axes[0], x_batch, x_free, True),
-                                   along_k(y, y_contract, k_axes[1], y_batch, y_free, False), target)
+        return lower_inner_product(
+            c,
+            along_k(x, x_contract, k_axes[0], x_batch, x_free, True),
+            along_k(y, y_contract, k_axes[1], y_batch, y_free, False),
+            target,
+        )
     return lower_product(c, target, choose(c, target, **schedule))
 
 

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from math import gcd
+from operator import and_
 from typing import Any
 
 from ndarray.dims import Size, product
 
-from .gemm import Contraction, Digits, Operand, bind, ceil_div, choose, digits, flatten, hint, lane_mask, lower_product, minimum
-from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
+from .contraction import Contraction, Digits, Operand, bind, ceil_div, choose, digits, flatten, hint, lane_mask, minimum
+from .gemm import lower_product
 from .inner_product import lower_inner_product
+from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import INT, Const, Expr, For, If, Let, Load, Stmt, Store, Type, Var, cast, const, ramp, splat
 from .plain import plain_sink
 from .target import Target
@@ -45,7 +48,7 @@ class Planes:
 
     @property
     def pitch(self) -> tuple[Size, ...]:
-        return tuple(product(self.extent[i + 1:]) for i in range(len(self.extent)))
+        return tuple(product(self.extent[i + 1 :]) for i in range(len(self.extent)))
 
     def index(self, builder: KernelBuilder, n: Expr, c: Expr, phase: Digits, point: Digits) -> Expr:
         """Where a point lies in the storage."""
@@ -57,8 +60,15 @@ class Planes:
         return at
 
 
-def _make_planes(source: Source, low: tuple[int, ...], extent: tuple[Size, ...], stride: tuple[int, ...], phases: tuple[int, ...],
-                 target: Target, equations: tuple) -> tuple[Launch, Planes]:
+def _make_planes(
+    source: Source,
+    low: tuple[int, ...],
+    extent: tuple[Size, ...],
+    stride: tuple[int, ...],
+    phases: tuple[int, ...],
+    target: Target,
+    equations: tuple,
+) -> tuple[Launch, Planes]:
     """The launch that makes the padded copy; one task a channel of an image."""
     batch, channels, *spatial = source.shape
     lanes = target.lanes(source.dtype)
@@ -103,16 +113,26 @@ def _make_planes(source: Source, low: tuple[int, ...], extent: tuple[Size, ...],
             inside = [For(variable, const(0), const(count), 1, tuple(inside))]
     body += inside
     work = size // (4 if vector > 1 else 1)
-    return builder.launch("planes", body, "task", batch * channels, work, equations=equations, note="padded copy"), planes
+    return builder.launch(
+        "planes", body, "task", batch * channels, work, equations=equations, note="padded copy"
+    ), planes
 
 
-def _grid_store(sink: Sink, valid: tuple[Size, ...], pitch: tuple[Size, ...], lead: Callable[[KernelBuilder, Digits, Expr], Digits],
-                place: Callable[[Digits, Digits], Digits] | None = None) -> Any:
-    """The `store` of a contraction whose columns are grid points: row-major numbers over extents `pitch`, of which those
-    with every digit below `valid` exist. `place(batch, digits)` maps a grid point to spatial indices (scalar stores)."""
+def _grid_store(
+    sink: Sink,
+    valid: tuple[Size, ...],
+    pitch: tuple[Size, ...],
+    lead: Callable[[KernelBuilder, Digits, Expr], Digits],
+    place: Callable[[Digits, Digits], Digits] | None = None,
+) -> Any:
+    """The `store` of a contraction whose columns are grid points: row-major numbers over extents `pitch`, of which
+    those with every digit below `valid` exist. `place(batch, digits)` maps a grid point to spatial indices (scalar
+    stores)."""
     rank = len(valid)
 
-    def store(builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any) -> list[Stmt]:
+    def store(
+        builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
+    ) -> list[Stmt]:
         if sink.storage is not None and valid == pitch and place is None:
             name = builder.buffer(sink.storage, "write")
 
@@ -124,14 +144,26 @@ def _grid_store(sink: Sink, valid: tuple[Size, ...], pitch: tuple[Size, ...], le
         if lanes == 1:
             point = digits(builder, column, pitch)
             index = place(batch, point) if place is not None else point
-            inside: Expr | None = None
-            for p, limit in zip(index, sink.shape[2:]):
-                inside = p < builder.size(limit) if inside is None else inside & (p < builder.size(limit))
-            return [If(inside, tuple(over_rows(
-                lambda row, value: sink.store(builder, Position((*lead(builder, batch, row), *index)), value))))]
+            tests = [p < builder.size(limit) for p, limit in zip(index, sink.shape[2:])]
+            inside = reduce(and_, tests)
+            return [
+                If(
+                    inside,
+                    tuple(
+                        over_rows(
+                            lambda row, value: sink.store(
+                                builder, Position((*lead(builder, batch, row), *index)), value
+                            )
+                        )
+                    ),
+                )
+            ]
         if rank == 1:
-            return over_rows(lambda row, value: sink.store(
-                builder, Position((*lead(builder, batch, row), column), 2, lanes, mask), value))
+            return over_rows(
+                lambda row, value: sink.store(
+                    builder, Position((*lead(builder, batch, row), column), 2, lanes, mask), value
+                )
+            )
         width = builder.size(pitch[-1])
         body: list[Stmt] = []
         name = builder.fresh("r")
@@ -149,8 +181,11 @@ def _grid_store(sink: Sink, valid: tuple[Size, ...], pitch: tuple[Size, ...], le
         if mask is not None:
             on = on & mask
         on = bind(builder, inner, on)
-        inner += over_rows(lambda row, value: sink.store(
-            builder, Position((*lead(builder, batch, row), *upper, begin), rank + 1, lanes, on), value))
+        inner += over_rows(
+            lambda row, value: sink.store(
+                builder, Position((*lead(builder, batch, row), *upper, begin), rank + 1, lanes, on), value
+            )
+        )
         return [*body, For(name, start, stop, 1, tuple(inner))]
 
     return store
@@ -161,13 +196,27 @@ def _attributes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[tuple[
     return stride, tuple(tuple(p) for p in padding), dilation, attrs["groups"]
 
 
+def _constant(sizes: tuple[Size, ...]) -> tuple[int, ...]:
+    """The sizes of a filter, which are known when it is compiled."""
+    return tuple(int(s) for s in sizes)
+
+
 def _columns(valid: tuple[Size, ...], pitch: tuple[Size, ...]) -> Size:
     return valid[0] * product(pitch[1:])
 
 
-def _input_planes(x: Source, kernel: tuple[int, ...], out: tuple[Size, ...], stride: tuple[int, ...], low: tuple[int, ...],
-                  dilation: tuple[int, ...], target: Target, equations: tuple) -> tuple[list[Launch], Planes]:
-    """The planes that a filter runs over; the array itself where filter and stride are 1 and nothing is padded or fused."""
+def _input_planes(
+    x: Source,
+    kernel: tuple[int, ...],
+    out: tuple[Size, ...],
+    stride: tuple[int, ...],
+    low: tuple[int, ...],
+    dilation: tuple[int, ...],
+    target: Target,
+    equations: tuple,
+) -> tuple[list[Launch], Planes]:
+    """The planes that a filter runs over; the array itself where filter and stride are 1 and nothing is
+    padded or fused."""
     phases = tuple(s if k > 1 else 1 for s, k in zip(stride, kernel))
     extent = tuple(o + d * (k - 1) // s for o, d, k, s in zip(out, dilation, kernel, stride))
     if x.storage is not None and set(kernel) | set(stride) == {1} and not any(low) and tuple(x.shape[2:]) == extent:
@@ -176,25 +225,34 @@ def _input_planes(x: Source, kernel: tuple[int, ...], out: tuple[Size, ...], str
     return [launch], planes
 
 
-def _taps(tap: Digits, stride: tuple[int, ...], dilation: tuple[int, ...], phases: tuple[int, ...]) -> tuple[Digits, Digits]:
+def _taps(
+    tap: Digits, stride: tuple[int, ...], dilation: tuple[int, ...], phases: tuple[int, ...]
+) -> tuple[Digits, Digits]:
     """(phase, shift) of the plane that a tap reads."""
     offset = [t * d for t, d in zip(tap, dilation)]
     phase = tuple(o % s if p > 1 else const(0) for o, s, p in zip(offset, stride, phases))
     return phase, tuple(o // s for o, s in zip(offset, stride))
 
 
-def lower_convolution(attrs: Mapping[str, Any], x: Source, w: Source, sink: Sink, target: Target, equations: tuple,
-                      schedule: dict[str, Any]) -> list[Launch]:
+def lower_convolution(
+    attrs: Mapping[str, Any],
+    x: Source,
+    w: Source,
+    sink: Sink,
+    target: Target,
+    equations: tuple,
+    schedule: dict[str, Any],
+) -> list[Launch]:
     """out[n, o, i] = sum over c, t of w[o, c, t] * x[n, g*C/G + c, i*stride - low + t*dilation], g the group of o."""
     stride, padding, dilation, groups = _attributes(attrs)
-    kernel, out = w.shape[2:], sink.shape[2:]
+    kernel, out = _constant(w.shape[2:]), sink.shape[2:]
     batch, channels = x.shape[0], w.shape[1]
     outputs = w.shape[0] // groups
     launches, planes = _input_planes(x, kernel, out, stride, tuple(p[0] for p in padding), dilation, target, equations)
     copied = bool(launches)
 
     def load_w(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        return w.load(builder, Position((b[1] * outputs + row, *k), None, 1, mask))
+        return w.load(builder, Position((b[1] * builder.size(outputs) + row, *k), None, 1, mask))
 
     def load_x(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
         phase, shift = _taps(k[1:], stride, dilation, planes.phases)
@@ -204,23 +262,38 @@ def lower_convolution(attrs: Mapping[str, Any], x: Source, w: Source, sink: Sink
     def lead(builder: KernelBuilder, b: Digits, row: Expr) -> Digits:
         return b[0], b[1] * builder.size(outputs) + row
 
-    c = Contraction(x.dtype, (batch, groups), outputs, _columns(out, planes.extent), (channels, *kernel),
-                    Operand(load_w, (False, True), False, True, cheap=w.storage is not None, constant=w.constant),
-                    Operand(load_x, (True, True), True, slack=copied),
-                    _grid_store(sink, out, (out[0], *planes.extent[1:]), lead), name="convolution", equations=equations)
+    c = Contraction(
+        x.dtype,
+        (batch, groups),
+        outputs,
+        _columns(out, planes.extent),
+        (channels, *kernel),
+        Operand(load_w, (False, True), False, True, cheap=w.storage is not None, constant=w.constant),
+        Operand(load_x, (True, True), True, slack=copied),
+        _grid_store(sink, out, (out[0], *planes.extent[1:]), lead),
+        name="convolution",
+        equations=equations,
+    )
     return launches + lower_product(c, target, choose(c, target, **schedule))
 
 
-def lower_data_gradient(attrs: Mapping[str, Any], g: Source, w: Source, sink: Sink, target: Target, equations: tuple,
-                        schedule: dict[str, Any]) -> list[Launch]:
-    """The gradient of a convolution for its input: x[n, c, h] = sum over o, t of w[o, c, t] * g[n, o, (h + low - t*dilation) / stride]
-    over the taps for which the division is exact.
+def lower_data_gradient(
+    attrs: Mapping[str, Any],
+    g: Source,
+    w: Source,
+    sink: Sink,
+    target: Target,
+    equations: tuple,
+    schedule: dict[str, Any],
+) -> list[Launch]:
+    """The gradient of a convolution for its input: x[n, c, h] = sum over o, t of
+    w[o, c, t] * g[n, o, (h + low - t*dilation) / stride] over the taps for which the division is exact.
 
-    For each residue r of h modulo the stride, the taps that contribute are every stride-th one (where dilation and stride
-    are coprime), so each residue is a small convolution of stride 1.
+    For each residue r of h modulo the stride, the taps that contribute are every stride-th one (where dilation and
+    stride are coprime), so each residue is a small convolution of stride 1.
     """
     stride, padding, dilation, groups = _attributes(attrs)
-    kernel, shape = w.shape[2:], sink.shape
+    kernel, shape = _constant(w.shape[2:]), sink.shape
     rank = len(kernel)
     batch, channels, outputs = shape[0], w.shape[1], w.shape[0] // groups
     low = tuple(p[0] for p in padding)
@@ -275,28 +348,51 @@ def lower_data_gradient(attrs: Mapping[str, Any], g: Source, w: Source, sink: Si
         return tuple(q * s + r for q, s, r in zip(point, stride, b[2:]))
 
     dense = set(stride) == {1}
-    c = Contraction(g.dtype, (batch, groups, *stride), channels, _columns(quotient, extent), (outputs, *counts),
-                    Operand(load_w, (False, True, *(s > 1 for s in stride)), False, cheap=dense and w.storage is not None, constant=w.constant),
-                    Operand(load_g, (True, True) + (True,) * rank, True, slack=True),
-                    _grid_store(sink, quotient, (quotient[0], *extent[1:]), lead, None if dense else place),
-                    vector_store=dense, stop=stop, name="convolution_data", equations=equations)
+    c = Contraction(
+        g.dtype,
+        (batch, groups, *stride),
+        channels,
+        _columns(quotient, extent),
+        (outputs, *counts),
+        Operand(
+            load_w,
+            (False, True, *(s > 1 for s in stride)),
+            False,
+            cheap=dense and w.storage is not None,
+            constant=w.constant,
+        ),
+        Operand(load_g, (True, True) + (True,) * rank, True, slack=True),
+        _grid_store(sink, quotient, (quotient[0], *extent[1:]), lead, None if dense else place),
+        vector_store=dense,
+        stop=stop,
+        name="convolution_data",
+        equations=equations,
+    )
     return [launch, *lower_product(c, target, choose(c, target, **schedule))]
 
 
-def lower_weight_gradient(attrs: Mapping[str, Any], x: Source, g: Source, sink: Sink, target: Target, equations: tuple,
-                          schedule: dict[str, Any]) -> list[Launch]:
-    """The gradient of a convolution for its filter: w[o, c, t] = sum over n, i of g[n, o, i] * x[n, c, i*stride - low + t*dilation].
+def lower_weight_gradient(
+    attrs: Mapping[str, Any],
+    x: Source,
+    g: Source,
+    sink: Sink,
+    target: Target,
+    equations: tuple,
+    schedule: dict[str, Any],
+) -> list[Launch]:
+    """The gradient of a convolution for its filter: w[o, c, t] = sum over n, i of
+    g[n, o, i] * x[n, c, i*stride - low + t*dilation].
 
     Vectors run over o (g is packed so), and the values of x are broadcast from the padded copy. Where there are few
     results, the images are cut into parts, whose sums are added in order.
     """
     stride, padding, dilation, groups = _attributes(attrs)
     shape, out = sink.shape, g.shape[2:]
-    kernel = shape[2:]
+    kernel = _constant(shape[2:])
     batch, channels, outputs = x.shape[0], shape[1], shape[0] // groups
     launches, planes = _input_planes(x, kernel, out, stride, tuple(p[0] for p in padding), dilation, target, equations)
     lanes = target.lanes(x.dtype)
-    tiles = -(-hint(channels * product(kernel)) // 6) * -(-outputs // (4 * lanes)) * groups
+    tiles = -(-hint(channels * product(kernel)) // 6) * -(-hint(outputs) // (4 * lanes)) * groups
     parts = schedule.pop("parts", None) or _parts(batch, tiles, hint(product(out)) * hint(batch))
     per_part = batch // parts if parts > 1 else batch
 
@@ -319,25 +415,41 @@ def lower_weight_gradient(attrs: Mapping[str, Any], x: Source, g: Source, sink: 
         partial = Storage(sink.dtype, parts * product(shape), "partial sums")
         goal = plain_sink(partial, (parts, *shape))
 
-    def store(builder: KernelBuilder, b: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any) -> list[Stmt]:
+    def store(
+        builder: KernelBuilder, b: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
+    ) -> list[Stmt]:
         output = b[0] * builder.size(outputs) + column
 
         def deliver(row: Expr, value: Expr) -> list[Stmt]:
             if goal.storage is not None:
                 at = output if parts == 1 else b[1] * builder.size(shape[0]) + output
-                return [Store(builder.buffer(goal.storage, "write"), at * builder.size(product(shape[1:])) + row, value)]
+                return [
+                    Store(builder.buffer(goal.storage, "write"), at * builder.size(product(shape[1:])) + row, value)
+                ]
             return goal.store(builder, Position((output, *digits(builder, row, (channels, *kernel)))), value)
 
         return over_rows(deliver)
 
     sizes = (groups, parts) if parts > 1 else (groups,)
     use = (True,) * len(sizes)
-    c = Contraction(x.dtype, sizes, channels * product(kernel), outputs, (per_part, *out),
-                    Operand(load_x, use, False, True, slack=True), Operand(load_g, use, False, True),
-                    store, vector_store=False, name="convolution_weight", equations=equations)
-    if not schedule and outputs * 2 <= lanes and hint(out[-1]) * 2 >= lanes and x.dtype != "bool":
+    c = Contraction(
+        x.dtype,
+        sizes,
+        channels * product(kernel),
+        outputs,
+        (per_part, *out),
+        Operand(load_x, use, False, True, slack=True),
+        Operand(load_g, use, False, True),
+        store,
+        vector_store=False,
+        name="convolution_weight",
+        equations=equations,
+    )
+    if not schedule and hint(outputs) * 2 <= lanes and hint(out[-1]) * 2 >= lanes and x.dtype != "bool":
+
         def along_x(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
             first = load_x(builder, b, row, k, lanes, mask)
+            assert isinstance(first, Load)
             return Load(first.buffer, first.index, Type(x.dtype, lanes), mask)
 
         def along_g(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
@@ -372,6 +484,15 @@ def _add_parts(partial: Storage, parts: int, sink: Sink, equations: tuple) -> La
     for part in range(1, parts):
         total = total + Load(buffer, index + builder.size(product(shape)) * part, Type(sink.dtype))
     body: list[Stmt] = [Let("total", total)]
-    body += sink.store(builder, Position((task, *digits(builder, Var(name, INT), shape[1:]))), Var("total", Type(sink.dtype)))
-    return builder.launch("add_parts", [For(name, const(0), rest, 1, tuple(body))], "task", shape[0],
-                          product(shape) * (parts + 2), equations=equations, note="ordered sum of parts")
+    body += sink.store(
+        builder, Position((task, *digits(builder, Var(name, INT), shape[1:]))), Var("total", Type(sink.dtype))
+    )
+    return builder.launch(
+        "add_parts",
+        [For(name, const(0), rest, 1, tuple(body))],
+        "task",
+        shape[0],
+        product(shape) * (parts + 2),
+        equations=equations,
+        note="ordered sum of parts",
+    )

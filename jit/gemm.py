@@ -18,249 +18,47 @@ does not depend on the number of threads. Sizes are kernel parameters; the tile 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from ndarray.dims import Size, product
 
-from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
-from .loopir import INT, Const, Expr, For, Get, If, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, cast, const, ramp, splat
+from .contraction import (
+    Contraction,
+    Deliver,
+    Digits,
+    Operand,
+    Schedule,
+    bind,
+    ceil_div,
+    digits,
+    flatten,
+    lane_mask,
+    minimum,
+    multiply_add,
+    zero,
+)
+from .launch import KernelBuilder, Launch, Storage
+from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, apply, const, splat
 from .target import Target
 
-__all__ = ["Contraction", "Digits", "Operand", "Schedule", "bind", "choose", "digits", "flatten", "hint", "lane_mask",
-           "lower_product", "multiply_add"]
-
-Digits = tuple[Expr, ...]
-Deliver = Callable[[Expr, Expr], list[Stmt]]
-
-
-@dataclass(frozen=True)
-class Operand:
-    """One side of a contraction.
-
-    load(builder, batch, position, k, lanes, mask) gives `lanes` values at consecutive positions (rows of A, columns of B).
-    batch         which digits of the batch it depends on
-    contiguous    consecutive positions are consecutive in memory (a vector load, not a gather)
-    k_contiguous  consecutive values of the last digit of k are
-    cheap         a load is one machine load
-    slack         vector loads that run past the last position stay within the memory, so they need no mask
-    constant      a weight: its packed form could be kept
-    """
-
-    load: Callable[[KernelBuilder, Digits, Expr, Digits, int, Expr | None], Expr]
-    batch: tuple[bool, ...]
-    contiguous: bool
-    k_contiguous: bool = False
-    cheap: bool = True
-    slack: bool = False
-    constant: bool = False
-
-
-@dataclass(frozen=True)
-class Contraction:
-    """The problem.
-
-    store         (builder, batch, column, lanes, mask, over_rows) gives the statements that deliver `lanes` results at
-                  consecutive columns, for each row: ``over_rows(deliver)`` makes the loop over rows around the statements
-                  ``deliver(row, value)``
-    vector_store  False: it is called with one lane only
-    stop          (builder, batch, digit) gives where a digit of k ends if that depends on the batch, or None; not for the
-                  first digit. What lies beyond counts as zero
-
-    The last digit of k is unrolled where it is a small constant (the taps of a filter row).
-    """
-
-    dtype: str
-    batch: tuple[Size, ...]
-    rows: Size
-    columns: Size
-    inner: tuple[Size, ...]
-    a: Operand
-    b: Operand
-    store: Callable[[KernelBuilder, Digits, Expr, int, Expr | None, Callable[[Deliver], list[Stmt]]], list[Stmt]]
-    vector_store: bool = True
-    stop: Callable[[KernelBuilder, Digits, int], Expr | None] | None = None
-    name: str = "product"
-    equations: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Tile mr x (nv * lanes) in registers, mt x nt results a task, k digit number `digit` in steps of kd.
-
-    pack_a: "no" or "global"; pack_b: "no", "task" or "global". `blocked`: there may be more than one block of k.
-    """
-
-    mr: int
-    nv: int
-    lanes: int
-    mt: int
-    nt: int
-    digit: int
-    kd: Size
-    kc: int
-    blocked: bool
-    pack_a: str = "no"
-    pack_b: str = "no"
-
-    @property
-    def nr(self) -> int:
-        return self.nv * self.lanes
-
-
-# -- small helpers
-
-def hint(size: Size) -> int:
-    """The size, or the value that a symbolic one has in the trace; for decisions that cannot affect results."""
-    return size if isinstance(size, int) else size.hint
-
-
-def ceil_div(a: Size, b: int) -> Size:
-    return (a + (b - 1)) // b
-
-
-def bind(builder: KernelBuilder, body: list[Stmt], value: Expr, prefix: str = "t") -> Expr:
-    """Gives a value a name, unless it is one already."""
-    if isinstance(value, (Const, Var)):
-        return value
-    name = builder.fresh(prefix)
-    body.append(Let(name, value))
-    return Var(name, value.type)
-
-
-def digits(builder: KernelBuilder, flat: Expr, sizes: tuple[Size, ...]) -> Digits:
-    """The digits of a row-major flat number, most significant first; sizes of 1 give 0."""
-    found: list[Expr] = []
-    for size in reversed(sizes[1:]):
-        extent = builder.size(size)
-        found.append(flat % extent)
-        flat = flat // extent
-    if sizes:
-        found.append(const(0) if isinstance(sizes[0], int) and sizes[0] == 1 else flat)
-    return tuple(reversed(found))
-
-
-def flatten(builder: KernelBuilder, index: Digits, sizes: tuple[Size, ...]) -> Expr:
-    """The row-major flat number of digits."""
-    flat: Expr = const(0)
-    for i, size in zip(index, sizes, strict=True):
-        flat = flat * builder.size(size) + i
-    return flat
-
-
-def lane_mask(position: Expr, lanes: int, stop: Expr) -> Expr:
-    """Which of `lanes` consecutive positions lie before `stop`."""
-    if lanes == 1:
-        return position < stop
-    left = cast(minimum(stop - position, const(lanes)), "int32")  # lane numbers are short: one vector compares them all
-    return ramp(Const(0, left.type), 1, lanes) < splat(left, lanes)
-
-
-def minimum(a: Expr, b: Expr) -> Expr:
-    return apply("min", a, b)
-
-
-def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
-    """a * b + c: fused for floats, exact for integers; and/or for booleans."""
-    if a.type.dtype == "bool":
-        return (a & b) | c
-    return apply("fma", a, b, c) if a.type.dtype.startswith("float") else a * b + c
-
-
-def zero(type: Type) -> Const:
-    return Const(0.0 if type.dtype.startswith("float") else False if type.dtype == "bool" else 0, type)
-
-
-# -- choosing the schedule
-
-def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
-    """The schedule that a small cost model finds cheapest; `override` replaces fields (tests use small blocks)."""
-    lanes = override.get("lanes") or target.lanes(c.dtype)
-    itemsize = _ITEMSIZE[c.dtype]
-    m, n, k = hint(c.rows), hint(c.columns), hint(product(c.inner))
-    mr, nv = _tile(m, n, k, lanes, target, c)
-    mr, nv = override.get("mr", mr), override.get("nv", nv)
-    nr = nv * lanes
-    row_panels, column_panels = -(-max(m, 1) // mr), -(-max(n, 1) // nr)
-
-    limit = override.get("kc") or max(256, target.l1 // itemsize // nr)
-    digit, step, kc, blocked = _k_block(c.inner, limit)
-
-    # columns of a task: a block of B in half of the second-level cache; then rows, fewer where tasks are wanted
-    wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
-    macs = m * n * k * hint(product(c.batch))
-    wanted = min(16, max(1, macs // (lanes * 100_000)))
-    outer = max(1, hint(product(c.batch)))
-    column_blocks = -(-column_panels // wide)
-    room = max(1, (target.l2 // 2) // (min(wide, column_panels) * nr * itemsize) // mr) if blocked else max(1, 1024 // mr)
-    row_blocks = -(-row_panels // room)
-    while outer * column_blocks * row_blocks < wanted:
-        if -(-column_panels // column_blocks) > 1 or row_panels // row_blocks < 2:
-            if column_blocks >= column_panels:
-                break
-            column_blocks = min(column_panels, column_blocks * 2)
-        else:
-            row_blocks *= 2
-    mt = override.get("mt") or -(-row_panels // row_blocks) * mr
-    nt = override.get("nt") or -(-column_panels // column_blocks) * nr
-
-    # packing pays where a load does more than load; plain operands are read in place as fast (measured to k = 8192)
-    pack_a = "no" if c.a.cheap or n <= 2 * nr else "global"
-    pack_b = "no"
-    if not c.b.contiguous:
-        pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant else "task"
-    elif not c.b.slack and m > 2 * mr and (not c.b.cheap or not target.masked):
-        pack_b = "task"
-    if pack_b == "task" and not all(isinstance(z, int) for z in c.inner[digit + (blocked or not c.inner):]):
-        pack_b = "global"  # private panels have a fixed size
-    return Schedule(mr, nv, lanes, mt, nt, override.get("digit", digit), override.get("kd", step), kc, override.get("blocked", blocked),
-                    override.get("pack_a", pack_a), override.get("pack_b", pack_b))
-
-
-def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) -> tuple[int, int]:
-    """The register tile that needs the fewest cycles, padding included."""
-    best, tile = float("inf"), (1, 1)
-    spare = 0 if target.fma else 1
-    for nv in range(1, 9):
-        for mr in range(1, 25):
-            if mr * nv + nv + 1 + spare > target.registers:
-                break
-            if mr > 15 and nv > 1:
-                break
-            loads = nv * (1.5 if c.b.slack else 1.0) + mr * 0.5
-            step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
-            cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
-            if cost < best:
-                best, tile = cost, (mr, nv)
-    return tile
-
-
-def _k_block(inner: tuple[Size, ...], limit: int) -> tuple[int, Size, int, bool]:
-    """(digit that is cut, its step, values of k in a block, whether there may be several blocks)."""
-    sizes = [max(1, hint(s)) for s in inner]
-    total = 1
-    for s in sizes:
-        total *= s
-    if not inner or total <= limit * 3 // 2:
-        return 0, inner[0] if inner else 1, total, False
-    below, digit = 1, len(inner) - 1
-    while digit > 0 and below * sizes[digit] <= limit:
-        below *= sizes[digit]
-        digit -= 1
-    step = max(1, limit // below)
-    blocks = -(-sizes[digit] // step)
-    step = -(-sizes[digit] // blocks)
-    return digit, step, step * below, True
+__all__ = ["lower_product"]
 
 
 # -- packing
 
+
 def panel_size(c: Contraction, operand: Operand, positions: Size, width: int) -> Size:
     """Elements that all panels of an operand take."""
-    return product(s for s, used in zip(c.batch, operand.batch) if used) * ceil_div(positions, width) * product(c.inner) * width
+    return (
+        product(s for s, used in zip(c.batch, operand.batch) if used)
+        * ceil_div(positions, width)
+        * product(c.inner)
+        * width
+    )
 
 
-def pack_operand(c: Contraction, operand: Operand, positions: Size, width: int, lanes: int, side: str) -> tuple[Launch, Storage]:
+def pack_operand(
+    c: Contraction, operand: Operand, positions: Size, width: int, lanes: int, side: str
+) -> tuple[Launch, Storage]:
     """A launch that copies an operand into panels [batch][panel][k][width], one task a panel."""
     builder = KernelBuilder()
     storage = Storage(c.dtype, panel_size(c, operand, positions, width), f"packed {side}")
@@ -273,18 +71,48 @@ def pack_operand(c: Contraction, operand: Operand, positions: Size, width: int, 
     batch = tuple(bind(builder, body, next(found)) if used else const(0) for used in operand.batch)
     target = builder.buffer(storage, "write")
     base = bind(builder, body, task * builder.size(product(c.inner)) * width)
-    body += _copy_panel(c, builder, operand, batch, panel * width, positions, width, lanes, 0, (), None,
-                        lambda k, offset: (target, base + flatten(builder, k, c.inner) * width + offset))
+    body += _copy_panel(
+        c,
+        builder,
+        operand,
+        batch,
+        panel * width,
+        positions,
+        width,
+        lanes,
+        0,
+        (),
+        None,
+        lambda k, offset: (target, base + flatten(builder, k, c.inner) * width + offset),
+    )
     count = product(batch_sizes) * panels
     work = product(batch_sizes) * positions * product(c.inner) // (8 if operand.contiguous else 1) // 2
-    launch = builder.launch(f"pack_{side}", body, "task", count, work, equations=c.equations,
-                            note="pack constant" if operand.constant else "pack")
+    launch = builder.launch(
+        f"pack_{side}",
+        body,
+        "task",
+        count,
+        work,
+        equations=c.equations,
+        note="pack constant" if operand.constant else "pack",
+    )
     return launch, storage
 
 
-def _copy_panel(c: Contraction, builder: KernelBuilder, operand: Operand, batch: Digits, first: Expr, positions: Size, width: int,
-                lanes: int, digit: int, outer: Digits, block: tuple[Expr, Expr] | None,
-                where: Callable[[Digits, Expr], tuple[str, Expr]]) -> list[Stmt]:
+def _copy_panel(
+    c: Contraction,
+    builder: KernelBuilder,
+    operand: Operand,
+    batch: Digits,
+    first: Expr,
+    positions: Size,
+    width: int,
+    lanes: int,
+    digit: int,
+    outer: Digits,
+    block: tuple[Expr, Expr] | None,
+    where: Callable[[Digits, Expr], tuple[str, Expr]],
+) -> list[Stmt]:
     """Copies positions first..first+width-1 for all k of the block, with zeros past the last position."""
     limit = builder.size(positions)
     ks: list[Expr] = list(outer)
@@ -307,27 +135,27 @@ def _copy_panel(c: Contraction, builder: KernelBuilder, operand: Operand, batch:
     else:
         j = builder.fresh("j")
         position = first + Var(j, INT)
-        used = minimum(const(width), limit - first)
-        last = loops.pop() if loops else (builder.fresh("k"), const(0), const(1))
-        name, start, stop = last
-        buffer, index = where(k, Var(j, INT))
-        copy = Store(buffer, index, operand.load(builder, batch, position, k, 1, None))
+        filled = minimum(const(width), limit - first)
+        name, start, stop = loops.pop() if loops else (builder.fresh("k"), const(0), const(1))
+        buffer, at = where(k, Var(j, INT))
+        copy = Store(buffer, at, operand.load(builder, batch, position, k, 1, None))
         if width % lanes == 0:
             type = Type(c.dtype, lanes)
-            clear = [Store(*where(k, const(offset)), zero(type)) for offset in range(0, width, lanes)]
+            clear: list[Stmt] = [Store(*where(k, const(offset)), zero(type)) for offset in range(0, width, lanes)]
         else:
-            clear = [For(j, used, const(width), 1, (Store(buffer, index, zero(Type(c.dtype))),))]
-        inside.append(If(used < width, (For(name, start, stop, 1, tuple(clear)),)))
+            clear = [For(j, filled, const(width), 1, (Store(buffer, at, zero(Type(c.dtype))),))]
+        inside.append(If(filled < width, (For(name, start, stop, 1, tuple(clear)),)))
         # the last digit in pieces of a cache line, so that reading along k and writing along positions both stay in it
         piece = builder.fresh("k")
         along = For(name, Var(piece, INT), minimum(Var(piece, INT) + 16, stop), 1, (copy,))
-        inside.append(For(piece, start, stop, 16, (For(j, const(0), used, 1, (along,)),)))
+        inside.append(For(piece, start, stop, 16, (For(j, const(0), filled, 1, (along,)),)))
     for name, start, stop in reversed(loops):
         inside = [For(name, start, stop, 1, tuple(inside))]
     return inside
 
 
 # -- the product
+
 
 def lower_product(c: Contraction, target: Target, schedule: Schedule) -> list[Launch]:
     """The launches of a contraction: packing as the schedule says, then the product."""
@@ -351,6 +179,9 @@ class _Product:
         self.packed_a, self.packed_b = packed_a, packed_b
         self.builder = KernelBuilder()
         self.vector = Type(c.dtype, schedule.lanes)
+        self.outer: Digits = ()
+        self.block: tuple[Expr, Expr] = (const(0), const(1))
+        self.place: Expr = const(0)
 
     def build(self, target: Target) -> Launch:
         c, s, builder = self.c, self.s, self.builder
@@ -358,7 +189,9 @@ class _Product:
         task: Expr = Var("task", INT)
         row_blocks, column_blocks = ceil_div(c.rows, s.mt), ceil_div(c.columns, s.nt)
         self.rows, self.columns = builder.parameter(c.rows), builder.parameter(c.columns)
-        self.inner = tuple(const(z) if isinstance(z, int) and z <= 16 and i else builder.parameter(z) for i, z in enumerate(c.inner))
+        self.inner = tuple(
+            const(z) if isinstance(z, int) and z <= 16 and i else builder.parameter(z) for i, z in enumerate(c.inner)
+        )
         mt, nt = builder.parameter(s.mt), builder.parameter(s.nt)
         rest, block = self._split(body, task, row_blocks)
         self.m0 = bind(builder, body, block * mt, "row")
@@ -379,7 +212,9 @@ class _Product:
         tasks = product(c.batch) * row_blocks * column_blocks
         macs = product(c.batch) * c.rows * c.columns * product(c.inner)
         work = macs // (s.lanes * 2) + product(c.batch) * c.rows * c.columns // s.lanes
-        return builder.launch(f"{c.name}_{s.mr}x{s.nr}", body, "task", tasks, work, equations=c.equations, note=f"product {s}")
+        return builder.launch(
+            f"{c.name}_{s.mr}x{s.nr}", body, "task", tasks, work, equations=c.equations, note=f"product {s}"
+        )
 
     def _split(self, body: list[Stmt], flat: Expr, count: Size) -> tuple[Expr, Expr]:
         extent = self.builder.parameter(count)
@@ -389,7 +224,6 @@ class _Product:
         """The loops over blocks of k."""
         c, s, builder = self.c, self.s, self.builder
         if not c.inner:
-            self.outer, self.block = (), (const(0), const(1))
             return self._tiles(None, None)
         outer_sizes = c.inner[: s.digit]
         names = [builder.fresh("k") for _ in outer_sizes]
@@ -422,16 +256,28 @@ class _Product:
         columns, rows = builder.fresh("col"), builder.fresh("m")
         self.n, self.m = Var(columns, INT), Var(rows, INT)
         below: Expr = const(1)
-        for size in self.inner[s.digit + 1:]:
+        for size in self.inner[s.digit + 1 :]:
             below = below * size
         self.depth = bind(builder, body, (self.block[1] - self.block[0]) * below) if c.inner else const(1)
         if s.pack_b == "task":
             at = builder.fresh("col")
-            copy = _copy_panel(c, builder, c.b, self.batch, Var(at, INT), c.columns, s.nr, s.lanes, s.digit, self.outer, self.block,
-                               lambda k, offset: (self.panels, (Var(at, INT) - self.n0) * self.depth + self._local(k) * s.nr + offset))
+            copy = _copy_panel(
+                c,
+                builder,
+                c.b,
+                self.batch,
+                Var(at, INT),
+                c.columns,
+                s.nr,
+                s.lanes,
+                s.digit,
+                self.outer,
+                self.block,
+                lambda k, offset: (self.panels, (Var(at, INT) - self.n0) * self.depth + self._local(k) * s.nr + offset),
+            )
             body.append(For(at, self.n0, self.n1, s.nr, tuple(copy)))
         inside: list[Stmt] = []
-        self.place: Expr = const(0)
+        self.place = const(0)
         if s.blocked:
             column_panel = (self.n - self.n0) // s.nr
             row_panel = (self.m - self.m0) // s.mr
@@ -445,8 +291,8 @@ class _Product:
         """The number of k within its block."""
         if not k:
             return const(0)
-        within = k[self.s.digit:]
-        return flatten(self.builder, (within[0] - self.block[0], *within[1:]), self.c.inner[self.s.digit:])
+        within = k[self.s.digit :]
+        return flatten(self.builder, (within[0] - self.block[0], *within[1:]), self.c.inner[self.s.digit :])
 
     def _tile(self, first: Expr | None, last: Expr | None) -> list[Stmt]:
         """The micro-kernel and, after the last block, the sink."""
@@ -459,7 +305,9 @@ class _Product:
             return self.place + (i * s.nr + v * s.lanes)
 
         if first is not None:
-            body.append(If(first, (), tuple(Set(name, Load(self.sums, slot(i, v), self.vector)) for i, v, name in every)))
+            body.append(
+                If(first, (), tuple(Set(name, Load(self.sums, slot(i, v), self.vector)) for i, v, name in every))
+            )
         body += self._sum(names)
         body += [Store(self.sums, slot(i, v), Get(name, self.vector)) for i, v, name in every]
         sink = self._sink()
@@ -473,27 +321,39 @@ class _Product:
         a_base = b_base = None
         if self.packed_a is not None:
             panels = builder.size(ceil_div(c.rows, s.mr))
-            outer = flatten(builder, tuple(b for b, used in zip(self.batch, c.a.batch) if used),
-                            tuple(z for z, used in zip(c.batch, c.a.batch) if used))
+            outer = flatten(
+                builder,
+                tuple(b for b, used in zip(self.batch, c.a.batch) if used),
+                tuple(z for z, used in zip(c.batch, c.a.batch) if used),
+            )
             depth = builder.size(product(c.inner))
             a_base = bind(builder, body, (outer * panels + self.m // s.mr) * depth * s.mr)
         if self.packed_b is not None:
             panels = builder.size(ceil_div(c.columns, s.nr))
-            outer = flatten(builder, tuple(b for b, used in zip(self.batch, c.b.batch) if used),
-                            tuple(z for z, used in zip(c.batch, c.b.batch) if used))
+            outer = flatten(
+                builder,
+                tuple(b for b, used in zip(self.batch, c.b.batch) if used),
+                tuple(z for z, used in zip(c.batch, c.b.batch) if used),
+            )
             depth = builder.size(product(c.inner))
             b_base = bind(builder, body, (outer * panels + self.n // s.nr) * depth * s.nr)
         elif s.pack_b == "task":
             b_base = bind(builder, body, (self.n - self.n0) * self.depth)
-        rows = [] if a_base is not None else [bind(builder, body, minimum(self.m + i, self.rows - 1), "r") for i in range(s.mr)]
+        rows = (
+            []
+            if a_base is not None
+            else [bind(builder, body, minimum(self.m + i, self.rows - 1), "r") for i in range(s.mr)]
+        )
         masks: list[Expr | None] = [None] * s.nv
         if b_base is None and not c.b.slack and not (isinstance(c.columns, int) and c.columns % s.nr == 0):
-            masks = [bind(builder, body, lane_mask(self.n + v * s.lanes, s.lanes, self.columns), "q") for v in range(s.nv)]
+            masks = [
+                bind(builder, body, lane_mask(self.n + v * s.lanes, s.lanes, self.columns), "q") for v in range(s.nv)
+            ]
         a_buffer = builder.buffer(self.packed_a, "read") if self.packed_a is not None else ""
         b_buffer = builder.buffer(self.packed_b, "read") if self.packed_b is not None else getattr(self, "panels", "")
         scalar = Type(c.dtype)
 
-        def step(k: Digits, number: Expr | None, local: Expr | None) -> list[Stmt]:
+        def step(k: Digits, number: Expr, local: Expr) -> list[Stmt]:
             """One value of k: `number` among all and `local` within the block."""
             out: list[Stmt] = []
             bs = []
@@ -515,18 +375,28 @@ class _Product:
 
         if a_base is not None and b_base is not None:
             flat = builder.fresh("k")
-            start = bind(builder, body, flatten(builder, (*self.outer, self.block[0], *([const(0)] * len(c.inner[s.digit + 1:]))), c.inner)
-                         if c.inner else const(0))
+            start = bind(
+                builder,
+                body,
+                flatten(builder, (*self.outer, self.block[0], *([const(0)] * len(c.inner[s.digit + 1 :]))), c.inner)
+                if c.inner
+                else const(0),
+            )
             inside = step((), start + Var(flat, INT), Var(flat, INT))
             body.append(For(flat, const(0), self.depth, 1, tuple(inside)))
             return body
         ks: list[Expr] = list(self.outer)
         loops: list[tuple[str, Expr, Expr]] = []
-        unrolled = [()]
-        for number, size in enumerate(c.inner[s.digit:], s.digit):
+        unrolled: list[Digits] = [()]
+        for number, size in enumerate(c.inner[s.digit :], s.digit):
             tail = number == len(c.inner) - 1
             ragged = c.stop(builder, self.batch, number) if c.stop is not None and number > s.digit else None
-            if ragged is None and number > s.digit and isinstance(size, int) and (size == 1 or tail and size * s.mr * s.nv <= 256):
+            if (
+                ragged is None
+                and number > s.digit
+                and isinstance(size, int)
+                and (size == 1 or (tail and size * s.mr * s.nv <= 256))
+            ):
                 unrolled = [(const(i),) for i in range(size)] if tail else unrolled
                 if not tail:
                     ks.append(const(0))
@@ -539,14 +409,15 @@ class _Product:
         for last in unrolled:
             k = (*ks, *last)
             inside += step(k, flatten(builder, k, c.inner) if c.inner else const(0), self._local(k))
-        small = s.mr * s.nv * len(unrolled)
-        for depth, (name, start, stop) in enumerate(reversed(loops)):
-            inside = [For(name, start, stop, 1, tuple(inside), 4 if depth == 0 and small <= 12 else 1)]
+        brief = s.mr * s.nv * len(unrolled) <= 12
+        for level, (name, start, stop) in enumerate(reversed(loops)):
+            inside = [For(name, start, stop, 1, tuple(inside), 4 if level == 0 and brief else 1)]
         body += inside
         return body
 
     def _sink(self) -> list[Stmt]:
-        """Delivers the sums of a tile: columns outside, so that what depends on them only is computed once for all rows."""
+        """Delivers the sums of a tile: columns outside, so that what depends on them only is computed once for
+        all rows."""
         c, s, builder = self.c, self.s, self.builder
         j = builder.fresh("j")
         column = self.n + Var(j, INT)

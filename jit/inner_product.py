@@ -1,4 +1,4 @@
-"""Products whose operands are both contiguous along k, as a layer's x @ W^T: vectors run along k, and nothing is packed.
+"""Products whose operands are both contiguous along k, as a layer's x @ W^T: vectors run along k, nothing is packed.
 
 A tile of mr x nr results holds one vector of partial sums each; a step loads mr + nr vectors for mr * nr fused
 multiply-adds, so weights are read once and in order. The lanes of a result are added at the end, in a fixed tree.
@@ -10,7 +10,7 @@ from typing import Any
 
 from ndarray.dims import product
 
-from .gemm import Contraction, Deliver, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .contraction import Contraction, Deliver, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
 from .launch import KernelBuilder, Launch
 from .loopir import INT, Apply, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const
 from .target import Target
@@ -28,7 +28,8 @@ def suits_inner_product(c: Contraction, target: Target) -> bool:
 
 
 def _tile(m: int, n: int, lanes: int, target: Target, vector_store: bool) -> tuple[int, int]:
-    """Rows and columns of a tile: the fewest cycles a step, padding included. Where the sink takes vectors, columns divide them."""
+    """Rows and columns of a tile: the fewest cycles a step, padding included. Where the sink takes vectors, columns
+    divide them."""
     best, tile = float("inf"), (1, 1)
     for nr in range(1, 9):
         if vector_store and lanes % nr:
@@ -85,7 +86,9 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
         return out
 
     whole = bind(builder, tile, length // lanes * lanes)
-    inside: list[Stmt] = [For(ks[-1], const(0), whole, lanes, tuple(step(Var(ks[-1], INT), None)), 2 if mr * nr <= 8 else 1)]
+    inside: list[Stmt] = [
+        For(ks[-1], const(0), whole, lanes, tuple(step(Var(ks[-1], INT), None)), 2 if mr * nr <= 8 else 1)
+    ]
     if not (isinstance(c.inner[-1], int) and c.inner[-1] % lanes == 0):
         inside.append(If(whole < length, tuple(step(whole, lane_mask(whole, lanes, length)))))
     for name, size in zip(reversed(ks[:-1]), reversed(c.inner[:-1])):
@@ -95,8 +98,8 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
         for j in range(nr):
             total = Apply("reduce_add", (Get(names[i][j], vector),), Type(c.dtype))
             tile.append(Store(sums, (Var(i0, INT) - m0 + i) * chunk + (Var(j1, INT) - Var(j0, INT)) + j, total))
-    over_rows = For(i0, m0, m1, mr, tuple(tile))
-    compute = For(j1, Var(j0, INT), minimum(Var(j0, INT) + chunk, n1), nr, (over_rows,))
+    tiles = For(i0, m0, m1, mr, tuple(tile))
+    compute = For(j1, Var(j0, INT), minimum(Var(j0, INT) + chunk, n1), nr, (tiles,))
     wide = c.vector_store and chunk == lanes
     column = Var(j0, INT) if wide else Var(j0, INT) + Var("j", INT)
     count = lanes if wide else 1
@@ -115,6 +118,8 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     body.append(For(j0, n0, n1, chunk, (compute, sink)))
     tasks = product(c.batch) * row_blocks * column_blocks
     work = product(c.batch) * c.rows * c.columns * product(c.inner) // (lanes * 2) + 20
-    return [builder.launch(f"{c.name}_inner_{mr}x{nr}", body, "task", tasks, work, equations=c.equations, note="inner product")]
-
-
+    return [
+        builder.launch(
+            f"{c.name}_inner_{mr}x{nr}", body, "task", tasks, work, equations=c.equations, note="inner product"
+        )
+    ]

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, dataclass_transform
 
 from ndarray.scalar import OPERATIONS
 
@@ -82,6 +82,7 @@ class Expr:
         raise TypeError("a loop-IR expression has no truth value; build an If or a select")
 
 
+@dataclass_transform(frozen_default=True)
 def _node(cls):
     """A frozen, slotted dataclass whose hash is computed once (trees are deep, and hashed often)."""
     cls = dataclass(frozen=True, slots=True)(cls)

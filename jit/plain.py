@@ -14,10 +14,10 @@ def element_index(builder: KernelBuilder, storage: Storage, shape: tuple[Size, .
     """Where the elements of a position lie in a row-major array: a scalar index of contiguous lanes, or a vector."""
     flat: Expr = const(0)
     for axis, index in enumerate(at.index):
-        flat = flat + index * builder.parameter(product(shape[axis + 1:]), (storage, axis))
+        flat = flat + index * builder.parameter(product(shape[axis + 1 :]), (storage, axis))
     if at.lanes > 1:
         assert at.axis is not None
-        stride = product(shape[at.axis + 1:])
+        stride = product(shape[at.axis + 1 :])
         if not (isinstance(stride, int) and stride == 1):
             return ramp(flat, builder.parameter(stride, (storage, at.axis)), at.lanes)
     return flat

@@ -14,7 +14,12 @@ from jit.verify import verify
 from ndarray.dims import product, symbol
 
 SMALL = Target("", "", "", 16, 16)  # 4 lanes of float32: interpreted quickly
-TARGETS = {"sse": SMALL, "avx2": Target("", "", "", 32, 16), "avx512": Target("", "", "", 64, 32), "plain": Target("", "", "", 16, 16, fma=False, masked=False)}
+TARGETS = {
+    "sse": SMALL,
+    "avx2": Target("", "", "", 32, 16),
+    "avx512": Target("", "", "", 64, 32),
+    "plain": Target("", "", "", 16, 16, fma=False, masked=False),
+}
 
 
 def values(rng, shape, dtype):
@@ -45,13 +50,20 @@ def out_size(n, k, s, p, d):
 def taps(kernel, out, stride, dilation):
     """For each tap: its index and the slices of the padded input that it sees."""
     for tap in cartesian(*map(range, kernel)):
-        yield tap, tuple(slice(t * d, t * d + s * (o - 1) + 1 if o else 0, s) for t, d, s, o in zip(tap, dilation, stride, out))
+        yield (
+            tap,
+            tuple(
+                slice(t * d, t * d + s * (o - 1) + 1 if o else 0, s) for t, d, s, o in zip(tap, dilation, stride, out)
+            ),
+        )
 
 
 def convolution_reference(x, w, stride, padding, dilation, groups):
     x, w = wide(x), wide(w)
     out = tuple(out_size(*a) for a in zip(x.shape[2:], w.shape[2:], stride, padding, dilation))
-    xp = np.pad(x, ((0, 0), (0, 0), *padding)).reshape(x.shape[0], groups, w.shape[1], *(n + sum(p) for n, p in zip(x.shape[2:], padding)))
+    xp = np.pad(x, ((0, 0), (0, 0), *padding)).reshape(
+        x.shape[0], groups, w.shape[1], *(n + sum(p) for n, p in zip(x.shape[2:], padding))
+    )
     wg = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
     y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *out), x.dtype)
     for tap, where in taps(w.shape[2:], out, stride, dilation):
@@ -72,12 +84,16 @@ def data_gradient_reference(g, w, shape, stride, padding, dilation, groups):
 
 def weight_gradient_reference(x, g, shape, stride, padding, dilation, groups):
     x, g = wide(x), wide(g)
-    xp = np.pad(x, ((0, 0), (0, 0), *padding)).reshape(x.shape[0], groups, shape[1], *(n + sum(p) for n, p in zip(x.shape[2:], padding)))
+    xp = np.pad(x, ((0, 0), (0, 0), *padding)).reshape(
+        x.shape[0], groups, shape[1], *(n + sum(p) for n, p in zip(x.shape[2:], padding))
+    )
     gg = g.reshape(g.shape[0], groups, g.shape[1] // groups, *g.shape[2:])
     dw = np.zeros((groups, shape[0] // groups, *shape[1:]), x.dtype)
     for tap, where in taps(shape[2:], g.shape[2:], stride, dilation):
         part = xp[(..., *where)]
-        dw[(..., *tap)] = np.einsum("ngcp,ngop->goc", *(a.reshape(*a.shape[:3], product(a.shape[3:])) for a in (part, gg)))
+        dw[(..., *tap)] = np.einsum(
+            "ngcp,ngop->goc", *(a.reshape(*a.shape[:3], product(a.shape[3:])) for a in (part, gg))
+        )
     return dw.reshape(shape)
 
 
@@ -102,11 +118,17 @@ def sink_of(storage, shape, epilogue, calls):
 
 def run(op, attrs, x, y, shape, target=SMALL, fused=False, symbolic=None, native=False, **schedule):
     """The result of the lowered op; `symbolic` replaces (operand, axis) pairs and result axes by dimensions."""
-    sx, sy, so = Storage(x.dtype.name, x.size, "x"), Storage(y.dtype.name, y.size, "y"), Storage(x.dtype.name, product(shape), "out")
+    sx, sy, so = (
+        Storage(x.dtype.name, x.size, "x"),
+        Storage(y.dtype.name, y.size, "y"),
+        Storage(x.dtype.name, product(shape), "out"),
+    )
     xs, ys, os, sizes = x.shape, y.shape, shape, {}
     if symbolic:
         xs, ys, os, attrs, sizes = symbolic
-    launches = lower_contraction(op, attrs, [source_of(sx, xs, fused), source_of(sy, ys, fused)], sink_of(so, os, fused, []), target, **schedule)
+    launches = lower_contraction(
+        op, attrs, [source_of(sx, xs, fused), source_of(sy, ys, fused)], sink_of(so, os, fused, []), target, **schedule
+    )
     memory = {sx: x.reshape(-1).copy(), sy: y.reshape(-1).copy()}
     for launch in launches:
         verify(launch.kernel)
@@ -150,8 +172,15 @@ def test_dot_general(target, seed):
     if lead:
         xs, ys = [lead, *xs], [lead, *ys]
         contract, batch = ((contract[0][0] + 1,), (contract[1][0] + 1,)), ((0,), (0,))
-    check("dot_general", dot_reference, {"contract": contract, "batch": batch}, values(rng, xs, dtype), values(rng, ys, dtype),
-          fused=bool(rng.integers(2)), target=TARGETS[target])
+    check(
+        "dot_general",
+        dot_reference,
+        {"contract": contract, "batch": batch},
+        values(rng, xs, dtype),
+        values(rng, ys, dtype),
+        fused=bool(rng.integers(2)),
+        target=TARGETS[target],
+    )
 
 
 @pytest.mark.parametrize("pack_a", ["no", "global"])
@@ -160,25 +189,61 @@ def test_dot_general(target, seed):
 @pytest.mark.parametrize("transposed", [0, 1, 2, 3])
 def test_schedules(pack_a, pack_b, blocked, transposed):
     rng = np.random.default_rng(0)
-    x, y = values(rng, (11, 23) if transposed & 1 else (23, 11), "float32"), values(rng, (19, 11) if transposed & 2 else (11, 19), "float32")
+    x, y = (
+        values(rng, (11, 23) if transposed & 1 else (23, 11), "float32"),
+        values(rng, (19, 11) if transposed & 2 else (11, 19), "float32"),
+    )
     attrs = {"contract": ((0 if transposed & 1 else 1,), (1 if transposed & 2 else 0,)), "batch": ((), ())}
     kd = {"kd": 4, "kc": 4} if blocked else {}
-    check("dot_general", dot_reference, attrs, x, y, fused=True, pack_a=pack_a, pack_b=pack_b, blocked=blocked, mr=3, nv=2, mt=6, nt=8, **kd)
+    check(
+        "dot_general",
+        dot_reference,
+        attrs,
+        x,
+        y,
+        fused=True,
+        pack_a=pack_a,
+        pack_b=pack_b,
+        blocked=blocked,
+        mr=3,
+        nv=2,
+        mt=6,
+        nt=8,
+        **kd,
+    )
 
 
-@pytest.mark.parametrize("case", [
-    ((3, 4, 5), (5, 4, 6), ((1, 2), (1, 0)), ((), ())),
-    ((2, 3, 4, 5), (2, 4, 7, 5), ((3,), (3,)), ((0, 2), (0, 1))),
-    ((6, 5), (5,), ((1,), (0,)), ((), ())), ((5,), (5, 6), ((0,), (0,)), ((), ())), ((7,), (7,), ((0,), (0,)), ((), ())),
-    ((3,), (4,), ((), ()), ((), ())), ((2, 3, 5), (5, 3, 4), ((2,), (0,)), ((), ())), ((4, 33), (4, 33), ((1,), (1,)), ((0,), (0,))),
-    ((1, 70), (9, 70), ((1,), (1,)), ((), ())), ((3, 2, 40), (5, 40), ((2,), (1,)), ((), ())), ((), (3,), ((), ()), ((), ())), ((), (), ((), ()), ((), ())),
-    ((2, 37, 3), (2, 37, 9), ((1,), (1,)), ((0,), (0,))), ((3, 2), (2, 1), ((1,), (0,)), ((), ())),
-])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ((3, 4, 5), (5, 4, 6), ((1, 2), (1, 0)), ((), ())),
+        ((2, 3, 4, 5), (2, 4, 7, 5), ((3,), (3,)), ((0, 2), (0, 1))),
+        ((6, 5), (5,), ((1,), (0,)), ((), ())),
+        ((5,), (5, 6), ((0,), (0,)), ((), ())),
+        ((7,), (7,), ((0,), (0,)), ((), ())),
+        ((3,), (4,), ((), ()), ((), ())),
+        ((2, 3, 5), (5, 3, 4), ((2,), (0,)), ((), ())),
+        ((4, 33), (4, 33), ((1,), (1,)), ((0,), (0,))),
+        ((1, 70), (9, 70), ((1,), (1,)), ((), ())),
+        ((3, 2, 40), (5, 40), ((2,), (1,)), ((), ())),
+        ((), (3,), ((), ()), ((), ())),
+        ((), (), ((), ()), ((), ())),
+        ((2, 37, 3), (2, 37, 9), ((1,), (1,)), ((0,), (0,))),
+        ((3, 2), (2, 1), ((1,), (0,)), ((), ())),
+    ],
+)
 def test_dot_general_axes(case):
     xs, ys, contract, batch = case
     rng = np.random.default_rng(1)
     for fused in (False, True):
-        check("dot_general", dot_reference, {"contract": contract, "batch": batch}, values(rng, xs, "float32"), values(rng, ys, "float32"), fused=fused)
+        check(
+            "dot_general",
+            dot_reference,
+            {"contract": contract, "batch": batch},
+            values(rng, xs, "float32"),
+            values(rng, ys, "float32"),
+            fused=fused,
+        )
 
 
 CONVOLUTIONS = {"convolution": 0, "convolution_data_gradient": 1, "convolution_weight_gradient": 2}
@@ -190,7 +255,9 @@ def convolution_case(rng, rank=None):
     pick = lambda *of: tuple(int(rng.choice(of)) for _ in range(rank))
     kernel, stride, dilation = pick(1, 2, 3), pick(1, 1, 2, 3), pick(1, 1, 2)
     padding = tuple((int(rng.integers(0, 3)), int(rng.integers(0, 3))) for _ in range(rank))
-    spatial = tuple(max(d * (k - 1) + 1 - sum(p), int(rng.choice([1, 3, 4, 7]))) for d, k, p in zip(dilation, kernel, padding))
+    spatial = tuple(
+        max(d * (k - 1) + 1 - sum(p), int(rng.choice([1, 3, 4, 7]))) for d, k, p in zip(dilation, kernel, padding)
+    )
     x = (int(rng.choice([1, 2, 3])), groups * int(rng.choice([1, 2, 3])), *spatial)
     w = (groups * int(rng.choice([1, 2, 5])), x[1] // groups, *kernel)
     out = tuple(out_size(*a) for a in zip(spatial, kernel, stride, padding, dilation))
@@ -201,9 +268,18 @@ def check_convolution(op, x, w, g, attrs, rng, dtype="float32", **options):
     if op == "convolution":
         check(op, convolution_reference, attrs, values(rng, x, dtype), values(rng, w, dtype), **options)
     elif op == "convolution_data_gradient":
-        check(op, data_gradient_reference, {"shape": x, **attrs}, values(rng, g, dtype), values(rng, w, dtype), **options)
+        check(
+            op, data_gradient_reference, {"shape": x, **attrs}, values(rng, g, dtype), values(rng, w, dtype), **options
+        )
     else:
-        check(op, weight_gradient_reference, {"shape": w, **attrs}, values(rng, x, dtype), values(rng, g, dtype), **options)
+        check(
+            op,
+            weight_gradient_reference,
+            {"shape": w, **attrs},
+            values(rng, x, dtype),
+            values(rng, g, dtype),
+            **options,
+        )
 
 
 @pytest.mark.parametrize("op", CONVOLUTIONS)
@@ -216,7 +292,9 @@ def test_convolution(op, seed):
     if seed % 5 == 0 and op == "convolution_weight_gradient" and x[0] > 1:
         options["parts"] = x[0]
     # a fused prologue has no zero for padding to hide behind: the padding must still be 0
-    check_convolution(op, x, w, g, attrs, rng, dtype, fused=bool(seed % 2), target=list(TARGETS.values())[seed % 4], **options)
+    check_convolution(
+        op, x, w, g, attrs, rng, dtype, fused=bool(seed % 2), target=list(TARGETS.values())[seed % 4], **options
+    )
 
 
 def test_weight_gradient_with_few_outputs():
@@ -226,7 +304,9 @@ def test_weight_gradient_with_few_outputs():
     for parts in (1, 2):
         x, g, w = values(rng, (4, 4, 5, 21), "float32"), values(rng, (4, 4, 5, 11), "float32"), (4, 2, 3, 3)
         want = weight_gradient_reference(x, g, w, **attrs)
-        got = run("convolution_weight_gradient", {"shape": w, **attrs}, x, g, w, **({"parts": parts} if parts > 1 else {}))
+        got = run(
+            "convolution_weight_gradient", {"shape": w, **attrs}, x, g, w, **({"parts": parts} if parts > 1 else {})
+        )
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
@@ -251,20 +331,42 @@ def test_symbolic_batch():
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
         g = values(rng, want.shape, "float32")
         more = {"shape": (n, 3, 6, 5), **attrs}
-        got = run("convolution_data_gradient", more, g, w, x.shape, symbolic=(out, w.shape, (n, 3, 6, 5), more, {"n": batch}))
+        got = run(
+            "convolution_data_gradient", more, g, w, x.shape, symbolic=(out, w.shape, (n, 3, 6, 5), more, {"n": batch})
+        )
         np.testing.assert_allclose(got, data_gradient_reference(g, w, x.shape, **attrs), rtol=0, atol=1e-5)
         more = {"shape": w.shape, **attrs}
-        got = run("convolution_weight_gradient", more, x, g, w.shape, symbolic=((n, 3, 6, 5), out, w.shape, more, {"n": batch}))
+        got = run(
+            "convolution_weight_gradient",
+            more,
+            x,
+            g,
+            w.shape,
+            symbolic=((n, 3, 6, 5), out, w.shape, more, {"n": batch}),
+        )
         np.testing.assert_allclose(got, weight_gradient_reference(x, g, w.shape, **attrs), rtol=0, atol=2e-5)
 
 
 def test_equal_contractions_share_their_kernels():
     """Sizes are parameters: products of other sizes with the same tile are the same kernel."""
+
     def kernels(m, n, k):
         a, b, c = Storage("float32", m * k), Storage("float32", k * n), Storage("float32", m * n)
         attrs = {"contract": ((1,), (0,)), "batch": ((), ())}
-        launches = lower_contraction("dot_general", attrs, [plain_source(a, (m, k)), plain_source(b, (k, n))], plain_sink(c, (m, n)),
-                                     SMALL, mr=2, nv=2, mt=8, nt=8, pack_a="no", pack_b="no", blocked=False)
+        launches = lower_contraction(
+            "dot_general",
+            attrs,
+            [plain_source(a, (m, k)), plain_source(b, (k, n))],
+            plain_sink(c, (m, n)),
+            SMALL,
+            mr=2,
+            nv=2,
+            mt=8,
+            nt=8,
+            pack_a="no",
+            pack_b="no",
+            blocked=False,
+        )
         return [launch.kernel for launch in launches]
 
     assert kernels(30, 40, 50) == kernels(64, 64, 64)
@@ -295,11 +397,29 @@ def test_native(level, fused):
     target = machine.host() if level == "host" else machine.restricted(level)
     rng = np.random.default_rng(5)
     cases = [(op, xs, ys, attrs, dot_reference) for op, xs, ys, attrs in NATIVE]
-    for seed in range(3):
+    for _ in range(3):
         x, w, g, attrs = convolution_case(rng, 2)
         x = (x[0], x[1], *(n + 20 for n in x[2:]))
-        g = (*g[:2], *(out_size(n, k, s, p, d) for n, k, s, p, d in zip(x[2:], w[2:], attrs["stride"], attrs["padding"], attrs["dilation"])))
-        cases += [("convolution", x, w, attrs, convolution_reference), ("convolution_data_gradient", g, w, {"shape": x, **attrs}, data_gradient_reference),
-                  ("convolution_weight_gradient", x, g, {"shape": w, **attrs}, weight_gradient_reference)]
+        g = (
+            *g[:2],
+            *(
+                out_size(n, k, s, p, d)
+                for n, k, s, p, d in zip(x[2:], w[2:], attrs["stride"], attrs["padding"], attrs["dilation"])
+            ),
+        )
+        cases += [
+            ("convolution", x, w, attrs, convolution_reference),
+            ("convolution_data_gradient", g, w, {"shape": x, **attrs}, data_gradient_reference),
+            ("convolution_weight_gradient", x, g, {"shape": w, **attrs}, weight_gradient_reference),
+        ]
     for op, xs, ys, attrs, reference in cases:
-        check(op, reference, attrs, values(rng, xs, "float32"), values(rng, ys, "float32"), fused=fused, target=target, native=True)
+        check(
+            op,
+            reference,
+            attrs,
+            values(rng, xs, "float32"),
+            values(rng, ys, "float32"),
+            fused=fused,
+            target=target,
+            native=True,
+        )

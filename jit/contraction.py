@@ -1,0 +1,269 @@
+"""What a contraction is, and the schedule that a small cost model gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ndarray.dims import Size, product
+
+from .launch import _ITEMSIZE, KernelBuilder
+from .loopir import Const, Expr, Let, Stmt, Type, Var, apply, cast, const, ramp, splat
+from .target import Target
+
+__all__ = [
+    "Contraction",
+    "Deliver",
+    "Digits",
+    "Operand",
+    "Schedule",
+    "bind",
+    "ceil_div",
+    "choose",
+    "digits",
+    "flatten",
+    "hint",
+    "lane_mask",
+    "minimum",
+    "multiply_add",
+    "zero",
+]
+
+Digits = tuple[Expr, ...]
+Deliver = Callable[[Expr, Expr], list[Stmt]]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a contraction.
+
+    load(builder, batch, position, k, lanes, mask) gives `lanes` values at consecutive positions (rows of A, columns
+    of B).
+    batch         which digits of the batch it depends on
+    contiguous    consecutive positions are consecutive in memory (a vector load, not a gather)
+    k_contiguous  consecutive values of the last digit of k are
+    cheap         a load is one machine load
+    slack         vector loads that run past the last position stay within the memory, so they need no mask
+    constant      a weight: its packed form could be kept
+    """
+
+    load: Callable[[KernelBuilder, Digits, Expr, Digits, int, Expr | None], Expr]
+    batch: tuple[bool, ...]
+    contiguous: bool
+    k_contiguous: bool = False
+    cheap: bool = True
+    slack: bool = False
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """The problem.
+
+    store         (builder, batch, column, lanes, mask, over_rows) gives the statements that deliver `lanes` results at
+                  consecutive columns, for each row: ``over_rows(deliver)`` makes the loop over rows around
+                  the statements ``deliver(row, value)``
+    vector_store  False: it is called with one lane only
+    stop          (builder, batch, digit) gives where a digit of k ends if that depends on the batch, or None; not
+                  for the first digit. What lies beyond counts as zero
+
+    The last digit of k is unrolled where it is a small constant (the taps of a filter row).
+    """
+
+    dtype: str
+    batch: tuple[Size, ...]
+    rows: Size
+    columns: Size
+    inner: tuple[Size, ...]
+    a: Operand
+    b: Operand
+    store: Callable[[KernelBuilder, Digits, Expr, int, Expr | None, Callable[[Deliver], list[Stmt]]], list[Stmt]]
+    vector_store: bool = True
+    stop: Callable[[KernelBuilder, Digits, int], Expr | None] | None = None
+    name: str = "product"
+    equations: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Tile mr x (nv * lanes) in registers, mt x nt results a task, k digit number `digit` in steps of kd.
+
+    pack_a: "no" or "global"; pack_b: "no", "task" or "global". `blocked`: there may be more than one block of k.
+    """
+
+    mr: int
+    nv: int
+    lanes: int
+    mt: int
+    nt: int
+    digit: int
+    kd: Size
+    kc: int
+    blocked: bool
+    pack_a: str = "no"
+    pack_b: str = "no"
+
+    @property
+    def nr(self) -> int:
+        return self.nv * self.lanes
+
+
+# -- small helpers
+
+
+def hint(size: Size) -> int:
+    """The size, or the value that a symbolic one has in the trace; for decisions that cannot affect results."""
+    return size if isinstance(size, int) else size.hint
+
+
+def ceil_div(a: Size, b: int) -> Size:
+    return (a + (b - 1)) // b
+
+
+def bind(builder: KernelBuilder, body: list[Stmt], value: Expr, prefix: str = "t") -> Expr:
+    """Gives a value a name, unless it is one already."""
+    if isinstance(value, (Const, Var)):
+        return value
+    name = builder.fresh(prefix)
+    body.append(Let(name, value))
+    return Var(name, value.type)
+
+
+def digits(builder: KernelBuilder, flat: Expr, sizes: tuple[Size, ...]) -> Digits:
+    """The digits of a row-major flat number, most significant first; sizes of 1 give 0."""
+    found: list[Expr] = []
+    for size in reversed(sizes[1:]):
+        extent = builder.size(size)
+        found.append(flat % extent)
+        flat = flat // extent
+    if sizes:
+        found.append(const(0) if isinstance(sizes[0], int) and sizes[0] == 1 else flat)
+    return tuple(reversed(found))
+
+
+def flatten(builder: KernelBuilder, index: Digits, sizes: tuple[Size, ...]) -> Expr:
+    """The row-major flat number of digits."""
+    flat: Expr = const(0)
+    for i, size in zip(index, sizes, strict=True):
+        flat = flat * builder.size(size) + i
+    return flat
+
+
+def lane_mask(position: Expr, lanes: int, stop: Expr) -> Expr:
+    """Which of `lanes` consecutive positions lie before `stop`."""
+    if lanes == 1:
+        return position < stop
+    left = cast(minimum(stop - position, const(lanes)), "int32")  # lane numbers are short: one vector compares them all
+    return ramp(Const(0, left.type), 1, lanes) < splat(left, lanes)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    return apply("min", a, b)
+
+
+def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a * b + c: fused for floats, exact for integers; and/or for booleans."""
+    if a.type.dtype == "bool":
+        return (a & b) | c
+    return apply("fma", a, b, c) if a.type.dtype.startswith("float") else a * b + c
+
+
+def zero(type: Type) -> Const:
+    return Const(0.0 if type.dtype.startswith("float") else False if type.dtype == "bool" else 0, type)
+
+
+# -- choosing the schedule
+
+
+def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
+    """The schedule that a small cost model finds cheapest; `override` replaces fields (tests use small blocks)."""
+    lanes = override.get("lanes") or target.lanes(c.dtype)
+    itemsize = _ITEMSIZE[c.dtype]
+    m, n, k = hint(c.rows), hint(c.columns), hint(product(c.inner))
+    mr, nv = _tile(m, n, k, lanes, target, c)
+    mr, nv = override.get("mr", mr), override.get("nv", nv)
+    nr = nv * lanes
+    row_panels, column_panels = -(-max(m, 1) // mr), -(-max(n, 1) // nr)
+
+    limit = override.get("kc") or max(256, target.l1 // itemsize // nr)
+    digit, step, kc, blocked = _k_block(c.inner, limit)
+
+    # columns of a task: a block of B in half of the second-level cache; then rows, fewer where tasks are wanted
+    wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
+    macs = m * n * k * hint(product(c.batch))
+    wanted = min(16, max(1, macs // (lanes * 100_000)))
+    outer = max(1, hint(product(c.batch)))
+    column_blocks = -(-column_panels // wide)
+    room = (
+        max(1, (target.l2 // 2) // (min(wide, column_panels) * nr * itemsize) // mr) if blocked else max(1, 1024 // mr)
+    )
+    row_blocks = -(-row_panels // room)
+    while outer * column_blocks * row_blocks < wanted:
+        if -(-column_panels // column_blocks) > 1 or row_panels // row_blocks < 2:
+            if column_blocks >= column_panels:
+                break
+            column_blocks = min(column_panels, column_blocks * 2)
+        else:
+            row_blocks *= 2
+    mt = override.get("mt") or -(-row_panels // row_blocks) * mr
+    nt = override.get("nt") or -(-column_panels // column_blocks) * nr
+
+    # packing pays where a load does more than load; plain operands are read in place as fast (measured to k = 8192)
+    pack_a = "no" if c.a.cheap or n <= 2 * nr else "global"
+    pack_b = "no"
+    if not c.b.contiguous:
+        pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant else "task"
+    elif not c.b.slack and m > 2 * mr and (not c.b.cheap or not target.masked):
+        pack_b = "task"
+    if pack_b == "task" and not all(isinstance(z, int) for z in c.inner[digit + (blocked or not c.inner) :]):
+        pack_b = "global"  # private panels have a fixed size
+    return Schedule(
+        mr,
+        nv,
+        lanes,
+        mt,
+        nt,
+        override.get("digit", digit),
+        override.get("kd", step),
+        kc,
+        override.get("blocked", blocked),
+        override.get("pack_a", pack_a),
+        override.get("pack_b", pack_b),
+    )
+
+
+def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) -> tuple[int, int]:
+    """The register tile that needs the fewest cycles, padding included."""
+    best, tile = float("inf"), (1, 1)
+    spare = 0 if target.fma else 1
+    for nv in range(1, 9):
+        for mr in range(1, 25):
+            if mr * nv + nv + 1 + spare > target.registers:
+                break
+            if mr > 15 and nv > 1:
+                break
+            loads = nv * (1.5 if c.b.slack else 1.0) + mr * 0.5
+            step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
+            cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
+            if cost < best:
+                best, tile = cost, (mr, nv)
+    return tile
+
+
+def _k_block(inner: tuple[Size, ...], limit: int) -> tuple[int, Size, int, bool]:
+    """(digit that is cut, its step, values of k in a block, whether there may be several blocks)."""
+    sizes = [max(1, hint(s)) for s in inner]
+    total = 1
+    for s in sizes:
+        total *= s
+    if not inner or total <= limit * 3 // 2:
+        return 0, inner[0] if inner else 1, total, False
+    below, digit = 1, len(inner) - 1
+    while digit > 0 and below * sizes[digit] <= limit:
+        below *= sizes[digit]
+        digit -= 1
+    step = max(1, limit // below)
+    blocks = -(-sizes[digit] // step)
+    step = -(-sizes[digit] // blocks)
+    return digit, step, step * below, True
