@@ -166,6 +166,16 @@ class Dim:
         """The value in the trace that made this dimension."""
         return evaluate(self, self.hints)
 
+    def as_array(self, dtype: Any, device: Any) -> Any:
+        """The size as a 0-d array in a trace: the last element of ``0 ... size``. No guard is recorded."""
+        from .apply import apply
+        from .op import OPS
+
+        with device:
+            positions = apply(OPS["iota"], shape=(self + 1,), axis=0, dtype=dtype)
+        last = apply(OPS["slice"], positions, start=(self,), stop=(self + 1,), step=(1,))
+        return apply(OPS["reshape"], last, shape=())
+
     # -- text
     def __repr__(self) -> str:
         parts = []

@@ -1,0 +1,86 @@
+"""Graph passes: functions graph -> graph, and the pipeline, which is one list of them.
+
+    with skip_passes("cse"): ...         # leave passes out, to find the one that breaks something
+
+Under ``HYBRID_DEBUG >= 2`` the graph is verified and printed after every pass; tests verify always.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from ndarray.settings import settings
+
+from ..graph import Graph
+from ..verify import verify
+from .cse import cse
+from .dce import dce
+from .detach import detach
+from .fold import fold
+from .inline import inline
+from .simplify import simplify
+
+__all__ = ["PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "optimize", "simplify", "skip_passes"]
+
+Pass = Callable[[Graph], Graph]
+
+PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("inline", inline),  # graph calls are replaced by what they call
+    ("detach", detach),  # stop_gradient(x) -> x
+    ("dce", dce),
+    ("simplify", simplify),  # x * 1 -> x
+    ("fold", fold),  # 2 * 3 -> 6
+    ("cse", cse),  # what is computed twice is computed once
+    ("simplify again", simplify),  # equal values have become identical
+    ("dce again", dce),  # what nothing uses is left out
+)
+"""The passes in order, by name."""
+
+_skipped: ContextVar[frozenset[str]] = ContextVar("skipped_passes", default=frozenset())
+_verify: ContextVar[bool] = ContextVar("verify_passes", default=False)
+
+
+def optimize(graph: Graph, pipeline: Sequence[tuple[str, Pass]] = PIPELINE) -> Graph:
+    """The graph after all passes that are switched on."""
+    debug, skipped = settings.debug, _skipped.get()
+    check = debug >= 2 or _verify.get()
+    if check:
+        verify(graph)
+    if debug >= 2:
+        print(f"-- traced\n{graph}", file=sys.stderr)
+    for name, function in pipeline:
+        if name.split()[0] in skipped or name in skipped:
+            continue
+        before, graph = graph, function(graph)
+        if check:
+            verify(graph, after=name)
+        if debug >= 2 and graph is not before:
+            print(f"-- after {name}\n{graph}", file=sys.stderr)
+    return graph
+
+
+@contextmanager
+def skip_passes(*names: str) -> Iterator[None]:
+    """Context in which passes are left out. Raises ValueError for unknown names."""
+    known = {n for name, _ in PIPELINE for n in (name, name.split()[0])}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no pass {name!r}; the passes are {', '.join(n for n, _ in PIPELINE)}")
+    token = _skipped.set(_skipped.get() | set(names))
+    try:
+        yield
+    finally:
+        _skipped.reset(token)
+
+
+@contextmanager
+def always_verify() -> Iterator[None]:
+    """Context in which every pass is followed by the verifier."""
+    token = _verify.set(True)
+    try:
+        yield
+    finally:
+        _verify.reset(token)
