@@ -31,7 +31,7 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
     (axes,), roots = collapse(arena, [axes], [*outputs, flat])
     outputs, flat = roots[:-1], roots[-1]
     nodes = list(walk(outputs))
-    lanes = choose_lanes(target, nodes)
+    lanes = choose_lanes(target, nodes, outputs)
     loads = [n.args[1] for n in nodes if n.op == "load"]
     lane = choose_lane(arena, axes, loads, [flat] * len(outputs), lanes)
     builder = KernelBuilder()
@@ -116,9 +116,13 @@ def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: lis
 def _choose_space(group: Group, pull: Pull) -> tuple[tuple[Size, ...], list[Node], Node]:
     """Among the shapes of the group's values, the one over which indices need fewest divisions."""
     best = None
-    tried: list[tuple[Size, ...]] = []
-    shapes = [group.space, *(v.shape for eq in group.equations for a in (eq.outputs, eq.inputs) for v in a)]
     scope = Scope(pull, group.equations)
+    tried: list[tuple[Size, ...]] = []
+    if any(eq.op.name == "random_bits" for eq in group.equations):
+        flat_space = _flat_space(group, scope, pull)
+        if flat_space is not None:
+            return flat_space
+    shapes = [group.space, *(v.shape for eq in group.equations for a in (eq.outputs, eq.inputs) for v in a)]
     for shape in shapes:
         if any(same_sizes(shape, t) for t in tried) or not same(volume(shape), volume(group.space)):
             continue
@@ -134,6 +138,15 @@ def _choose_space(group: Group, pull: Pull) -> tuple[tuple[Size, ...], list[Node
             break
     assert best is not None
     return best[1]
+
+
+def _flat_space(group: Group, scope: Scope, pull: Pull) -> tuple[tuple[Size, ...], list[Node], Node] | None:
+    """One loop over all elements, if that leaves no division in what is read: random bits count elements that way."""
+    arena, shape = pull.arena, (volume(group.space),)
+    (i,) = pull.variables("i", shape)
+    outputs = [scope.element(v, arena.unflatten(i, v.shape)) for v in group.outputs]
+    reads = [n.args[1] for n in walk(outputs) if n.op == "load"]
+    return (shape, outputs, i) if all(n.op in ("affine", "var") for f in reads for n in walk([f])) else None
 
 
 def map_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:

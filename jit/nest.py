@@ -62,14 +62,13 @@ def _together(arena: Arena, form: Node, a: Node, b: Node, extent: Size) -> bool:
     return same(terms.get(a, 0), terms.get(b, 0) * extent)
 
 
-def choose_lanes(target: Target, nodes: Iterable[Node]) -> int:
-    """Vector length for an expression: that of the widest floating-point type in it."""
-    dtypes = {n.dtype for n in nodes if n.op not in ("affine", "var")}
-    if any(d.kind in "fc" and d.itemsize >= 8 for d in dtypes):
+def choose_lanes(target: Target, nodes: Iterable[Node], roots: Iterable[Node]) -> int:
+    """Vector length for an expression: that of float64 if it computes in that, else that of what is read and written."""
+    nodes = list(nodes)
+    if any(n.dtype.kind == "f" and n.dtype.itemsize == 8 for n in nodes):
         return target.lanes("float64")
-    if any(d.itemsize == 8 for d in dtypes) and not any(d.kind == "f" for d in dtypes):
-        return target.lanes("int64")
-    return target.lanes("float32")
+    moved = {n.dtype.itemsize for n in nodes if n.op == "load" and n.deps} | {r.dtype.itemsize for r in roots}
+    return target.lanes("int64" if moved == {8} else "float32")
 
 
 def choose_lane(arena: Arena, axes: list[Axis], loads: list[Node], stores: list[Node], lanes: int,

@@ -184,12 +184,25 @@ class Arena:
     def affine(self, terms: dict[Node, Size], const: Size) -> Node:
         """const + sum of coefficient * atom."""
         terms = {a: c for a, c in terms.items() if not (isinstance(c, int) and c == 0)}
+        for atom in [a for a in terms if a.op == "mod" and a.dtype == INT64]:  # x//n*n + x%n is x
+            found = self._remainder_of(atom, terms)
+            if found is not None:
+                return found if const == 0 and isinstance(const, int) else self.add(found, self.size(const))
         if len(terms) == 1 and isinstance(const, int) and const == 0:
             ((atom, c),) = terms.items()
             if isinstance(c, int) and c == 1:
                 return atom
         ordered = tuple(sorted(terms.items(), key=lambda t: t[0].number))
         return self._node("affine", (ordered, const), INT64, terms)
+
+    def _remainder_of(self, mod: Node, terms: dict[Node, Size]) -> Node | None:
+        x, by = mod.args
+        n = self.constant_of(by)
+        whole = self._table.get(("floordiv", (x, by), INT64))
+        if n is None or whole not in terms or not same(terms[whole], terms[mod] * n):
+            return None
+        rest = {a: c for a, c in terms.items() if a is not mod and a is not whole}
+        return self.add(self.affine(rest, 0), x, terms[mod])
 
     @staticmethod
     def parts(node: Node) -> tuple[dict[Node, Size], Size]:

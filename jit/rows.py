@@ -176,7 +176,7 @@ class _RowKernel:
         """Choose the lanes."""
         nodes = list(walk(self.roots))
         self.nodes = nodes
-        self.lanes = choose_lanes(self.target, nodes)
+        self.lanes = choose_lanes(self.target, nodes, [n for n in self.roots if n.op not in ("affine", "var")])
         loads = [n.args[1] for n in nodes if n.op == "load"]
         stores = [flat for _, _, flat, _ in self.full_outputs] + [flat for _, _, flat in self.row_outputs]
         names = frozenset(a.name for a in self.domain)
