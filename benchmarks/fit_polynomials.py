@@ -1,7 +1,7 @@
 """Fits the minimax polynomials of `jit/vector_math.py` and writes them to `jit/coefficients.py`.
 
-Each row of `TABLE` is a function q, an interval and a weight; the Remez exchange finds the polynomial p of the given degree
-whose largest |weight * (q - p)| on the interval is least. The weight makes that the relative error of the finished function
+Each row of `TABLE` is a function q, a weight and an interval; the Remez exchange finds the polynomial p of the given
+degree whose largest |weight * (q - p)| on the interval is least. The weight makes that the function's relative error
 (or its absolute error, where the polynomial only adds a small part). Coefficients are rounded to the dtype; the leading
 ones that matter most (the 1 of exp, the 1 of sin ...) are not in the polynomial but exact, in the formula.
 
@@ -81,11 +81,32 @@ TABLE: dict[str, tuple[Function, Function, float, float, int | None, int | None]
     # expm1(r) = r + r^2 q(r)
     "expm1": (lambda r: (mp.expm1(r) - r) / r**2, lambda r: abs(r**2 / mp.expm1(r)), -LN2 / 2, LN2 / 2, 5, 10),
     # log(1 + f) = f - f^2/2 + f^3 q(f)
-    "log": (lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3, lambda f: f**3 / mp.log1p(f), mp.sqrt(0.5) - 1, mp.sqrt(2) - 1, 7, None),
+    "log": (
+        lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3,
+        lambda f: f**3 / mp.log1p(f),
+        mp.sqrt(0.5) - 1,
+        mp.sqrt(2) - 1,
+        7,
+        None,
+    ),
     # log(1 + f) = 2 s + s^3 q(s^2) with s = f / (2 + f)
-    "log_ratio": (root(lambda s: (2 * mp.atanh(s) - 2 * s) / s**3), root(lambda s: s**3 / (2 * mp.atanh(s))), TINY, 0.0296, None, 6),
+    "log_ratio": (
+        root(lambda s: (2 * mp.atanh(s) - 2 * s) / s**3),
+        root(lambda s: s**3 / (2 * mp.atanh(s))),
+        TINY,
+        0.0296,
+        None,
+        6,
+    ),
     # ... and 2 s + 2/3 s^3 + s^5 q(s^2)
-    "log_ratio5": (root(lambda s: (2 * mp.atanh(s) - 2 * s - 2 * s**3 / 3) / s**5), root(lambda s: s**5 / (2 * mp.atanh(s))), TINY, 0.0296, None, 6),
+    "log_ratio5": (
+        root(lambda s: (2 * mp.atanh(s) - 2 * s - 2 * s**3 / 3) / s**5),
+        root(lambda s: s**5 / (2 * mp.atanh(s))),
+        TINY,
+        0.0296,
+        None,
+        6,
+    ),
     # sin(r) = r + r^3 q(r^2); the interval leaves room for an inexact quotient
     "sin": (root(lambda r: (mp.sin(r) - r) / r**3), root(lambda r: r**3 / mp.sin(r)), TINY, 0.83**2, 2, 5),
     # cos(r) = 1 - r^2/2 + r^4 q(r^2)
@@ -99,7 +120,7 @@ TABLE: dict[str, tuple[Function, Function, float, float, int | None, int | None]
     # erf(x) = x + x q(x^2), |x| <= 1
     "erf_small": (root(lambda x: mp.erf(x) / x - 1), root(lambda x: x / mp.erf(x)), TINY, 1, 6, 11),
 }
-# log(erfc(a)) on [1, 4] (float32) and [1, 6] (float64), absolute error of erf, in b = a - centre
+# log(erfc(a)) in a - centre, absolute error of erf: lowest and highest a, degree
 ERF_LARGE = {"float32": (1, 4, 6), "float64": (1, 6, 18)}
 
 
@@ -112,19 +133,24 @@ def fit() -> dict[str, dict[str, tuple[list, float]]]:
                 coefficients, error = remez(q, weight, degree, low, high)
                 result[dtype][name] = coefficients, float(mp.log(error, 2))
     for dtype, (low, high, degree) in ERF_LARGE.items():
-        centre = mp.mpf(low + high) / 2
-        coefficients, error = remez(
-            lambda b: mp.log(mp.erfc(b + centre)), lambda b: mp.erfc(b + centre), degree, low - centre, high - centre
-        )
+        coefficients, error = _fit_log_erfc(low, high, degree)
         result[dtype]["erf_large"] = coefficients, float(mp.log(error, 2))
     return result
+
+
+def _fit_log_erfc(low: float, high: float, degree: int) -> tuple[list[mp.mpf], mp.mpf]:
+    centre = mp.mpf(low + high) / 2
+    return remez(
+        lambda b: mp.log(mp.erfc(b + centre)), lambda b: mp.erfc(b + centre), degree, low - centre, high - centre
+    )
 
 
 def main() -> None:
     """Write jit/coefficients.py."""
     lines = [
-        '"""Minimax polynomials of the elementary functions, constant term first. Written by benchmarks/fit_polynomials.py,',
-        'which says what each approximates; the comment is log2 of the largest error before rounding."""',
+        '"""Minimax polynomials of the elementary functions, constant term first; written by',
+        "benchmarks/fit_polynomials.py, which says what each approximates. The comment is log2 of the largest",
+        'error before rounding."""',
         "",
         "POLYNOMIALS: dict[str, dict[str, tuple[float, ...]]] = {",
     ]

@@ -1,5 +1,6 @@
-"""Minimax polynomials of the elementary functions, constant term first. Written by benchmarks/fit_polynomials.py,
-which says what each approximates; the comment is log2 of the largest error before rounding."""
+"""Minimax polynomials of the elementary functions, constant term first; written by
+benchmarks/fit_polynomials.py, which says what each approximates. The comment is log2 of the largest
+error before rounding."""
 
 POLYNOMIALS: dict[str, dict[str, tuple[float, ...]]] = {
     "float32": {

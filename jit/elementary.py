@@ -1,7 +1,8 @@
 """Elementary functions as formulas of primitive operations, for float32 and float64 at any number of lanes.
 
-Each function builds an expression of add, mul, fma, div, sqrt, select, comparisons, shifts and bitcasts; nothing branches,
-so all lanes cost the same. A sub-expression that a formula uses twice is one object; `vector_math` binds it with a Let.
+Each function builds an expression of add, mul, fma, div, sqrt, select, comparisons, shifts and bitcasts; nothing
+branches, so all lanes cost the same. A sub-expression that a formula uses twice is one object; `vector_math` binds it
+with a Let.
 Polynomials come from `coefficients`. `fma` must round once. Selects are arranged so that NaN goes through.
 
 Largest errors in ulp (tests/test_vector_math.py asserts them: float32 over all exponents, float64 on samples):
@@ -69,8 +70,7 @@ class Format:
 
 FORMATS = {"float32": Format("float32", "int32", 23, 127), "float64": Format("float64", "int64", 52, 1023)}
 
-# pi/2 and log(2) to 60 digits
-_HALF_PI = "1.57079632679489661923132169163975144209858469968755291048747229615390820314310449931401741267105853399107404326"
+_HALF_PI = "1.570796326794896619231321691639751442098584699687552910487472296153908203143104499314017412671058533991"
 _LN2 = "0.693147180559945309417232121458176568075500134360255254120680009493393621969694715605863326996418687542"
 _LOG2E = "1.44269504088896340735992468100189213742664595415298593413544940693110921918118507988552662289350634449699"
 
@@ -87,6 +87,7 @@ def parts(decimal: str, dtype: str, count: int, scale: float = 1.0) -> tuple[flo
 
 
 # -- the vocabulary of the formulas
+
 
 def fma(a: Expr, b: Expr | float, c: Expr | float) -> Expr:
     return apply("fma", a, b, c)
@@ -155,6 +156,7 @@ def polynomial(x: Expr, name: str) -> Expr:
 
 # -- exponentials: x = n log(2) + r, |r| <= log(2)/2, n left in the low bits of t by the magic number
 
+
 def _reduce_exp(x: Expr, shift: Expr | float) -> tuple[Expr, Expr]:
     """r, and 2**(n + shift - magic - bias); where `shift` has magic + bias + k that is 2**(n + k)."""
     f = FORMATS[x.type.dtype]
@@ -198,7 +200,7 @@ def expm1(x: Expr) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    """y = h / (h + 1) with h = (e**2|x| - 1) / 2, corrected by what rounding took from h + 1, where 1/(h + 1) = 1 - y."""
+    """y = h / (h + 1) with h = (e**2|x| - 1) / 2, corrected by what rounding took from h + 1; 1/(h + 1) is 1 - y."""
     a = at_most(absolute(x), 10.0 if x.type.dtype == "float32" else 20.0)
     h = _half_expm1(a + a)
     d = h + 1.0
@@ -219,6 +221,7 @@ def cosh(x: Expr) -> Expr:
 
 
 # -- logarithms: x = 2**e m, sqrt(1/2) <= m < sqrt(2), f = m - 1
+
 
 def _split(x: Expr) -> tuple[Expr, Expr]:
     """(e, m) of a positive normal x; e is an integer."""
@@ -275,13 +278,15 @@ def log1p(x: Expr) -> Expr:
     v = u - 1.0
     lost = (x - v) + (Const(1.0, x.type) - (u - v))
     e, m = _split(u)
-    inverse = floating(apply("shl", apply("sub", Const(g.bias, e.type), apply("min", e, g.bias - 2)), g.mantissa))  # 2**-e
+    exponent = apply("sub", Const(g.bias, e.type), apply("min", e, g.bias - 2))
+    inverse = floating(apply("shl", exponent, g.mantissa))  # 2**-e
     f = fma(lost, inverse, m - 1.0)
     y = _log_limits(u, _assemble_log(convert(e, g.dtype), f))
     return select(absolute(x) < 2.0 ** -(g.mantissa + 2), x, y)
 
 
 # -- trigonometric functions: x = q pi/2 + r + low, |r| <= pi/4
+
 
 def _reduce_half_pi(x: Expr) -> tuple[Expr, Expr, Expr]:
     """(r, low, integer with q in its low bits), with pi/2 in four parts; low is what rounding took from r."""
@@ -330,6 +335,7 @@ def tan(x: Expr) -> Expr:
 
 # -- inverse trigonometric functions
 
+
 def _asin_kernel(x: Expr) -> tuple[Expr, Expr]:
     """(whether |x| > 0.55, asin(s)) with s = |x|, or sqrt((1 - |x|)/2) where |x| > 0.55.
 
@@ -368,7 +374,7 @@ def _assemble_atan(t: Expr, eighths: Expr) -> Expr:
 
 
 def atan(x: Expr) -> Expr:
-    """atan(a) is atan(a), from 1/2 on pi/4 + atan((a - 1)/(a + 1)), where a - 1 is exact, from 2 on pi/2 + atan(-1/a)."""
+    """atan(a), from 1/2 on as pi/4 + atan((a - 1)/(a + 1)), where a - 1 is exact, from 2 on as pi/2 + atan(-1/a)."""
     a = absolute(x)
     middle, large = a > 0.5, a > 2.0
     t = select(large, -1.0, select(middle, a - 1.0, a)) / select(large, a, select(middle, a + 1.0, 1.0))
@@ -399,6 +405,7 @@ def atan2(y: Expr, x: Expr) -> Expr:
 
 # -- error function
 
+
 def erf(x: Expr) -> Expr:
     """x + x q(x**2) up to 1, then 1 - exp(polynomial in |x|), the polynomial being log(erfc)."""
     last, centre = (4.0, 2.5) if x.type.dtype == "float32" else (6.0, 3.5)
@@ -410,8 +417,9 @@ def erf(x: Expr) -> Expr:
 
 # -- power
 
+
 def _power_limits(x: Expr, y: Expr, magnitude: Expr) -> Expr:
-    """|x|**y with the sign and the special cases of IEEE 754's pow: 1 for y = 0 or x = 1, NaN for x < 0 and no integer y."""
+    """|x|**y with the sign and the special cases of IEEE 754: 1 for y = 0 or x = 1, NaN for x < 0 and no integer y."""
     whole = y.equals(apply("trunc", y))
     half = y * 0.5
     odd = whole & apply("ne", half, apply("floor", half)) & (absolute(y) < math.inf)
@@ -487,7 +495,22 @@ def _sum(a: Expr, b: Expr) -> tuple[Expr, Expr]:
 
 
 FUNCTIONS: dict[str, Callable[..., Expr]] = {
-    "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "log2": log2, "sin": sin, "cos": cos, "tan": tan, "tanh": tanh,
-    "erf": erf, "asin": asin, "acos": acos, "atan": atan, "sinh": sinh, "cosh": cosh, "atan2": atan2, "pow": power,
+    "exp": exp,
+    "expm1": expm1,
+    "log": log,
+    "log1p": log1p,
+    "log2": log2,
+    "sin": sin,
+    "cos": cos,
+    "tan": tan,
+    "tanh": tanh,
+    "erf": erf,
+    "asin": asin,
+    "acos": acos,
+    "atan": atan,
+    "sinh": sinh,
+    "cosh": cosh,
+    "atan2": atan2,
+    "pow": power,
 }
 """Loop-IR operation -> the formula that replaces it."""

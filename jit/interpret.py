@@ -28,19 +28,22 @@ __all__ = ["interpret_expr", "poison", "run_kernel", "run_launches"]
 def run_kernel(kernel: Kernel, buffers: Sequence[np.ndarray], parameters: Sequence[int], first: int, last: int) -> None:
     """Run the tasks first..last-1 of a kernel.
 
-    `buffers` are 1-D arrays for the kernel's non-scratch buffers, in order; those that the kernel stores to are changed.
+    `buffers` are 1-D arrays for the kernel's non-scratch buffers, in order; those that it stores to are changed.
     Raises IndexError, naming kernel, buffer, index and size, on an access outside a buffer; TypeError or ValueError for
     arguments that do not fit the kernel.
     """
     outside = [b for b in kernel.buffers if b.access != "scratch"]
     if len(buffers) != len(outside):
-        raise ValueError(f"[{kernel.name}] takes {len(outside)} buffers ({', '.join(b.name for b in outside)}), got {len(buffers)}")
+        raise ValueError(
+            f"[{kernel.name}] takes {len(outside)} buffers ({', '.join(b.name for b in outside)}), got {len(buffers)}"
+        )
     if len(parameters) != len(kernel.parameters):
         raise ValueError(f"[{kernel.name}] takes {len(kernel.parameters)} parameters, got {len(parameters)}")
     for declared, array in zip(outside, buffers, strict=True):
         if array.ndim != 1 or array.dtype != dtype_of(declared.dtype):
             raise TypeError(
-                f"[{kernel.name}] buffer {declared.name}: expected a 1-D array of {declared.dtype}, got {array.ndim}-D {array.dtype}"
+                f"[{kernel.name}] buffer {declared.name}: expected a 1-D array of {declared.dtype}, "
+                f"got {array.ndim}-D {array.dtype}"
             )
     run, source = _compile(kernel)
     with np.errstate(all="ignore"):
@@ -53,10 +56,12 @@ def run_kernel(kernel: Kernel, buffers: Sequence[np.ndarray], parameters: Sequen
             raise
 
 
-def run_launches(launches: Iterable[Launch], memory: dict[Storage, np.ndarray], sizes: Mapping[str, int]) -> dict[Storage, np.ndarray]:
+def run_launches(
+    launches: Iterable[Launch], memory: dict[Storage, np.ndarray], sizes: Mapping[str, int]
+) -> dict[Storage, np.ndarray]:
     """Run launches in order. `sizes` gives the value of each symbolic dimension.
 
-    `memory` holds an array for each storage that comes from outside (C-contiguous, of any shape); storages that it lacks
+    `memory` holds an array for each storage that comes from outside (C-contiguous, any shape); storages that it lacks
     are added to it as poisoned 1-D arrays. Returns `memory`.
     """
     for launch in launches:
@@ -108,6 +113,7 @@ def _compile(kernel: Kernel) -> tuple[Any, str]:
 
 
 # -- what generated code calls
+
 
 def _check(size: int, low: int, high: int, name: str) -> None:
     if low < 0 or high > size:
@@ -194,20 +200,57 @@ def _reset(array: np.ndarray, poisoned: np.ndarray) -> None:
     array[:] = poisoned
 
 
-_HELPERS = {f.__name__: f for f in (
-    _load, _load_vector, _load_masked, _load_if, _gather, _store, _store_vector, _store_masked, _scatter, _cast, _bitcast,
-    _splat, _ramp, _shift_right, _reset,
-)}
+_HELPERS: dict[str, Any] = {
+    f.__name__: f
+    for f in (
+        _load,
+        _load_vector,
+        _load_masked,
+        _load_if,
+        _gather,
+        _store,
+        _store_vector,
+        _store_masked,
+        _scatter,
+        _cast,
+        _bitcast,
+        _splat,
+        _ramp,
+        _shift_right,
+        _reset,
+    )
+}
 _HELPERS |= {"_wrap": wrap, "_fma": fma, "_tree": reduce_tree, "_poison": poison, "np": np}
 
 _INT = Type("int64")
 _INT_CODE = {  # scalar int64, whose values are Python ints
-    "add": "_wrap({0} + {1})", "sub": "_wrap({0} - {1})", "mul": "_wrap({0} * {1})", "neg": "_wrap(-{0})", "abs": "_wrap(abs({0}))",
-    "sign": "(({0} > 0) - ({0} < 0))", "floordiv": "_int_floordiv({0}, {1})", "mod": "_int_mod({0}, {1})",
-    "min": "min({0}, {1})", "max": "max({0}, {1})", "and": "({0} & {1})", "or": "({0} | {1})", "xor": "({0} ^ {1})", "not": "(~{0})",
-    "shl": "_int_shl({0}, {1})", "shr": "_shift_right({0}, {1})", "fma": "_wrap({0} * {1} + {2})",
-    "floor": "{0}", "ceil": "{0}", "trunc": "{0}", "round": "{0}",
-    "eq": "({0} == {1})", "ne": "({0} != {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})", "ge": "({0} >= {1})",
+    "add": "_wrap({0} + {1})",
+    "sub": "_wrap({0} - {1})",
+    "mul": "_wrap({0} * {1})",
+    "neg": "_wrap(-{0})",
+    "abs": "_wrap(abs({0}))",
+    "sign": "(({0} > 0) - ({0} < 0))",
+    "floordiv": "_int_floordiv({0}, {1})",
+    "mod": "_int_mod({0}, {1})",
+    "min": "min({0}, {1})",
+    "max": "max({0}, {1})",
+    "and": "({0} & {1})",
+    "or": "({0} | {1})",
+    "xor": "({0} ^ {1})",
+    "not": "(~{0})",
+    "shl": "_int_shl({0}, {1})",
+    "shr": "_shift_right({0}, {1})",
+    "fma": "_wrap({0} * {1} + {2})",
+    "floor": "{0}",
+    "ceil": "{0}",
+    "trunc": "{0}",
+    "round": "{0}",
+    "eq": "({0} == {1})",
+    "ne": "({0} != {1})",
+    "lt": "({0} < {1})",
+    "le": "({0} <= {1})",
+    "gt": "({0} > {1})",
+    "ge": "({0} >= {1})",
 }
 _HELPERS |= {
     "_int_floordiv": lambda a, b: wrap(a // b) if b else 0,
@@ -215,11 +258,27 @@ _HELPERS |= {
     "_int_shl": lambda a, b: wrap(a << b) if 0 <= b < 64 else 0,
 }
 _BOOL_CODE = {  # scalar bool, whose values are Python bools
-    "and": "({0} & {1})", "or": "({0} | {1})", "xor": "({0} ^ {1})", "not": "(not {0})", "eq": "({0} == {1})", "ne": "({0} != {1})",
-    "min": "({0} & {1})", "max": "({0} | {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})", "ge": "({0} >= {1})",
+    "and": "({0} & {1})",
+    "or": "({0} | {1})",
+    "xor": "({0} ^ {1})",
+    "not": "(not {0})",
+    "eq": "({0} == {1})",
+    "ne": "({0} != {1})",
+    "min": "({0} & {1})",
+    "max": "({0} | {1})",
+    "lt": "({0} < {1})",
+    "le": "({0} <= {1})",
+    "gt": "({0} > {1})",
+    "ge": "({0} >= {1})",
 }
-_REDUCE = {"reduce_add": np.add, "reduce_mul": np.multiply, "reduce_max": np.maximum, "reduce_min": np.minimum,
-           "reduce_and": np.bitwise_and, "reduce_or": np.bitwise_or}
+_REDUCE = {
+    "reduce_add": np.add,
+    "reduce_mul": np.multiply,
+    "reduce_max": np.maximum,
+    "reduce_min": np.minimum,
+    "reduce_and": np.bitwise_and,
+    "reduce_or": np.bitwise_or,
+}
 
 
 class _Compiler:
@@ -332,7 +391,11 @@ class _Compiler:
     def load(self, e: Load) -> str:
         b, index, lanes, label = self.name(e.buffer, "b"), self.expr(e.index), e.type.lanes, repr(e.buffer)
         if lanes == 1:
-            code = f"_load({b}, {index}, {label})" if e.mask is None else f"_load_if({b}, {index}, {self.expr(e.mask)}, {label})"
+            code = (
+                f"_load({b}, {index}, {label})"
+                if e.mask is None
+                else f"_load_if({b}, {index}, {self.expr(e.mask)}, {label})"
+            )
             return self.as_scalar(code, e.type)
         if e.mask is not None:
             return f"_load_masked({b}, {index}, {lanes}, {self.expr(e.mask)}, {label})"

@@ -40,7 +40,7 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     if dtype == np.float64:
         with np.errstate(all="ignore"):
             return _fma64(a, b, c)
-    # The product is exact in float64. A sum rounded to odd there rounds correctly to any format at least 2 bits shorter.
+    # The product is exact in float64; a sum rounded to odd there rounds rightly to any format at least 2 bits shorter.
     return _add_to_odd(np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)).astype(dtype)[()]
 
 
@@ -53,6 +53,7 @@ def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _two_product(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a*b rounded, and the rounding error (Dekker, with Veltkamp's splitting)."""
+
     def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         t = 134217729.0 * x  # 2**27 + 1
         high = t - (t - x)
@@ -74,8 +75,8 @@ def _add_to_odd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _fma64(a: Any, b: Any, c: Any) -> Any:
-    """Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", where nothing can over- or underflow in between;
-    elsewhere exact rational arithmetic."""
+    """Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", where nothing in between can over- or
+    underflow; elsewhere exact rational arithmetic."""
     shape = np.broadcast_shapes(np.shape(a), np.shape(b), np.shape(c))
     a, b, c = (np.broadcast_to(np.asarray(v, np.float64), shape).reshape(-1) for v in (a, b, c))
     high, low = _two_product(a, b)

@@ -20,9 +20,23 @@ from .loopir import Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Registe
 __all__ = ["show_expr", "show_kernel", "show_statement"]
 
 _INFIX = {  # operation -> (symbol, how tightly it binds), as in Python
-    "eq": ("==", 1), "ne": ("!=", 1), "lt": ("<", 1), "le": ("<=", 1), "gt": (">", 1), "ge": (">=", 1),
-    "or": ("|", 2), "xor": ("^", 3), "and": ("&", 4), "shl": ("<<", 5), "shr": (">>", 5), "add": ("+", 6), "sub": ("-", 6),
-    "mul": ("*", 7), "div": ("/", 7), "floordiv": ("//", 7), "mod": ("%", 7),
+    "eq": ("==", 1),
+    "ne": ("!=", 1),
+    "lt": ("<", 1),
+    "le": ("<=", 1),
+    "gt": (">", 1),
+    "ge": (">=", 1),
+    "or": ("|", 2),
+    "xor": ("^", 3),
+    "and": ("&", 4),
+    "shl": ("<<", 5),
+    "shr": (">>", 5),
+    "add": ("+", 6),
+    "sub": ("-", 6),
+    "mul": ("*", 7),
+    "div": ("/", 7),
+    "floordiv": ("//", 7),
+    "mod": ("%", 7),
 }
 _PREFIX = {"neg": "-", "not": "~"}
 _UNARY, _ATOM = 8, 9
@@ -32,7 +46,8 @@ _SUFFIX = {"int64": "", "float32": "", "bool": "", "float64": "f64", "float16": 
 def show_kernel(kernel: Kernel) -> str:
     """The whole kernel, a line for each statement, ending without a newline."""
     buffers = ", ".join(
-        f"{b.name}: {b.access} {b.dtype}" + (f"[{show_expr(b.size)}]" if b.size is not None else "") for b in kernel.buffers
+        f"{b.name}: {b.access} {b.dtype}" + (f"[{show_expr(b.size)}]" if b.size is not None else "")
+        for b in kernel.buffers
     )
     parameters = "; " + ", ".join(kernel.parameters) if kernel.parameters else ""
     place = " in place" if kernel.in_place else ""

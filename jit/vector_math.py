@@ -10,8 +10,26 @@ from __future__ import annotations
 
 from .elementary import FUNCTIONS
 from .loopir import (
-    Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, cast, children,
-    walk_exprs, walk_statements,
+    Apply,
+    Const,
+    Expr,
+    For,
+    Get,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Register,
+    Set,
+    Stmt,
+    Store,
+    Type,
+    Var,
+    apply,
+    cast,
+    children,
+    walk_exprs,
+    walk_statements,
 )
 
 __all__ = ["expand", "expand_expr"]
@@ -69,7 +87,11 @@ class _Expander:
             return None if new is None else [*before, type(s)(s.name, new[0])]
         if isinstance(s, Store):
             new = self.exprs((s.index, s.value) if s.mask is None else (s.index, s.value, s.mask), before)
-            return None if new is None else [*before, Store(s.buffer, new[0], new[1], new[2] if s.mask is not None else None)]
+            return (
+                None
+                if new is None
+                else [*before, Store(s.buffer, new[0], new[1], new[2] if s.mask is not None else None)]
+            )
         if isinstance(s, For):
             new, body = self.exprs((s.start, s.stop), before), self.body(s.body)
             if new is None and body is None:
@@ -79,8 +101,14 @@ class _Expander:
         new, then, otherwise = self.exprs((s.condition,), before), self.body(s.then), self.body(s.otherwise)
         if new is None and then is None and otherwise is None:
             return None
-        return [*before, If(new[0] if new is not None else s.condition, then if then is not None else s.then,
-                            otherwise if otherwise is not None else s.otherwise)]
+        return [
+            *before,
+            If(
+                new[0] if new is not None else s.condition,
+                then if then is not None else s.then,
+                otherwise if otherwise is not None else s.otherwise,
+            ),
+        ]
 
     # -- expressions
 
@@ -138,7 +166,9 @@ class _Dag:
             elif any(a is not b for a, b in zip(args, e.args, strict=True)):
                 result = self.unique(Apply(e.op, args, e.type))
         elif isinstance(e, Load):
-            result = self.unique(Load(e.buffer, self.expand(e.index), e.type, None if e.mask is None else self.expand(e.mask)))
+            result = self.unique(
+                Load(e.buffer, self.expand(e.index), e.type, None if e.mask is None else self.expand(e.mask))
+            )
         self.replaced[id(e)] = result
         return result
 
@@ -151,7 +181,7 @@ class _Dag:
         return self.integer_power(args[0], args[1])
 
     def integer_power(self, x: Expr, y: Expr) -> Expr:
-        """x**y modulo the width, by squaring, for y >= 0; the bits of y are looked at in a loop before the statement."""
+        """x**y modulo the width, by squaring, for y >= 0; a loop before the statement looks at the bits of y."""
         if isinstance(y, Const) and 0 <= y.value <= 64:
             return _constant_power(x, y.value)
         x, y = self.bind_now((x, y))
@@ -165,7 +195,9 @@ class _Dag:
         )
         width = int("".join(c for c in type.dtype if c.isdigit()))
         self.before += [
-            Register(result, one), Register(square, x), Register(rest, y),
+            Register(result, one),
+            Register(square, x),
+            Register(rest, y),
             For(self.expander.fresh(), Const(0, Type("int64")), Const(width, Type("int64")), 1, step),
         ]
         return Get(result, type)

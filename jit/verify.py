@@ -14,24 +14,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from ndarray.scalar import OPERATIONS
 
+from .elementary import FUNCTIONS
 from .launch import _ITEMSIZE
 from .loopir import (
-    BOOL, INT, VECTOR_OPERATIONS, Apply, Buffer, Const, Expr, For, Get, If, Kernel, Let, Load, Register, Set, Stmt, Store,
-    Type, Var, walk_statements,
+    BOOL,
+    INT,
+    VECTOR_OPERATIONS,
+    Apply,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    Get,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Register,
+    Set,
+    Stmt,
+    Store,
+    Type,
+    Var,
+    walk_statements,
 )
 from .show import show_expr, show_statement
 
 __all__ = ["InvalidKernel", "verify"]
 
-_FLOAT_ONLY = frozenset(
-    "exp expm1 log log1p log2 sqrt sin cos tan tanh asin acos atan sinh cosh erf atan2 div isnan isinf".split()
-)
-_BITS_ONLY = frozenset("and or xor not shl shr".split())
-_NOT_BOOL = frozenset("neg abs sign add sub mul floordiv mod pow fma shl shr".split())
-_INTEGER_RANGE = {f"{u}int{n}": (0, 2**n - 1) if u else (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for u in ("", "u") for n in (8, 16, 32, 64)}
+_FLOAT_ONLY = frozenset(FUNCTIONS) - {"pow"} | {"sqrt", "div", "isnan", "isinf"}
+_BITS_ONLY = frozenset(["and", "or", "xor", "not", "shl", "shr"])
+_NOT_BOOL = frozenset(["neg", "abs", "sign", "add", "sub", "mul", "floordiv", "mod", "pow", "fma", "shl", "shr"])
+_INTEGER_RANGE = {f"int{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (8, 16, 32, 64)}
+_INTEGER_RANGE |= {f"uint{n}": (0, 2**n - 1) for n in (8, 16, 32, 64)}
 _ACCESS = ("read", "write", "readwrite", "scratch")
 
 
@@ -60,10 +79,10 @@ class _Verifier:
                 self.fail(f"parameter or task name {name!r} appears twice")
             names[name] = INT
         for buffer in self.kernel.buffers:
-            self.check_buffer(buffer, {p: INT for p in self.kernel.parameters})
+            self.check_buffer(buffer, dict.fromkeys(self.kernel.parameters, INT))
         self.check_body(self.kernel.body, names, {}, "")
 
-    def fail(self, problem: str) -> None:
+    def fail(self, problem: str) -> NoReturn:
         where = f" at {self.where}: {show_statement(self.statement)}" if self.statement is not None else ""
         raise InvalidKernel(f"[kernel {self.kernel.name}] {problem}{where}")
 
@@ -86,7 +105,9 @@ class _Verifier:
 
     # -- statements
 
-    def check_body(self, body: tuple[Stmt, ...], names: Mapping[str, Type], registers: Mapping[str, Type], path: str) -> None:
+    def check_body(
+        self, body: tuple[Stmt, ...], names: Mapping[str, Type], registers: Mapping[str, Type], path: str
+    ) -> None:
         names, registers = dict(names), dict(registers)
         if not isinstance(body, tuple):
             self.fail(f"the body {path or 'of the kernel'} is a {type(body).__name__}, expected a tuple")
@@ -166,7 +187,7 @@ class _Verifier:
                     stack.append(node.mask)
 
     def check_node(self, e: Expr, names: Mapping[str, Type], registers: Mapping[str, Type]) -> None:
-        if not isinstance(e, Const | Var | Get | Load | Apply):
+        if not isinstance(e, Expr):
             self.fail(f"{e!r} is not an expression")
         if e.type.dtype not in _ITEMSIZE or type(e.type.lanes) is not int or e.type.lanes < 1:
             self.fail(f"{show_expr(e)} has unknown type {e.type}")
@@ -182,7 +203,11 @@ class _Verifier:
         elif isinstance(e, Load):
             self.check_place(e.buffer, e.index, e.type, e.mask, names, registers, "a Load from", deep=False)
             if self.buffers[e.buffer].access in ("write", "scratch") and e.buffer not in self.stored:
-                self.fail(f"a Load from buffer {e.buffer!r}, which is {self.buffers[e.buffer].access} and never stored to")
+                self.fail(
+                    f"a Load from buffer {e.buffer!r}, which is {self.buffers[e.buffer].access} and never stored to"
+                )
+        elif not isinstance(e, Apply):
+            self.fail(f"{e!r} is not an expression")
         elif e.op in VECTOR_OPERATIONS:
             self.check_vector_operation(e)
         elif e.op in OPERATIONS:
@@ -203,16 +228,29 @@ class _Verifier:
         if not good:
             self.fail(f"the constant {e.value!r} is no {dtype}")
 
-    def check_place(self, buffer: str, index: Expr, type: Type, mask: Expr | None, names: Mapping[str, Type],
-                    registers: Mapping[str, Type], what: str, deep: bool = True) -> None:
+    def check_place(
+        self,
+        buffer: str,
+        index: Expr,
+        type: Type,
+        mask: Expr | None,
+        names: Mapping[str, Type],
+        registers: Mapping[str, Type],
+        what: str,
+        deep: bool = True,
+    ) -> None:
         if buffer not in self.buffers:
             self.fail(f"{what} buffer {buffer!r}, which the kernel does not have")
         if self.buffers[buffer].dtype != type.dtype:
             self.fail(f"{what} buffer {buffer!r} of {self.buffers[buffer].dtype} with a value of {type}")
         if index.type.dtype != "int64" or index.type.lanes not in (1, type.lanes):
-            self.fail(f"{what} buffer {buffer!r} of {type} has an index of {index.type}, expected int64 or int64x{type.lanes}")
+            self.fail(
+                f"{what} buffer {buffer!r} of {type} has an index of {index.type}, expected int64 or int64x{type.lanes}"
+            )
         if mask is not None and mask.type != BOOL.with_lanes(type.lanes):
-            self.fail(f"{what} buffer {buffer!r} of {type} has a mask of {mask.type}, expected {BOOL.with_lanes(type.lanes)}")
+            self.fail(
+                f"{what} buffer {buffer!r} of {type} has a mask of {mask.type}, expected {BOOL.with_lanes(type.lanes)}"
+            )
         if deep:
             self.check_expr(index, names, registers)
             if mask is not None:
@@ -251,7 +289,9 @@ class _Verifier:
         expected = e.type
         if e.op in ("cast", "bitcast"):
             expected = e.type.with_lanes(first.lanes)
-            if e.op == "bitcast" and (_ITEMSIZE[first.dtype] != _ITEMSIZE[e.type.dtype] or "bool" in (first.dtype, e.type.dtype)):
+            if e.op == "bitcast" and (
+                _ITEMSIZE[first.dtype] != _ITEMSIZE[e.type.dtype] or "bool" in (first.dtype, e.type.dtype)
+            ):
                 self.fail(f"bitcast of {first} to {e.type}, expected the same width")
         elif e.op == "splat":
             expected = Type(first.dtype, e.type.lanes)

@@ -20,7 +20,9 @@ def golden(request):
         if request.config.getoption("--update-golden"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        expected = path.read_text(encoding="utf-8") if path.exists() else f"<no file {path}: run pytest --update-golden>"
+        expected = (
+            path.read_text(encoding="utf-8") if path.exists() else f"<no file {path}: run pytest --update-golden>"
+        )
         assert text == expected
 
     return check

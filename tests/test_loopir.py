@@ -8,8 +8,27 @@ import pytest
 from jit.interpret import run_kernel, run_launches
 from jit.launch import Launch, Storage
 from jit.loopir import (
-    BOOL, INT, Apply, Buffer, Const, For, Get, If, Kernel, Let, Load, Register, Set, Store, Type, Var, apply, cast, const,
-    ramp, splat,
+    BOOL,
+    INT,
+    Apply,
+    Buffer,
+    Const,
+    For,
+    Get,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Register,
+    Set,
+    Store,
+    Type,
+    Var,
+    apply,
+    cast,
+    const,
+    ramp,
+    splat,
 )
 from jit.numerics import fma
 from jit.show import show_expr, show_kernel
@@ -29,12 +48,19 @@ def every_construct():
     v, mask = Var("v", F32x4), apply("lt", ramp(i, 1, 4), n)
     return kernel(
         Register("sum", Const(0.0, F32x4)),
-        For("i", const(0), n, 4, (
-            Let("v", Load("x", i, F32x4, mask)),
-            Set("sum", apply("fma", v, v, Get("sum", F32x4))),
-            Store("s", const(0), apply("select", v > 0.5, v, apply("neg", v) * (v + 2.0))),
-            If(i + 4 <= n, (Store("y", i, Load("s", const(0), F32x4)),), (Store("y", i, v, mask),)),
-        ), unroll=2),
+        For(
+            "i",
+            const(0),
+            n,
+            4,
+            (
+                Let("v", Load("x", i, F32x4, mask)),
+                Set("sum", apply("fma", v, v, Get("sum", F32x4))),
+                Store("s", const(0), apply("select", v > 0.5, v, apply("neg", v) * (v + 2.0))),
+                If(i + 4 <= n, (Store("y", i, Load("s", const(0), F32x4)),), (Store("y", i, v, mask),)),
+            ),
+            unroll=2,
+        ),
         Let("total", Apply("reduce_add", (Get("sum", F32x4),), F32)),
         If(apply("eq", t, 0), (Store("z", ramp(const(0), 2, 4), cast(splat(Var("total", F32), 4), "float64")),)),
         Let("word", Apply("bitcast", (Var("total", F32),), Type("uint32"))),
@@ -46,28 +72,33 @@ def every_construct():
 
 # -- printer
 
+
 def test_printed_text(golden):
     golden("loopir_every_construct.txt", show_kernel(every_construct()))
     assert str(every_construct()) == show_kernel(every_construct())
 
 
-@pytest.mark.parametrize(("expr", "text"), [
-    (lambda a, b, c: (a - b) - c, "a - b - c"),
-    (lambda a, b, c: a - (b - c), "a - (b - c)"),
-    (lambda a, b, c: (a + b) * c, "(a + b) * c"),
-    (lambda a, b, c: a // (b * c), "a // (b * c)"),
-    (lambda a, b, c: (a < b) & (b < c), "(a < b) & (b < c)"),
-    (lambda a, b, c: apply("neg", a + b), "-(a + b)"),
-    (lambda a, b, c: a * -3 + c, "a * -3 + c"),
-    (lambda a, b, c: apply("eq", a < b, b < c), "(a < b) == (b < c)"),
-    (lambda a, b, c: apply("max", a, b + c), "max(a, b + c)"),
-    (lambda a, b, c: cast(a, "float64") + 1.5, "float64(a) + 1.5f64"),
-])
+@pytest.mark.parametrize(
+    ("expr", "text"),
+    [
+        (lambda a, b, c: (a - b) - c, "a - b - c"),
+        (lambda a, b, c: a - (b - c), "a - (b - c)"),
+        (lambda a, b, c: (a + b) * c, "(a + b) * c"),
+        (lambda a, b, c: a // (b * c), "a // (b * c)"),
+        (lambda a, b, c: (a < b) & (b < c), "(a < b) & (b < c)"),
+        (lambda a, b, c: apply("neg", a + b), "-(a + b)"),
+        (lambda a, b, c: a * -3 + c, "a * -3 + c"),
+        (lambda a, b, c: apply("eq", a < b, b < c), "(a < b) == (b < c)"),
+        (lambda a, b, c: apply("max", a, b + c), "max(a, b + c)"),
+        (lambda a, b, c: cast(a, "float64") + 1.5, "float64(a) + 1.5f64"),
+    ],
+)
 def test_infix_has_the_parentheses_it_needs(expr, text):
     assert show_expr(expr(Var("a"), Var("b"), Var("c"))) == text
 
 
 # -- verifier
+
 
 def test_a_good_kernel_is_returned():
     k = every_construct()
@@ -77,7 +108,10 @@ def test_a_good_kernel_is_returned():
 LOAD = Load("x", i, F32x4)
 BAD = {
     "undefined": (lambda: (Store("y", const(0), Var("q", F32)),), "'q' is not defined"),
-    "type of a name": (lambda: (Let("q", const(1)), Store("y", const(0), Var("q", F32))), "'q' is int64, here it is used as float32"),
+    "type of a name": (
+        lambda: (Let("q", const(1)), Store("y", const(0), Var("q", F32))),
+        "'q' is int64, here it is used as float32",
+    ),
     "out of scope": (lambda: (For("i", const(0), n, 1, ()), Store("y", i, Const(0.0, F32))), "'i' is not defined"),
     "bound again": (lambda: (Let("q", const(1)), Let("q", const(2))), "bound again"),
     "shadows a parameter": (lambda: (For("n", const(0), const(3), 1, ()),), "bound again"),
@@ -130,11 +164,16 @@ def test_bad_kernels_are_refused(case):
     assert "[kernel k]" in str(error.value)
 
 
-@pytest.mark.parametrize(("buffers", "message"), [
-    ([X, X], "declared twice"), ([Buffer("x", "float32", "borrow")], "has access 'borrow'"),
-    ([Buffer("x", "real", "read")], "unknown dtype 'real'"), ([Buffer("x", "float32", "scratch")], "has no size"),
-    ([Buffer("x", "float32", "scratch", Var("t"))], "'t' is not defined"),
-])
+@pytest.mark.parametrize(
+    ("buffers", "message"),
+    [
+        ([X, X], "declared twice"),
+        ([Buffer("x", "float32", "borrow")], "has access 'borrow'"),
+        ([Buffer("x", "real", "read")], "unknown dtype 'real'"),
+        ([Buffer("x", "float32", "scratch")], "has no size"),
+        ([Buffer("x", "float32", "scratch", Var("t"))], "'t' is not defined"),
+    ],
+)
 def test_bad_buffers_are_refused(buffers, message):
     with pytest.raises(InvalidKernel, match=message):
         verify(kernel(buffers=buffers))
@@ -148,6 +187,7 @@ def test_the_message_shows_the_statement_and_its_path():
 
 
 # -- interpreter
+
 
 def run(k, *arrays, parameters=(), first=0, last=1):
     run_kernel(verify(k), arrays, parameters, first, last)
@@ -178,19 +218,43 @@ def lit(v, dtype, lanes):
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-@pytest.mark.parametrize(("op", "dtype", "args", "expected"), [
-    ("add", "uint32", (2**32 - 1, 2), 1), ("sub", "uint32", (0, 1), 2**32 - 1), ("mul", "uint32", (65537, 65537), 131073),
-    ("add", "int64", (2**63 - 1, 1), -(2**63)), ("mul", "int64", (2**62, 4), 0), ("add", "int32", (2**31 - 1, 1), -(2**31)),
-    ("mulhi", "uint32", (2**32 - 1, 2**32 - 1), 2**32 - 2),
-    ("floordiv", "int64", (-7, 2), -4), ("mod", "int64", (-7, 2), 1), ("floordiv", "int32", (7, -2), -4), ("mod", "int32", (7, -2), -1),
-    ("floordiv", "int64", (7, 0), 0), ("mod", "int64", (7, 0), 0), ("floordiv", "int32", (7, 0), 0), ("mod", "uint8", (7, 0), 0),
-    ("shl", "int64", (1, 64), 0), ("shr", "int64", (-8, 70), -1), ("shr", "uint32", (2**31, 31), 1), ("shr", "int32", (-8, 1), -4),
-    ("not", "bool", (True,), False), ("not", "int64", (5,), -6), ("xor", "bool", (True, True), False),
-    ("sign", "int64", (-5,), -1), ("round", "float32", (2.5,), 2.0), ("trunc", "float64", (-2.5,), -2.0),
-    ("add", "float32", (1.0, 2.0**-30), 1.0), ("add", "float64", (1.0, 2.0**-30), 1 + 2.0**-30),
-    ("fma", "float32", (1 + 2.0**-12, 1 + 2.0**-12, -1.0), 2.0**-11 + 2.0**-24), ("fma", "int64", (3, 4, 5), 17),
-    ("max", "float32", (1.0, np.nan), np.nan), ("min", "float64", (np.nan, 1.0), np.nan), ("div", "float32", (1.0, 0.0), np.inf),
-])
+@pytest.mark.parametrize(
+    ("op", "dtype", "args", "expected"),
+    [
+        ("add", "uint32", (2**32 - 1, 2), 1),
+        ("sub", "uint32", (0, 1), 2**32 - 1),
+        ("mul", "uint32", (65537, 65537), 131073),
+        ("add", "int64", (2**63 - 1, 1), -(2**63)),
+        ("mul", "int64", (2**62, 4), 0),
+        ("add", "int32", (2**31 - 1, 1), -(2**31)),
+        ("mulhi", "uint32", (2**32 - 1, 2**32 - 1), 2**32 - 2),
+        ("floordiv", "int64", (-7, 2), -4),
+        ("mod", "int64", (-7, 2), 1),
+        ("floordiv", "int32", (7, -2), -4),
+        ("mod", "int32", (7, -2), -1),
+        ("floordiv", "int64", (7, 0), 0),
+        ("mod", "int64", (7, 0), 0),
+        ("floordiv", "int32", (7, 0), 0),
+        ("mod", "uint8", (7, 0), 0),
+        ("shl", "int64", (1, 64), 0),
+        ("shr", "int64", (-8, 70), -1),
+        ("shr", "uint32", (2**31, 31), 1),
+        ("shr", "int32", (-8, 1), -4),
+        ("not", "bool", (True,), False),
+        ("not", "int64", (5,), -6),
+        ("xor", "bool", (True, True), False),
+        ("sign", "int64", (-5,), -1),
+        ("round", "float32", (2.5,), 2.0),
+        ("trunc", "float64", (-2.5,), -2.0),
+        ("add", "float32", (1.0, 2.0**-30), 1.0),
+        ("add", "float64", (1.0, 2.0**-30), 1 + 2.0**-30),
+        ("fma", "float32", (1 + 2.0**-12, 1 + 2.0**-12, -1.0), 2.0**-11 + 2.0**-24),
+        ("fma", "int64", (3, 4, 5), 17),
+        ("max", "float32", (1.0, np.nan), np.nan),
+        ("min", "float64", (np.nan, 1.0), np.nan),
+        ("div", "float32", (1.0, 0.0), np.inf),
+    ],
+)
 def test_operations_have_the_semantics_of_their_dtype(op, dtype, args, expected, lanes):
     result = value(apply(op, *(lit(a, dtype, lanes) for a in args)))
     np.testing.assert_array_equal(result, np.full(lanes, expected, dtype)[0 if lanes == 1 else slice(None)])
@@ -200,7 +264,9 @@ def test_vector_operations():
     v = ramp(const(3), 2, 4)
     np.testing.assert_array_equal(value(v), [3, 5, 7, 9])
     np.testing.assert_array_equal(value(Apply("reverse", (v,), INTx4)), [9, 7, 5, 3])
-    np.testing.assert_array_equal(value(Apply("concat", (v, splat(const(1), 4)), Type("int64", 8))), [3, 5, 7, 9, 1, 1, 1, 1])
+    np.testing.assert_array_equal(
+        value(Apply("concat", (v, splat(const(1), 4)), Type("int64", 8))), [3, 5, 7, 9, 1, 1, 1, 1]
+    )
     assert value(Apply("lane", (v, const(2)), INT)) == 7
     assert value(Apply("reduce_max", (v,), INT)) == 9
     assert value(Apply("reduce_and", (apply("gt", v, 2),), BOOL))
@@ -228,7 +294,11 @@ def test_a_masked_lane_is_zero_and_touches_nothing():
 def test_gather_and_scatter_with_the_last_lane_winning():
     index = apply("mod", ramp(const(0), 3, 4), 4)  # 0 3 2 1
     y = np.zeros(4, np.float32)
-    run(kernel(Store("y", splat(const(1), 4), Load("x", index, F32x4)), parameters=()), np.arange(4, dtype=np.float32), y)
+    run(
+        kernel(Store("y", splat(const(1), 4), Load("x", index, F32x4)), parameters=()),
+        np.arange(4, dtype=np.float32),
+        y,
+    )
     np.testing.assert_array_equal(y, [0, 1, 0, 0])
 
 
@@ -244,7 +314,11 @@ def test_an_access_outside_a_buffer_names_it(index, text):
 
 def test_scratch_is_poisoned_before_each_task():
     s = Buffer("s", "float32", "scratch", n)
-    k = kernel(If(apply("eq", t, 0), (Store("s", const(0), Const(1.0, F32)),)), Store("y", t, Load("s", const(0), F32)), buffers=[Y, s])
+    k = kernel(
+        If(apply("eq", t, 0), (Store("s", const(0), Const(1.0, F32)),)),
+        Store("y", t, Load("s", const(0), F32)),
+        buffers=[Y, s],
+    )
     (y,) = run(k, np.zeros(2, np.float32), parameters=[3], last=2)
     assert y[0] == 1
     assert np.isnan(y[1])
@@ -278,6 +352,7 @@ def test_constants_differ_by_sign_of_zero_and_nan_is_itself():
 
 # -- fused multiply-add
 
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("scale", [0, -100, 100, "extreme"])
 def test_fma_rounds_once(dtype, scale):
@@ -286,7 +361,9 @@ def test_fma_rounds_once(dtype, scale):
     spread = (info.maxexp // 2 - 2) if scale == "extreme" else abs(scale) // 2 + 5
     a, b = ((rng.standard_normal(count) * 2.0 ** rng.integers(-spread, spread, count)).astype(dtype) for _ in range(2))
     near = -a * b * (1 + rng.integers(-3, 4, count).astype(dtype) * info.eps)  # cancels nearly all of the product
-    c = np.where(rng.random(count) < 0.5, near, (rng.standard_normal(count) * np.abs(a * b)).astype(dtype)).astype(dtype)
+    c = np.where(rng.random(count) < 0.5, near, (rng.standard_normal(count) * np.abs(a * b)).astype(dtype)).astype(
+        dtype
+    )
     result = fma(a, b, c)
     assert result.dtype == dtype
     for x, y, z, r in zip(a, b, c, result, strict=True):

@@ -6,30 +6,96 @@ import math
 import numpy as np
 import pytest
 
+from jit.elementary import FUNCTIONS
 from jit.interpret import interpret_expr, run_kernel
 from jit.loopir import (
-    Apply, Buffer, Const, For, Get, If, Kernel, Let, Load, Register, Set, Store, Type, Var, apply, const, walk_exprs,
+    Apply,
+    Buffer,
+    Const,
+    For,
+    Get,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Register,
+    Set,
+    Store,
+    Type,
+    Var,
+    apply,
+    const,
+    walk_exprs,
     walk_statements,
 )
-from jit.elementary import FUNCTIONS
 from jit.show import show_kernel
 from jit.vector_math import expand, expand_expr
 from jit.verify import verify
 
 LIMITS = {  # operation: ulp for float32, for float64
-    "exp": (1, 1), "expm1": (1.5, 2), "log": (1, 1), "log1p": (1.5, 1.5), "log2": (1, 1), "sin": (1.5, 1.5), "cos": (1.5, 1.5),
-    "tan": (3, 3), "tanh": (2, 2.5), "sinh": (2, 2), "cosh": (1.5, 1.5), "asin": (1.5, 1.5), "acos": (1.5, 1.5), "atan": (2, 2),
-    "atan2": (2, 2), "erf": (2, 2.5), "pow": (0.51, 1.5),
+    "exp": (1, 1),
+    "expm1": (1.5, 2),
+    "log": (1, 1),
+    "log1p": (1.5, 1.5),
+    "log2": (1, 1),
+    "sin": (1.5, 1.5),
+    "cos": (1.5, 1.5),
+    "tan": (3, 3),
+    "tanh": (2, 2.5),
+    "sinh": (2, 2),
+    "cosh": (1.5, 1.5),
+    "asin": (1.5, 1.5),
+    "acos": (1.5, 1.5),
+    "atan": (2, 2),
+    "atan2": (2, 2),
+    "erf": (2, 2.5),
+    "pow": (0.51, 1.5),
 }
 REFERENCE = {
-    "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "log2": np.log2, "sin": np.sin, "cos": np.cos, "tan": np.tan,
-    "tanh": np.tanh, "sinh": np.sinh, "cosh": np.cosh, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-    "atan2": np.arctan2, "pow": np.power, "erf": np.vectorize(math.erf, otypes=[np.float64]),
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "log2": np.log2,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "tanh": np.tanh,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "pow": np.power,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]),
 }
 DOMAIN = {"sin": (2.0**20, 2.0**50), "cos": (2.0**20, 2.0**50), "tan": (2.0**20, 2.0**50)}
 UNARY = [op for op in LIMITS if op not in ("atan2", "pow")]
-SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 1e30, -1e30, 1e-40, -1e-40, 1.5, -1.5]
-wide_longdouble = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="longdouble is no wider than float64 here")
+SPECIAL = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    np.inf,
+    -np.inf,
+    np.nan,
+    0.5,
+    -0.5,
+    2.0,
+    -2.0,
+    3.0,
+    -3.0,
+    1e30,
+    -1e30,
+    1e-40,
+    -1e-40,
+    1.5,
+    -1.5,
+]
+wide_longdouble = pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant < 63, reason="longdouble is no wider than float64 here"
+)
 
 
 def evaluate(op, *arrays):
@@ -48,7 +114,7 @@ def evaluate(op, *arrays):
 
 
 def ulps(got, exact):
-    """Distances in units in the last place of the result; infinite where one is NaN or infinite and the other is not."""
+    """Distances in units in the last place of the result; infinite where only one is NaN or infinite."""
     dtype = got.dtype
     with np.errstate(all="ignore"):
         rounded = exact.astype(dtype)
@@ -78,11 +144,15 @@ def float32_samples(count):
     """Bit patterns spread over all signs and exponents, and denser numbers of ordinary size."""
     step = 2**32 // count | 1
     rng = np.random.default_rng(7)
-    return np.concatenate([
-        np.arange(0, 2**32, step, dtype=np.uint64).astype(np.uint32).view(np.float32),
-        rng.uniform(-4, 4, count // 4).astype(np.float32), rng.uniform(-110, 110, count // 4).astype(np.float32),
-        (1 + rng.standard_normal(count // 20) * 1e-3).astype(np.float32), np.array(SPECIAL, np.float32),
-    ])
+    return np.concatenate(
+        [
+            np.arange(0, 2**32, step, dtype=np.uint64).astype(np.uint32).view(np.float32),
+            rng.uniform(-4, 4, count // 4).astype(np.float32),
+            rng.uniform(-110, 110, count // 4).astype(np.float32),
+            (1 + rng.standard_normal(count // 20) * 1e-3).astype(np.float32),
+            np.array(SPECIAL, np.float32),
+        ]
+    )
 
 
 def float64_samples(op, count):
@@ -124,7 +194,14 @@ def test_float64_error(op):
 def test_float64_error_against_mpmath(op):
     mp = pytest.importorskip("mpmath")
     rng = np.random.default_rng(9)
-    low, high = {"log": (0, 9), "log2": (0, 9), "log1p": (-1, 9), "asin": (-1, 1), "acos": (-1, 1), "erf": (-6.2, 6.2)}.get(op, (-20, 20))
+    low, high = {
+        "log": (0, 9),
+        "log2": (0, 9),
+        "log1p": (-1, 9),
+        "asin": (-1, 1),
+        "acos": (-1, 1),
+        "erf": (-6.2, 6.2),
+    }.get(op, (-20, 20))
     x = np.concatenate([rng.uniform(low, high, 1200), rng.uniform(max(low, -1.5), min(high, 1.5), 600)])
     f = {"log2": lambda v: mp.log(v, 2)}.get(op) or getattr(mp, op)
     with mp.workdps(40):
@@ -156,7 +233,9 @@ def test_error_of_functions_of_two_arguments(op, dtype):
 def test_every_nan_stays_nan(op):
     x = np.array([0x7FC00000, 0x7F800001, 0x7FFFFFFF, 0xFFC00001, 0xFFFFFFFF], np.uint32).view(np.float32)
     assert np.isnan(evaluate(op, x)).all()
-    x = np.array([0x7FF8000000000000, 0x7FF0000000000001, 0x7FFFFFFFFFFFFFFF, 0xFFF8000000000001], np.uint64).view(np.float64)
+    x = np.array([0x7FF8000000000000, 0x7FF0000000000001, 0x7FFFFFFFFFFFFFFF, 0xFFF8000000000001], np.uint64).view(
+        np.float64
+    )
     assert np.isnan(evaluate(op, x)).all()
 
 
@@ -173,6 +252,7 @@ def test_bounded_functions_stay_in_bounds_and_exact_points_are_exact():
 
 # -- kernels
 
+
 def elementwise(op, dtype, arity=1, lanes=8):
     type, i, n = Type(dtype, lanes), Var("i"), Var("n")
     loads = tuple(Load(f"x{k}", i, type) for k in range(arity))
@@ -183,7 +263,11 @@ def elementwise(op, dtype, arity=1, lanes=8):
 def assert_primitive(k):
     verify(k)
     for s in walk_statements(k.body):
-        roots = [getattr(s, f) for f in ("value", "index", "mask", "start", "stop", "condition") if getattr(s, f, None) is not None]
+        roots = [
+            getattr(s, f)
+            for f in ("value", "index", "mask", "start", "stop", "condition")
+            if getattr(s, f, None) is not None
+        ]
         for e in (e for root in roots for e in walk_exprs(root)):
             assert not (isinstance(e, Apply) and e.op in FUNCTIONS), show_kernel(k)
 
@@ -219,8 +303,16 @@ def test_functions_in_every_kind_of_statement():
         Let("m1", Apply("exp", (x,), f)),  # a name that fresh names have to avoid
         Register("r", Apply("log", (Var("m1", f),), f)),
         For("i", const(0), limit, 1, (Set("r", Apply("tanh", (Get("r", f),), f)),)),
-        If(apply("gt", Apply("cos", (x,), f), 0.5), (Store("y", t, Apply("exp", (Get("r", f),), f)),), (Store("y", t, Var("m1", f)),)),
-        If(apply("lt", x, 0.0), (), (Set("r", Apply("sin", (x,), f) + Apply("sin", (x,), f)), Store("z", t, Get("r", f)))),
+        If(
+            apply("gt", Apply("cos", (x,), f), 0.5),
+            (Store("y", t, Apply("exp", (Get("r", f),), f)),),
+            (Store("y", t, Var("m1", f)),),
+        ),
+        If(
+            apply("lt", x, 0.0),
+            (),
+            (Set("r", Apply("sin", (x,), f) + Apply("sin", (x,), f)), Store("z", t, Get("r", f))),
+        ),
     )
     buffers = (Buffer("x", "float32", "read"), Buffer("y", "float32", "write"), Buffer("z", "float32", "write"))
     k = Kernel("all", buffers, (), "t", body)
@@ -261,6 +353,7 @@ def test_integer_powers(exponent):
 
 # -- native code
 
+
 @pytest.mark.native
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_native_code_agrees_with_the_interpreter_bit_for_bit(dtype):
@@ -274,7 +367,7 @@ def test_native_code_agrees_with_the_interpreter_bit_for_bit(dtype):
     library = machine.load(machine.emit_object(llvm.emit(kernels, [f"test_{k.name}" for k in kernels], target), target))
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     prototype = ctypes.CFUNCTYPE(None, pointer, pointer, word, word, pointer)
-    x = (float32_samples(20_000) if dtype == "float32" else float64_samples("", 2_000))
+    x = float32_samples(20_000) if dtype == "float32" else float64_samples("", 2_000)
     x = x[: len(x) // 16 * 16]
     for k in kernels:
         arrays = [x, np.random.default_rng(1).permutation(x)][: arity[k.name]]
@@ -288,4 +381,6 @@ def test_native_code_agrees_with_the_interpreter_bit_for_bit(dtype):
         bits = np.uint32 if dtype == "float32" else np.uint64
         differ = (interpreted.view(bits) != native.view(bits)) & ~(np.isnan(interpreted) & np.isnan(native))
         at = np.flatnonzero(differ)[:3]
-        assert not differ.any(), f"{k.name} of {[a[at] for a in arrays]}: interpreted {interpreted[at]}, native {native[at]}"
+        assert not differ.any(), (
+            f"{k.name} of {[a[at] for a in arrays]}: interpreted {interpreted[at]}, native {native[at]}"
+        )
