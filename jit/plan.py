@@ -6,11 +6,14 @@ when neighbours become free), so planning takes time proportional to the number 
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ALIGNMENT", "Interval", "Placement", "place"]
+import numpy as np
+
+__all__ = ["ALIGNMENT", "Interval", "Placement", "aligned", "nbytes", "place"]
 
 ALIGNMENT = 64
 """Every temporary begins at a multiple of this many bytes: a cache line, and a whole vector register."""
@@ -44,9 +47,9 @@ def place(intervals: Sequence[Interval]) -> Placement:
     for i in births:
         while dead < len(deaths) and intervals[deaths[dead]].last < intervals[i].first:
             gone = deaths[dead]
-            _release(holes, offsets[gone], _round(intervals[gone].size))
+            _release(holes, offsets[gone], aligned(intervals[gone].size))
             dead += 1
-        need = _round(intervals[i].size)
+        need = aligned(intervals[i].size)
         fitting = [(size, offset) for offset, size in holes if size >= need]
         if fitting:
             size, offset = min(fitting)
@@ -59,11 +62,17 @@ def place(intervals: Sequence[Interval]) -> Placement:
         else:
             offset, total = total, total + need
         offsets[i] = offset
-    return Placement(tuple(offsets), total, sum(_round(i.size) for i in intervals))
+    return Placement(tuple(offsets), total, sum(aligned(i.size) for i in intervals))
 
 
-def _round(size: int) -> int:
+def aligned(size: int) -> int:
+    """`size` bytes rounded up to whole alignments, at least one."""
     return max(ALIGNMENT, (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+
+
+def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Bytes of an array."""
+    return math.prod(shape) * dtype.itemsize
 
 
 def _release(holes: list[tuple[int, int]], offset: int, size: int) -> None:

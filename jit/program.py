@@ -122,6 +122,33 @@ class CompiledProgram:
                     usable[k] = other.copy()
         return usable, copies
 
+    def run_guarded(self, arrays: Sequence[np.ndarray], side: str = "after", threads: int | None = None) -> list[np.ndarray]:
+        """As a call, with every input, output, temporary and scratch memory between inaccessible pages, filled with NaN
+        where it is not an input: for tests. A kernel that leaves its buffers kills the process. `arrays` are updated
+        where the graph writes them back.
+        """
+        from .guard import guarded, guarded_empty
+
+        sizes = {name: arrays[i].shape[axis] for name, i, axis in self._symbols}
+        outputs = [(tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs]
+        slots = [guarded(a, side) for a in arrays]
+        slots += [guarded_empty(plan.nbytes(*o), side).view(o[1]).reshape(o[0]) for o in outputs]
+        where: dict[int, tuple[int, int]] = {}
+        for number, storage in enumerate(self.recipe.storages):
+            if storage.role == "arena":
+                where[number] = (1 + len(slots), 0)
+                slots.append(guarded_empty(evaluate(storage.size, sizes) * np.dtype(storage.dtype).itemsize, side))
+            else:
+                where[number] = (1 + storage.index + (self._inputs if storage.role == "output" else 0), 0)
+        binding = self.pack(sizes, where, plan.Placement((), 0, 0), threads)
+        # scratch memory keeps its alignment, so only what lies beyond a whole number of cache lines is caught there
+        arena = guarded_empty(plan.aligned(binding.arena_bytes), side)
+        addresses = np.array([a.ctypes.data for a in (arena, *slots)], np.uint64)
+        runtime.run(addresses, binding.plan, self.kernels)
+        for i in self.graph.state:
+            arrays[i][...] = slots[i]
+        return [a.copy() for a in slots[self._inputs : self._inputs + self._outputs]]
+
     # -- binding to sizes
     def bound(self, values: tuple[int, ...]) -> Binding:
         """The binding for the values of the graph's symbols, made at first use."""
@@ -151,9 +178,13 @@ class CompiledProgram:
                 where[number] = (1 + self._inputs + storage.index, 0)
         return self.pack(sizes, where, placement)
 
-    def pack(self, sizes: Mapping[str, int], where: Mapping[int, tuple[int, int]], placement: plan.Placement) -> Binding:
-        """The native plan for storages that lie at `where` (slot, byte offset); scratch memory lies behind the arena."""
-        threads = settings.num_threads
+    def pack(self, sizes: Mapping[str, int], where: Mapping[int, tuple[int, int]], placement: plan.Placement,
+             threads: int | None = None) -> Binding:
+        """The native plan for storages that lie at `where` (slot, byte offset); scratch memory lies behind the arena.
+
+        `threads`, given, is used for every launch that has so many tasks, whatever its work (for tests).
+        """
+        available = settings.num_threads
         packed, total, scratch_bytes, count = [0], 0, 0, 0
         for launch in self.recipe.launches:
             tasks = evaluate(launch.tasks, sizes)
@@ -161,7 +192,7 @@ class CompiledProgram:
                 continue
             work = evaluate(launch.work, sizes)
             scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
-            used = thread_count(work, tasks, threads)
+            used = min(threads, tasks) if threads else thread_count(work, tasks, available)
             packed += [launch.kernel, tasks, used, 0, placement.total, scratch, len(launch.buffers), len(launch.arguments)]
             for b in launch.buffers:
                 packed += where[b]
