@@ -25,7 +25,7 @@ from ndarray.dims import Size
 from ndarray.op import OPAQUE, Reduction, Template
 
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
-from .pull import CHEAP, Pull, Scope, axes_of
+from .pull import CHEAP, Pull, Scope, axes_of, template_name
 
 __all__ = ["Fusion", "Group", "Rows", "fuse"]
 
@@ -71,8 +71,8 @@ class Group:
     kind: str
     equations: list[Equation]
     space: tuple[Size, ...] = ()
-    rows: Rows | None = None
-    template: Equation | None = None
+    rows: Rows = None  # type: ignore[assignment]  # of row groups only
+    template: Equation = None  # type: ignore[assignment]  # of template groups only
     outputs: list[Value] = field(default_factory=list)
     reads: set[Value] = field(default_factory=set)
 
@@ -373,7 +373,7 @@ class _Fuser:
         if any(self.escapes(v, members) for eq in a.equations for v in eq.outputs):
             return "its result is needed elsewhere, and read at other positions here"
         cost = sum(self.costs[eq] for eq in a.equations)
-        reads = {}
+        reads: dict[Value, set[Node]] = {}
         for _, x in crossing:
             reads.setdefault(x.value, set()).add(x.flat)
         times = max(len(s) for s in reads.values()) * hint(loops) / max(1, hint(volume(a.space)))
@@ -393,7 +393,7 @@ class _Fuser:
         result = a.template.outputs[0]
         if b.kind != "map":
             return "a reduction is not fused into a contraction"
-        if a.template.op.lower.name.startswith("scatter"):
+        if template_name(a.template).startswith("scatter"):
             return "a scatter's result is complete only at its end"
         if not same_sizes(_core(b.space), _core(result.shape)):
             return "its loops differ from the contraction's"
@@ -411,7 +411,7 @@ class _Fuser:
         members = {*a.equations, *b.equations}
         if any(self.escapes(v, members) for eq in a.equations for v in eq.outputs):
             return "the operand is needed elsewhere"
-        name = b.template.op.lower.name
+        name = template_name(b.template)
         if name.startswith("scatter"):
             return "template", b.space, None
         cost = sum(self.costs[eq] for eq in a.equations)

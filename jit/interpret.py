@@ -431,6 +431,10 @@ class _Compiler:
             return f"{args[0]}[::-1]"
         if e.op == "concat":
             return f"np.concatenate(({args[0]}, {args[1]}))"
+        if e.op == "interleave":
+            return f"np.stack(({args[0]}, {args[1]}), 1).reshape(-1)"
+        if e.op == "even":
+            return f"{args[0]}[::2]"
         if first.lanes == 1 and not self.elementwise:
             if first.dtype == "int64" and e.op in _INT_CODE:
                 return _INT_CODE[e.op].format(*args)

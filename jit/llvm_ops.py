@@ -510,4 +510,6 @@ VECTOR: dict[str, Builder] = {
     **{f"reduce_{op}": _reduce(op) for op in ("add", "mul", "max", "min", "and", "or")},
     "reverse": lambda f, t, r, a: _shuffle(f, t, a, "poison", range(t.lanes - 1, -1, -1)),
     "concat": lambda f, t, r, a, b: _shuffle(f, t, a, b, range(2 * t.lanes)),
+    "interleave": lambda f, t, r, a, b: _shuffle(f, t, a, b, [k for i in range(t.lanes) for k in (i, t.lanes + i)]),
+    "even": lambda f, t, r, a: _shuffle(f, t, a, "poison", range(0, t.lanes, 2)),
 }

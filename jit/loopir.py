@@ -164,6 +164,8 @@ VECTOR_OPERATIONS = {
     "reduce_and": 1, "reduce_or": 1,
     "reverse": 1,  # lanes in reverse order
     "concat": 2,  # two vectors of one length into one of twice the length
+    "interleave": 2,  # a0 b0 a1 b1 ...
+    "even": 1,  # lanes 0, 2, 4 ...
 }
 """Operations beyond the scalar ones: name -> number of arguments."""
 

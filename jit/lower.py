@@ -18,6 +18,7 @@ from .launch import KernelBuilder, Launch, Storage
 from .maps import lower_map, map_reads_in_place
 from .nest import Axis, nest
 from .nodes import same_sizes, volume
+from .pull import template_name
 from .rows import lower_rows, rows_read_in_place
 from .scalars import Emitter
 from .target import Target
@@ -142,7 +143,7 @@ class _Lowerer:
             for v in g.reads:
                 if v in self.group_of:
                     edges[self.group_of[v]].add(g)
-        late: list[tuple[Value, int]] = []
+        late: list[tuple[Atom, int]] = []
         for number, atom in self.graph.state.items():
             value = self.graph.inputs[number]
             base = self.base(atom)
@@ -207,7 +208,7 @@ class _Lowerer:
 
     def reads_in_place(self, group: Group, old: Value, new: Value) -> bool:
         """Whether a group may write `new` over `old`: it reads `old` nowhere, or only where it writes."""
-        if group.kind == "template" and group.template.op.lower.name.startswith("scatter"):
+        if group.kind == "template" and template_name(group.template).startswith("scatter"):
             return False
         if old not in group.reads:
             return True
@@ -232,7 +233,7 @@ class _Lowerer:
 
     def _copy_kernel(self, node: Any, source: Storage | None, storage: Storage, dtype: np.dtype) -> Launch:
         builder = KernelBuilder()
-        em = Emitter(builder, self.pull.arena, lambda value: source)
+        em = Emitter(builder, self.pull.arena, lambda value: source)  # type: ignore[arg-type,return-value]
         index = self.pull.variables("i", (storage.size,))
         lane = Axis(index[0].args[0], storage.size) if index[0].op == "var" else None
         lanes = self.target.lanes(dtype.name) if lane else 1

@@ -36,6 +36,7 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
     lane = choose_lane(arena, axes, loads, [flat] * len(outputs), lanes)
     builder = KernelBuilder()
     em = Emitter(builder, arena, storage)
+    em.masked = target.masked
     cost = bytes_and_work(nodes, len(outputs))
     random = len(axes) == 1 and any(n.op == "mulhi" for n in nodes) and lane is not None and GROUP % lanes == 0
 

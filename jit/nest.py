@@ -63,7 +63,7 @@ def _together(arena: Arena, form: Node, a: Node, b: Node, extent: Size) -> bool:
 
 
 def choose_lanes(target: Target, nodes: Iterable[Node], roots: Iterable[Node]) -> int:
-    """Vector length for an expression: that of float64 if it computes in that, else that of what is read and written."""
+    """Vector length for an expression: that of float64 if it computes in that, else of what is read and written."""
     nodes = list(nodes)
     if any(n.dtype.kind == "f" and n.dtype.itemsize == 8 for n in nodes):
         return target.lanes("float64")

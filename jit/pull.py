@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 
 from hybrid.graph import Atom, Equation, Graph, Literal, Value
 from ndarray.dims import Size
-from ndarray.op import ArrayType, Elementwise, Indexed, Reduction
+from ndarray.op import Elementwise, Indexed, Reduction, Template
 from ndarray.scalar import Element, Scalar, index_variable
 
 from .nodes import Arena, Node
 
-__all__ = ["CHEAP", "Pull", "Scope", "axes_of"]
+__all__ = ["CHEAP", "Pull", "Scope", "axes_of", "template_name"]
 
 CHEAP = frozenset({"reshape", "transpose", "broadcast_to", "slice", "flip", "iota", "cast", "stop_gradient", "copy"})
 """Ops that are always computed where their result is used: nothing is saved by storing it."""
@@ -138,6 +138,7 @@ class Scope:
         return self.element(source, self.arena.unflatten(flat, source.shape))
 
 
-def types_of(eq: Equation) -> list[ArrayType]:
-    """Types of an equation's inputs."""
-    return [a.type for a in eq.inputs]
+def template_name(eq: Equation) -> str:
+    """The name of the kernel family that computes an equation."""
+    assert isinstance(eq.op.lower, Template)
+    return eq.op.lower.name

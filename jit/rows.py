@@ -106,6 +106,7 @@ class _RowKernel:
         self.storage, self.results, self.rows = storage, results, group.rows
         self.builder = KernelBuilder()
         self.em = Emitter(self.builder, self.arena, storage)
+        self.em.masked = target.masked
         self.bounds: dict[str, tuple[Expr, Expr]] = {}  # axes that are walked in part
         self._pull_nodes()
 

@@ -49,6 +49,7 @@ class Emitter:
 
     def __init__(self, builder: KernelBuilder, arena: Arena, storage: Callable[[Value], Storage]):
         self.builder, self.arena, self.storage = builder, arena, storage
+        self.masked = True  # whether masked loads are cheap
         self.guard: Expr | None = None  # a scalar condition under which memory may be touched at all
         self.blocks: list[Block] = [Block({})]
 
@@ -228,11 +229,21 @@ class Emitter:
             return Load(buffer, base, type, on)
         if vector is None and isinstance(step, Const) and step.value == -1 and on is None:
             return Apply("reverse", (Load(buffer, base - (lane.lanes - 1), type),), type)
+        if vector is None and isinstance(step, Const) and step.value == 2 and self.masked:
+            return self._load_even(buffer, base, type, on, block)
         index = ramp(base, step, lane.lanes) if step is not None else splat(base, lane.lanes)
         if vector is not None:
             only = isinstance(base, Const) and base.value == 0 and step is None
             index = vector if only else apply("add", vector, index)
         return Load(buffer, self.let(block, index, "i"), type, on)
+
+    def _load_even(self, buffer: str, base: Expr, type: Type, on: Expr | None, block: Block) -> Expr:
+        """Every second element: contiguous vectors without what lies between are faster than a gather."""
+        switch = Type("bool", type.lanes)
+        on = Const(True, switch) if on is None else on
+        wide = self.let(block, Apply("interleave", (on, Const(False, switch)), Type("bool", 2 * type.lanes)), "m")
+        pairs = self.let(block, Load(buffer, base, type.with_lanes(2 * type.lanes), wide), "x")
+        return Apply("even", (pairs,), type)
 
     def store(self, storage: Storage, flat: Node, value: Expr, access: str = "write") -> Stmt:
         """The statement that stores a value at row-major position `flat`."""

@@ -10,7 +10,7 @@ from hybrid.graph import Atom, Value
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
-from .pull import Pull, Scope
+from .pull import Pull, Scope, template_name
 from .scalars import Block, Emitter
 from .target import Target
 
@@ -105,7 +105,7 @@ def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[
                    results: dict[Value, list[Storage]]) -> list[Launch]:
     """The launches of a template group."""
     eq = group.template
-    name = eq.op.lower.name
+    name = template_name(eq)
     if name not in TEMPLATES:
         raise NotImplementedError(f"{eq.op.name}: the compiler has no template {name!r}; known: {', '.join(TEMPLATES)}")
     module, function = TEMPLATES[name].split(":")

@@ -314,9 +314,13 @@ class _Verifier:
                 self.fail(f"{e.op} of {first}, expected integers or bool")
         elif e.op == "reverse":
             expected = first
-        elif e.op == "concat":
+        elif e.op == "even":
+            expected = first.with_lanes(first.lanes // 2)
+            if first.lanes % 2 or first.lanes < 4:
+                self.fail(f"even of {first}, expected an even number of lanes, at least 4")
+        elif e.op in ("concat", "interleave"):
             expected = first.with_lanes(2 * first.lanes)
             if e.args[1].type != first:
-                self.fail(f"concat of {first} and {e.args[1].type}, expected two vectors of one type")
+                self.fail(f"{e.op} of {first} and {e.args[1].type}, expected two vectors of one type")
         if e.type != expected:
             self.fail(f"{e.op} of {first} has type {e.type}, expected {expected}")

@@ -126,7 +126,8 @@ def test_cross_entropy_is_one_kernel():
     d = m.subtract(x, m.max(x, axes=(1,), keepdims=True))
     logs = m.subtract(d, m.log(m.sum(m.exp(d), axes=(1,), keepdims=True)))
     picked = m.take_along(logs, label, axis=1)
-    check(m.build([m.reshape(m.negative(picked), shape=(20,))]), [normal(20, 10), rng.integers(0, 10, (20, 1))], kernels=1)
+    loss = m.reshape(m.negative(picked), shape=(20,))
+    check(m.build([loss]), [normal(20, 10), rng.integers(0, 10, (20, 1))], kernels=1)
 
 
 def test_layer_norm_is_one_kernel():
@@ -292,8 +293,8 @@ def test_convolution_with_bias():
     m = Maker()
     x, w, b = m.array(2, 3, 8, 9), m.array(4, 3, 3, 3), m.array(4)
     y = m.convolution(x, w, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
-    check(m.build([m.relu(m.add(y, m.reshape(b, shape=(4, 1, 1))))]), [normal(2, 3, 8, 9), normal(4, 3, 3, 3), normal(4)],
-          tolerance=1e-4)
+    graph = m.build([m.relu(m.add(y, m.reshape(b, shape=(4, 1, 1))))])
+    check(graph, [normal(2, 3, 8, 9), normal(4, 3, 3, 3), normal(4)], tolerance=1e-4)
 
 
 def test_opaque_op_is_refused_with_its_line():
