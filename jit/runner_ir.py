@@ -13,24 +13,41 @@ from .target import Target
 
 __all__ = ["ir"]
 
-SPINS = 1000
-"""Polls with a pause in between before a thread goes to sleep: some tens of microseconds."""
-
+# How to spin, by processor: a pause; a clock and how many of its ticks a thread is patient before it goes to sleep.
+_X86 = """
+declare void @llvm.x86.sse2.pause()
+declare i64 @llvm.readcyclecounter()
+define internal i64 @hybrid.clock() {
+  call void @llvm.x86.sse2.pause()
+  %now = call i64 @llvm.readcyclecounter()
+  ret i64 %now
+}
+define internal i64 @hybrid.patience() {
+  ret i64 150000 ; about 50 microseconds
+}
+"""
+_ARM = """
+declare void @llvm.aarch64.hint(i32)
+declare i64 @llvm.read_volatile_register.i64(metadata)
+define internal i64 @hybrid.clock() {
+  call void @llvm.aarch64.hint(i32 1)
+  %now = call i64 @llvm.read_volatile_register.i64(metadata !0)
+  ret i64 %now
+}
+define internal i64 @hybrid.patience() {
+  %frequency = call i64 @llvm.read_volatile_register.i64(metadata !1)
+  %ticks = udiv i64 %frequency, 20000 ; 50 microseconds
+  ret i64 %ticks
+}
+!0 = !{!"cntvct_el0"}
+!1 = !{!"cntfrq_el0"}
+"""
+_SPINNING = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
 _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}  # system call numbers
-_PAUSE = {
-    "x86_64": "call void @llvm.x86.sse2.pause()", "amd64": "call void @llvm.x86.sse2.pause()",
-    "aarch64": "call void @llvm.aarch64.hint(i32 1)", "arm64": "call void @llvm.aarch64.hint(i32 1)",
-}
-_PAUSE_DECLARATIONS = {
-    "x86_64": "declare void @llvm.x86.sse2.pause()", "amd64": "declare void @llvm.x86.sse2.pause()",
-    "aarch64": "declare void @llvm.aarch64.hint(i32)", "arm64": "declare void @llvm.aarch64.hint(i32)",
-}
-
 _JOB = """
 %job = type { ptr, ptr, ptr, i64, i64, ptr, i64 } ; kernel, buffers, parameters, tasks, parts, scratch, stride
 
-define internal void @hybrid.parts(ptr %job, i64 %first, i64 %step) {
-entry:
+define internal void @hybrid.part(ptr %job, i64 %t) {
   %kernel = load ptr, ptr %job
   %buffers.at = getelementptr %job, ptr %job, i64 0, i32 1
   %buffers = load ptr, ptr %buffers.at
@@ -44,10 +61,6 @@ entry:
   %scratch = load ptr, ptr %scratch.at
   %stride.at = getelementptr %job, ptr %job, i64 0, i32 6
   %stride = load i64, ptr %stride.at
-  %any = icmp slt i64 %first, %parts
-  br i1 %any, label %part, label %done
-part:
-  %t = phi i64 [ %first, %entry ], [ %t.next, %part ]
   %low = mul i64 %tasks, %t
   %begin = udiv i64 %low, %parts
   %high = add i64 %low, %tasks
@@ -55,7 +68,16 @@ part:
   %skip = mul i64 %stride, %t
   %own = getelementptr i8, ptr %scratch, i64 %skip
   call void %kernel(ptr %buffers, ptr %parameters, i64 %begin, i64 %end, ptr %own)
-  %t.next = add i64 %t, %step
+  ret void
+}
+
+define internal void @hybrid.alone(ptr %job, i64 %parts) {
+entry:
+  br label %part
+part:
+  %t = phi i64 [ 0, %entry ], [ %t.next, %part ]
+  call void @hybrid.part(ptr %job, i64 %t)
+  %t.next = add i64 %t, 1
   %more = icmp slt i64 %t.next, %parts
   br i1 %more, label %part, label %done
 done:
@@ -190,7 +212,7 @@ done:
 
 _SERIAL = """
 define internal void @hybrid.fork(ptr %job, i64 %threads) {
-  call void @hybrid.parts(ptr %job, i64 0, i64 1)
+  call void @hybrid.alone(ptr %job, i64 %threads)
   ret void
 }
 define i64 @hybrid_start(i64 %count) {
@@ -203,11 +225,13 @@ define void @hybrid_reset() {
 
 _POOL = """
 @lock = internal global i32 0, align 128
-@state = internal global i64 0, align 128      ; launch counter * 1024 + participants
-@job.now = internal global ptr null, align 8
-@pending = internal global i32 0, align 128    ; participants that are still at work
+@state = internal global i64 0, align 128      ; launch counter << 20 | parts << 10 | participants
+@epoch = internal global i32 0, align 128      ; changes after state does: what idle workers sleep on
+@job.now = internal global ptr null, align 128
+@claims = internal global [1024 x i64] zeroinitializer, align 128 ; of each part: 2 * launch counter, + 1 once taken
+@pending = internal global i32 0, align 128    ; parts that aren't finished
 @waiting = internal global i32 0, align 128    ; 1 while the caller sleeps on pending
-@sleepers = internal global i32 0, align 128   ; workers that sleep on state, or are about to
+@sleepers = internal global i32 0, align 128   ; workers that sleep on epoch, or are about to
 @workers = internal global i64 0, align 128
 @initial = internal global i64 0, align 8      ; state when the newest workers were started
 
@@ -216,54 +240,110 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sigfillset(ptr)
-PAUSE_DECLARATION
+
+; Run those of the parts first, first + step, ... that nobody has taken yet. The job is only looked at with a part in
+; hand: a late worker may hold the number of a launch that is over.
+define internal void @hybrid.parts(i64 %open, i64 %first, i64 %step, i64 %parts) {
+entry:
+  %taken = add i64 %open, 1
+  br label %look
+look:
+  %t = phi i64 [ %first, %entry ], [ %t.next, %next ]
+  %inside = icmp slt i64 %t, %parts
+  br i1 %inside, label %peek, label %done
+peek:
+  %claim = getelementptr i64, ptr @claims, i64 %t
+  %now = load atomic i64, ptr %claim monotonic, align 8
+  %free = icmp eq i64 %now, %open
+  br i1 %free, label %take, label %next
+take:
+  %exchange = cmpxchg ptr %claim, i64 %open, i64 %taken acquire monotonic
+  %mine = extractvalue { i64, i1 } %exchange, 1
+  br i1 %mine, label %work, label %next
+work:
+  %job = load ptr, ptr @job.now, align 8
+  call void @hybrid.part(ptr %job, i64 %t)
+  %before = atomicrmw sub ptr @pending, i32 1 seq_cst, align 4
+  %last = icmp eq i32 %before, 1
+  br i1 %last, label %report, label %next
+report:
+  %sleeping = load atomic i32, ptr @waiting seq_cst, align 4
+  %call = icmp ne i32 %sleeping, 0
+  br i1 %call, label %rouse, label %next
+rouse:
+  %roused = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @pending, i64 129, i64 1)
+  br label %next
+next:
+  %t.next = add i64 %t, %step
+  br label %look
+done:
+  ret void
+}
 
 define internal void @hybrid.fork(ptr %job, i64 %threads) {
 entry:
+  %many = icmp sgt i64 %threads, 1023
+  br i1 %many, label %alone, label %try
+try:
   %exchange = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
   %won = extractvalue { i32, i1 } %exchange, 1
   br i1 %won, label %mine, label %alone
 mine:
   %workers = load atomic i64, ptr @workers monotonic, align 8
-  %most = add i64 %workers, 1
-  %fewer = icmp slt i64 %threads, %most
-  %participants = select i1 %fewer, i64 %threads, i64 %most
-  %nobody = icmp sle i64 %participants, 1
-  br i1 %nobody, label %give.back, label %publish
+  %nobody = icmp eq i64 %workers, 0
+  br i1 %nobody, label %give.back, label %prepare
 give.back:
   store atomic i32 0, ptr @lock release, align 4
   br label %alone
 alone:
-  call void @hybrid.parts(ptr %job, i64 0, i64 1)
+  call void @hybrid.alone(ptr %job, i64 %threads)
   ret void
-publish:
+prepare:
+  %most = add i64 %workers, 1
+  %fewer = icmp slt i64 %threads, %most
+  %participants = select i1 %fewer, i64 %threads, i64 %most
   store ptr %job, ptr @job.now, align 8
-  %others = sub i64 %participants, 1
-  %others32 = trunc i64 %others to i32
-  store atomic i32 %others32, ptr @pending monotonic, align 4
+  %threads32 = trunc i64 %threads to i32
+  store atomic i32 %threads32, ptr @pending monotonic, align 4
   %old = load atomic i64, ptr @state monotonic, align 8
-  %count = and i64 %old, -1024
-  %next = add i64 %count, 1024
-  %new = or i64 %next, %participants
+  %before = lshr i64 %old, 20
+  %count = add i64 %before, 1
+  %open = shl i64 %count, 1
+  br label %each
+each:
+  %t = phi i64 [ 0, %prepare ], [ %t.next, %each ]
+  %claim = getelementptr i64, ptr @claims, i64 %t
+  store atomic i64 %open, ptr %claim monotonic, align 8
+  %t.next = add i64 %t, 1
+  %t.more = icmp slt i64 %t.next, %threads
+  br i1 %t.more, label %each, label %publish
+publish:
+  %count.field = shl i64 %count, 20
+  %parts.field = shl i64 %threads, 10
+  %fields = or i64 %count.field, %parts.field
+  %new = or i64 %fields, %participants
   store atomic i64 %new, ptr @state seq_cst, align 8
+  %epoch.before = atomicrmw add ptr @epoch, i32 1 seq_cst, align 4
   %asleep = load atomic i32, ptr @sleepers seq_cst, align 4
   %someone = icmp ne i32 %asleep, 0
   br i1 %someone, label %wake, label %work
 wake:
-  %woken = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @state, i64 129, i64 2147483647)
+  %woken = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @epoch, i64 129, i64 2147483647)
   br label %work
-work:
-  call void @hybrid.parts(ptr %job, i64 0, i64 %participants)
+work: ; the caller's own parts, then those that no worker has begun
+  call void @hybrid.parts(i64 %open, i64 0, i64 %participants, i64 %threads)
+  call void @hybrid.parts(i64 %open, i64 1, i64 1, i64 %threads)
+  %patience = call i64 @hybrid.patience()
+  %since = call i64 @hybrid.clock()
   br label %poll
 poll:
-  %tries = phi i64 [ 0, %work ], [ %tries.next, %again ]
   %left = load atomic i32, ptr @pending acquire, align 4
   %ready = icmp eq i32 %left, 0
   br i1 %ready, label %unlock, label %again
 again:
-  PAUSE
-  %tries.next = add i64 %tries, 1
-  %patient = icmp ult i64 %tries.next, SPINS
+  %now.clock = call i64 @hybrid.clock()
+  %spent = sub i64 %now.clock, %since
+  %patient = icmp ult i64 %spent, %patience
   br i1 %patient, label %poll, label %sleep
 sleep:
   store atomic i32 1, ptr @waiting seq_cst, align 4
@@ -286,28 +366,30 @@ define internal ptr @hybrid.worker(ptr %argument) {
 entry:
   %number = ptrtoint ptr %argument to i64
   %start = load i64, ptr @initial, align 8
+  %patience = call i64 @hybrid.patience()
   br label %next
 next:
   %seen = phi i64 [ %start, %entry ], [ %now, %finished ]
+  %since = call i64 @hybrid.clock()
   br label %poll
 poll:
-  %tries = phi i64 [ 0, %next ], [ %tries.next, %again ]
   %polled = load atomic i64, ptr @state acquire, align 8
   %changed = icmp ne i64 %polled, %seen
   br i1 %changed, label %look, label %again
 again:
-  PAUSE
-  %tries.next = add i64 %tries, 1
-  %patient = icmp ult i64 %tries.next, SPINS
+  %now.clock = call i64 @hybrid.clock()
+  %spent = sub i64 %now.clock, %since
+  %patient = icmp ult i64 %spent, %patience
   br i1 %patient, label %poll, label %sleep
 sleep:
   %s1 = atomicrmw add ptr @sleepers, i32 1 seq_cst, align 4
+  %at = load atomic i32, ptr @epoch seq_cst, align 4
   %check = load atomic i64, ptr @state seq_cst, align 8
   %same = icmp eq i64 %check, %seen
   br i1 %same, label %wait, label %rise
 wait:
-  %low = and i64 %seen, 4294967295
-  %waited = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @state, i64 128, i64 %low, ptr null)
+  %at64 = zext i32 %at to i64
+  %waited = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @epoch, i64 128, i64 %at64, ptr null)
   br label %rise
 rise:
   %s2 = atomicrmw sub ptr @sleepers, i32 1 seq_cst, align 4
@@ -320,17 +402,11 @@ look:
   %invited = icmp slt i64 %number, %participants
   br i1 %invited, label %work, label %finished
 work:
-  %job = load ptr, ptr @job.now, align 8
-  call void @hybrid.parts(ptr %job, i64 %number, i64 %participants)
-  %before = atomicrmw sub ptr @pending, i32 1 seq_cst, align 4
-  %last = icmp eq i32 %before, 1
-  br i1 %last, label %report, label %finished
-report:
-  %sleeping = load atomic i32, ptr @waiting seq_cst, align 4
-  %call = icmp ne i32 %sleeping, 0
-  br i1 %call, label %rouse, label %finished
-rouse:
-  %roused = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @pending, i64 129, i64 1)
+  %parts.field = lshr i64 %now, 10
+  %parts = and i64 %parts.field, 1023
+  %count = lshr i64 %now, 20
+  %open = shl i64 %count, 1
+  call void @hybrid.parts(i64 %open, i64 %number, i64 %participants, i64 %parts)
   br label %finished
 finished:
   br label %next
@@ -406,8 +482,7 @@ def ir(target: Target) -> str:
     items, data = _offsets()
     text = _JOB + _RUN.replace("LIST_ITEMS", str(items)).replace("ARRAY_DATA", str(data))
     if sys.platform == "linux" and machine in _FUTEX:
-        pool = _POOL.replace("FUTEX", str(_FUTEX[machine])).replace("PAUSE_DECLARATION", _PAUSE_DECLARATIONS[machine])
-        text += pool.replace("PAUSE", _PAUSE[machine]).replace("SPINS", str(SPINS))
+        text += _SPINNING[machine] + _POOL.replace("FUTEX", str(_FUTEX[machine]))
     else:
         text += _SERIAL
     return f'target triple = "{target.triple}"\n{text}'

@@ -10,11 +10,13 @@ Launches run one after the other. One with threads = T is cut into T parts, alwa
 tasks*t//T .. tasks*(t+1)//T with its own scratch at slots[scratch slot] + offset + t*stride. Which thread runs a part
 doesn't matter, so results don't depend on how many there are.
 
-Workers are plain pthreads in generated code: they never touch Python. A launch is published by one store to `state`,
-which holds a launch counter and the number of participants; a worker that isn't among them never looks at the job, so
-the caller only waits for those that are. Everyone spins for some microseconds and then sleeps in a futex, so that the
-pool is harmless when there are more threads than processors. A second caller that finds the pool in use runs all parts
-itself. Where there are no futexes (not Linux), launches run serially.
+Workers are plain pthreads in generated code: they never touch Python. A launch is published by one store to `state`: a
+launch counter, the number of parts and that of participants. Each part must be claimed before the job is looked at.
+Worker k claims part k (and k + participants, ...), so that the same data tend to stay in the same core's cache; the
+caller takes part 0 and then whatever no worker has begun, so that it never waits for a thread that is asleep or
+descheduled, only for parts that are being run. Everyone spins for some microseconds before sleeping in a futex, so that
+the pool is harmless when there are more threads than processors. A second caller that finds the pool in use runs all
+parts itself. Where there are no futexes (not Linux), launches run serially.
 """
 
 from __future__ import annotations
