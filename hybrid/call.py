@@ -7,7 +7,7 @@ backward part needs; its gradient is another graph call, and so differentiable i
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,10 +133,15 @@ class Derivative:
         self.differentiable = bool(self.parts.gradients)
         self._pure: Graph | None = None
 
-    def call(self, inputs: Sequence[NDArray], arrays: list[Any], devices: Sequence[Any]) -> list[NDArray]:
-        """Run the forward part on `arrays` (the data of `inputs`) and hang a node on the results."""
+    def call(
+        self, inputs: Sequence[NDArray], arrays: list[Any], devices: Sequence[Any], written: Callable[[], None] | None = None
+    ) -> list[NDArray]:
+        """Run the forward part on `arrays` (the data of `inputs`) and hang a node on the results. `written` is called
+        when the state has been written back."""
         device = devices[0] if devices else inputs[0]._device
         found = self.program(arrays)
+        if written is not None:
+            written()
         count = self.outputs
         outs = [wrap(o, devices[i] if i < count else device) for i, o in enumerate(found)]
         if not self.differentiable:

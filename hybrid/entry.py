@@ -1,0 +1,288 @@
+"""One traced and compiled signature of a function: its program, where its inputs come from, how results are nested."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ndarray.array import NDArray, Storage, wrap
+from ndarray.device import Device, cpu
+from ndarray.dims import Dim, evaluate
+from ndarray.op import ArrayType
+
+from .backend import Options, Program
+from .call import Derivative, compile_graph, is_tracked
+from .graph import Atom, Graph, Literal, Value
+from .interpret import bind_sizes
+
+__all__ = ["Core", "Cores", "Entry", "Overlap"]
+
+_new = object.__new__
+
+
+class Overlap(Exception):
+    """Arguments share memory with something that the program writes: run line by line instead."""
+
+
+class Core:
+    """A graph with its programs. `lifted` names the float literals (in order of appearance) that became inputs."""
+
+    def __init__(self, graph: Graph, values: tuple[Any, ...], lifted: tuple[int, ...], backend: str, options: Mapping[str, Any]):
+        self.graph, self.values, self.lifted, self.backend, self.options = graph, values, lifted, backend, options
+        self.derivatives: dict[tuple[bool, ...], Derivative] = {}
+        self._lock = threading.RLock()
+
+    def program(self, constant_inputs: frozenset[int]) -> Program:
+        """The program without gradient."""
+        return compile_graph(self.graph, self.backend, Options(constant_inputs, self.options))
+
+    def derivative(self, tracked: tuple[bool, ...]) -> Derivative:
+        """The program that prepares a gradient for the tracked inputs."""
+        with self._lock:
+            found = self.derivatives.get(tracked)
+            if found is None:
+                found = self.derivatives[tracked] = Derivative(
+                    self.graph, tracked, self.backend, Options(frozenset(), self.options)
+                )
+        return found
+
+
+class Cores:
+    """The cores of one function. Graphs that differ in float literals only share one: the literals become its inputs."""
+
+    def __init__(self, backend: str, options: Mapping[str, Any]):
+        self.backend, self.options = backend, options
+        self._by_skeleton: dict[str, list[Core]] = {}
+
+    def find(self, graph: Graph) -> tuple[Core, list[np.ndarray]]:
+        """A core for the graph, and the arrays for its lifted literals."""
+        literals = float_literals(graph)
+        values = tuple([a.value for a in literals])
+        skeleton = _map_literals(graph, lambda i, a: Literal("float", a.dtype)).hash
+        known = self._by_skeleton.setdefault(skeleton, [])
+        differing: set[int] = set()
+        for core in known:
+            different = {i for i, (a, b) in enumerate(zip(values, core.values)) if repr(a) != repr(b)} - set(core.lifted)
+            if not different:
+                return core, [np.asarray(values[i], literals[i].dtype) for i in core.lifted]
+            differing |= different | set(core.lifted)
+        lifted = tuple(sorted(differing))
+        core = Core(lift(graph, lifted), values, lifted, self.backend, self.options)
+        known.append(core)
+        return core, [np.asarray(values[i], literals[i].dtype) for i in lifted]
+
+
+def float_literals(graph: Graph) -> list[Literal]:
+    """The floating literals, in order of appearance."""
+    found: list[Literal] = []
+    _map_literals(graph, lambda i, a: found.append(a) or a)  # type: ignore[func-returns-value]
+    return found
+
+
+def lift(graph: Graph, positions: Sequence[int]) -> Graph:
+    """The graph with the float literals at these positions as new 0-d inputs, after the others."""
+    new: dict[int, Value] = {}
+
+    def choose(i: int, a: Literal) -> Atom:
+        if i not in positions:
+            return a
+        new[i] = Value(ArrayType((), a.dtype), f"c{i}")
+        return new[i]
+
+    lifted = _map_literals(graph, choose)
+    return lifted.replace(inputs=(*lifted.inputs, *[new[i] for i in positions])) if positions else graph
+
+
+def _map_literals(graph: Graph, function: Callable[[int, Literal], Atom]) -> Graph:
+    count = 0
+
+    def change(atom: Atom) -> Atom:
+        nonlocal count
+        if not isinstance(atom, Literal) or atom.dtype.kind not in "fcV":
+            return atom
+        count += 1
+        return function(count - 1, atom)
+
+    equations = []
+    for eq in graph.equations:
+        inputs = tuple([change(a) for a in eq.inputs])
+        equations.append(replace(eq, inputs=inputs) if inputs != eq.inputs else eq)
+    outputs = tuple([change(a) for a in graph.outputs])
+    return graph.replace(equations=tuple(equations), outputs=outputs, state={i: change(a) for i, a in graph.state.items()})
+
+
+class Entry:
+    """A signature, ready to run.
+
+    leaves      how many inputs come from the call's arguments
+    sources     for the inputs after these: an NDArray (fixed), a number of a surrounding variable (read at each call), or
+                a function that gives a float
+    results     the result as the trace returned it, with an `Output` for each array
+    """
+
+    def __init__(
+        self, core: Core, lifted: list[np.ndarray], leaves: int, sources: Sequence[Any], results: Any,
+        devices: Sequence[Device], traced: Graph, guards: Sequence[Any], writer: tuple[Any, int], constants: bool,
+    ):
+        self.core, self.leaves, self.sources, self.results, self.devices = core, leaves, tuple(sources), results, tuple(devices)
+        self.traced, self.guards, self.writer = traced, tuple(guards), writer
+        self.lifted = [wrap(a, cpu(0)) for a in lifted]
+        self.state = tuple(sorted(traced.state))
+        self.symbolic = bool(traced.symbols)
+        self.lock = threading.Lock()
+        self.program: Program | None = None
+        self.references: Any = None  # keeps alive what the key names by identity
+        fixed = [s for s in self.sources if isinstance(s, NDArray)]
+        self.plain = len(fixed) == len(self.sources)
+        self.fixed = [a._data for a in fixed] + [a._data for a in self.lifted] if self.plain else []
+        self.fixed_arrays = [*fixed, *self.lifted]
+        self.single = devices[0] if type(results) is Output and len(devices) == 1 else None
+        self.simple = self.plain and not self.state and self.single is not None
+        captured = range(leaves, leaves + len(self.sources))
+        self.constants = frozenset(i for i in captured if isinstance(self.sources[i - leaves], NDArray) and i not in traced.state)
+        if not constants:
+            self.constants = frozenset()
+        self._check = bool(self.state)
+        self._roots = {id(_root(s._data)) for s in self.sources if isinstance(s, NDArray)}
+
+    def fits(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int] | None:
+        """The values of the symbols for argument shapes, or None where the graph is not valid for them."""
+        try:
+            arguments = self.traced.replace(inputs=self.traced.inputs[: self.leaves])
+            sizes = bind_sizes(arguments, shapes)
+        except ValueError:
+            return None
+        return sizes if all(g.holds(sizes) for g in self.traced.guards) else None
+
+    def bound(self, sizes: Mapping[str, int]) -> Entry:
+        """The same entry where symbolic sizes among the results have their values."""
+        if not _has_size(self.results):
+            return self
+        other = _new(Entry)
+        other.__dict__.update(self.__dict__)
+        other.results = _with_sizes(self.results, sizes)
+        return other
+
+    # -- running
+    def compiled(self) -> Program:
+        """The program; compiled at the first use."""
+        program = self.program
+        if program is None:
+            program = self.program = self.core.program(self.constants)
+        return program
+
+    def gather(self, leaves: Sequence[NDArray], surroundings: Sequence[Any], values: Mapping[int, Callable] | None) -> list[NDArray]:
+        """All inputs. `values` gives the numbers of the call that was traced, which have been read already."""
+        if self.plain:
+            return [*leaves, *self.fixed_arrays]
+        inputs = list(leaves)
+        for s in self.sources:
+            if isinstance(s, NDArray):
+                inputs.append(s)
+            elif isinstance(s, int):
+                inputs.append(surroundings[s])
+            else:
+                number = len(inputs)
+                value = s() if values is None or number not in values else values[number]()
+                inputs.append(wrap(np.asarray(value, np.float64), cpu(0)))
+        return inputs + self.lifted
+
+    def run(
+        self, leaves: Sequence[NDArray], surroundings: Sequence[Any] = (), recording: bool = False,
+        values: Mapping[int, Callable] | None = None,
+    ) -> Any:
+        """Call the program. Raises `Overlap` (before anything has happened) where memory is shared in a way that matters."""
+        if self._check:
+            self._check_overlap(leaves)
+        inputs = self.gather(leaves, surroundings, values)
+        arrays = [a._data for a in inputs]
+        derivative = None
+        if recording:
+            tracked = tuple([a._node is not None and is_tracked(a) for a in inputs])
+            if True in tracked:
+                derivative = self.core.derivative(tracked)
+        if not self.state:
+            if derivative is not None:
+                return self._nest(derivative.call(inputs, arrays, self.devices))
+            found = (self.program or self.compiled())(arrays)
+        else:
+            with self.lock:
+                if derivative is not None:
+                    return self._nest(derivative.call(inputs, arrays, self.devices, lambda: self._count_writes(inputs)))
+                found = (self.program or self.compiled())(arrays)
+                self._count_writes(inputs)
+        return self._nest([wrap(a, d) for a, d in zip(found, self.devices)])
+
+    def _nest(self, outputs: list[NDArray]) -> Any:
+        return outputs[0] if self.single is not None else _nest(self.results, outputs)
+
+    def _count_writes(self, inputs: Sequence[NDArray]) -> None:
+        for i in self.state:
+            storage = inputs[i]._storage
+            if storage is None:
+                storage = inputs[i]._storage = Storage()
+            storage.version += 1
+            storage.writer = self.writer
+
+    def _check_overlap(self, leaves: Sequence[NDArray]) -> None:
+        roots = self._roots
+        mine = {id(_root(a._data)) for a in leaves}
+        if len(mine) == len(leaves) and mine.isdisjoint(roots):
+            return
+        count = self.leaves
+        arrays = [a._data for a in leaves]
+        captured = [(count + k, s._data) for k, s in enumerate(self.sources) if isinstance(s, NDArray)]
+        every = [*enumerate(arrays), *captured]
+        for i, a in every:
+            for j, b in every:
+                if i != j and i in self.state and (i < count or j < count) and np.may_share_memory(a, b):
+                    raise Overlap
+
+
+def _root(array: Any) -> Any:
+    base = array.base
+    return array if base is None else base
+
+
+class Output:
+    """Stands for array number `number` in a nested result; `scalar` where the function returned a Python float."""
+
+    __slots__ = ("number", "scalar")
+
+    def __init__(self, number: int, scalar: bool = False):
+        self.number, self.scalar = number, scalar
+
+
+def _nest(form: Any, outputs: Sequence[NDArray]) -> Any:
+    if type(form) is Output:
+        out = outputs[form.number]
+        return out.item() if form.scalar else out
+    if isinstance(form, (list, tuple)):
+        items = [_nest(f, outputs) for f in form]
+        return type(form)(*items) if hasattr(form, "_fields") else type(form)(items)
+    if isinstance(form, dict):
+        return {k: _nest(f, outputs) for k, f in form.items()}
+    return form
+
+
+def _has_size(form: Any) -> bool:
+    if isinstance(form, (list, tuple)):
+        return any(map(_has_size, form))
+    if isinstance(form, dict):
+        return any(map(_has_size, form.values()))
+    return isinstance(form, Dim)
+
+
+def _with_sizes(form: Any, sizes: Mapping[str, int]) -> Any:
+    if isinstance(form, Dim):
+        return evaluate(form, sizes)
+    if isinstance(form, (list, tuple)):
+        items = [_with_sizes(f, sizes) for f in form]
+        return type(form)(*items) if hasattr(form, "_fields") else type(form)(items)
+    if isinstance(form, dict):
+        return {k: _with_sizes(f, sizes) for k, f in form.items()}
+    return form

@@ -1,0 +1,494 @@
+"""`hybridize`: a function of arrays that is traced once per signature and runs as a compiled program.
+
+    @hybridize
+    def step(x, y): ...
+
+A signature is: how the arguments are nested, shapes, dtypes and devices of the arrays among them, the other Python values,
+train and record mode, attributes of the Blocks and values of the variables that the function reads. Python floats among
+the arguments are inputs. A size that has changed between calls becomes symbolic: one program for all sizes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ndarray import apply as _apply
+from ndarray import autograd
+from ndarray.array import NDArray, wrap
+from ndarray.device import cpu
+from ndarray.dims import Dim, Size, symbol
+from ndarray.op import ArrayType
+from ndarray.settings import settings
+
+from .call import statistics
+from .entry import Cores, Entry, Output, Overlap
+from .epoch import epoch as _epoch
+from .scalars import ScalarInput, argument_scalar, scalar_input
+from .signature import Surroundings, describe_change, flatten, paths, rebuild, typed
+from .source import is_library_file
+from .trace import Trace, TraceError, Tracer
+
+__all__ = ["CompiledFunction", "hybridize", "scalar_input"]
+
+log = logging.getLogger("hybrid")
+_top_get = _apply._top.get
+_training_get = autograd._training.get
+_ndarray = np.ndarray
+_new = object.__new__
+
+KEYS_KEPT = 4096
+"""Exact shapes that a function remembers; beyond, it starts to remember anew (nothing is compiled again)."""
+
+_NAMES = "nmklpqrst"
+
+
+class CompiledFunction:
+    """Calls `function` through compiled programs.
+
+    name      for printed graphs and messages
+    block     the Block whose attributes the function bakes in, if any; `epoch` (an object with a `value` that rises
+              whenever an attribute may have changed) says when to compare them again
+    backend   who compiles: "jit" or "interpreter"; other options go to it
+    traces, compilations, calls  counters
+    """
+
+    def __init__(
+        self, function: Callable, *, name: str | None = None, block: Any = None, epoch: Any = None, backend: str = "jit",
+        **options: Any,
+    ):
+        self._function, self._block, self.backend = function, block, backend
+        self.name = name or getattr(function, "__name__", "function")
+        self._counter = epoch or _epoch
+        self._seen_epoch: int | None = None
+        self._cores = Cores(backend, options)
+        self._lock = threading.RLock()
+        self._fast: dict[tuple, Entry] = {}
+        self._entries: dict[Any, Entry] = {}
+        self._symbolic: dict[Any, list[Entry]] = {}
+        self._shapes_seen: dict[Any, list[tuple]] = {}
+        self._rejected: set[Any] = set()  # (family, pattern) for which a symbolic trace is no use
+        self._static_paths: frozenset = frozenset()  # float arguments that the function looks at
+        self._statics: list[tuple[dict, dict]] = []
+        self._static = 0
+        self._surroundings: Surroundings | None = None
+        self._last_key: Any = None
+        self.last: Entry | None = None
+        self._last_arguments: tuple | None = None
+        self.traces = self.calls = 0
+        self._compiled: set[int] = set()
+        functools.update_wrapper(self, function, updated=())
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As a method, the instance is the first argument."""
+        return self if instance is None else functools.partial(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<hybridized {self.name}: {self.traces} traces, {self.compilations} compilations, {self.calls} calls>"
+
+    @property
+    def compilations(self) -> int:
+        """How many programs have been compiled for this function (forward, with gradient; backward parts not counted)."""
+        total = 0
+        for cores in self._cores._by_skeleton.values():
+            for core in cores:
+                total += len(core.graph.__dict__.get("_programs", ())) + len(core.derivatives)
+        return total
+
+    # -- calling
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        top = _top_get()
+        recording = False
+        if top is not None:
+            if _apply.is_tracing():
+                return self._function(*args, **kwargs)  # a part of the trace under way
+            recording = bool(getattr(top.interpreter, "recording", False))
+        if not kwargs and self._counter.value == self._seen_epoch:
+            key: list[Any] = [_training_get(), recording]
+            for a in args:
+                if type(a) is not NDArray:
+                    break
+                data = a._data
+                key += (data.shape, data.dtype, a._device)
+            else:
+                values: Sequence[Any] = ()
+                if self._surroundings is not None and self._surroundings.readers:
+                    values = self._surroundings.read()
+                    key.append(Surroundings.key(values))
+                entry = self._fast.get(tuple(key))
+                if entry is not None:
+                    self.calls += 1
+                    if entry.simple and not recording:
+                        arrays = [a._data for a in args]
+                        arrays += entry.fixed
+                        out = _new(NDArray)
+                        (out._data,) = (entry.program or entry.compiled())(arrays)
+                        out._device = entry.single
+                        out._node = out._storage = None
+                        return out
+                    try:
+                        return entry.run(args, values, recording)
+                    except Overlap:
+                        return self._function(*args)
+        return self._call(args, kwargs, recording)
+
+    def _call(self, args: tuple, kwargs: dict, recording: bool) -> Any:
+        entry, leaves, values, trace = self._entry(args, kwargs, recording)
+        self.calls += 1
+        try:
+            return entry.run(leaves, values, recording, trace.hints if trace is not None else None)
+        except Overlap:
+            log.info("%s: an argument shares memory with an array that is written; this call runs line by line", self.name)
+            return self._function(*args, **kwargs)
+
+    def _entry(self, args: tuple, kwargs: dict, recording: bool) -> tuple[Entry, list[NDArray], list[Any], Trace | None]:
+        """The entry for a call, traced if need be; the array leaves of the arguments, the surroundings' values."""
+        self._refresh()
+        raw: list[Any] = []
+        structure = flatten((args, kwargs), raw, self._static_paths)
+        leaves = [v if isinstance(v, NDArray) else wrap(np.asarray(v, np.float64), cpu(0)) for v in raw]
+        values = self._surroundings.read() if self._surroundings is not None else []
+        shapes = tuple([tuple(a._data.shape) for a in leaves])
+        family = self._family(structure, values, recording)
+        entry, trace = self._entries.get((family, shapes)), None
+        if entry is None:
+            with self._lock:
+                entry = self._entries.get((family, shapes)) or self._match(family, shapes)
+                if entry is None:
+                    entry, trace = self._trace(args, kwargs, raw, leaves, structure, shapes, recording)
+                    if entry is None:  # a float argument was looked at: it is a part of the signature now
+                        return self._entry(args, kwargs, recording)
+        self._remember(args, kwargs, values, recording, entry)
+        return entry, leaves, values, trace
+
+    def _family(self, structure: Any, values: Sequence[Any], recording: bool) -> tuple:
+        return (_training_get(), recording, self._static, Surroundings.key(values), structure)
+
+    def _remember(self, args: tuple, kwargs: dict, values: Sequence[Any], recording: bool, entry: Entry) -> None:
+        if kwargs or not all(type(a) is NDArray for a in args):
+            return
+        key: list[Any] = [_training_get(), recording]
+        for a in args:
+            key += (a._data.shape, a._data.dtype, a._device)
+        if self._surroundings is not None and self._surroundings.readers:
+            key.append(Surroundings.key(values))
+        if len(self._fast) >= KEYS_KEPT:
+            self._fast.clear()
+        self._fast[tuple(key)] = entry
+
+    # -- attributes and surroundings
+    def _refresh(self) -> None:
+        """Look again at what the trace bakes in, if anything may have changed."""
+        now = self._counter.value
+        if now == self._seen_epoch and self._surroundings is not None:
+            return
+        with self._lock:
+            if self._surroundings is None or self._block is not None:
+                self._surroundings = Surroundings(self._sources())
+            attributes, arrays = self._attributes()
+            number = self._number_of(attributes, arrays)
+            if number != self._static:
+                self._fast = {}
+            self._static = number
+            self._seen_epoch = now
+
+    def _number_of(self, attributes: dict, arrays: dict) -> int:
+        for i, (known, held) in enumerate(self._statics):
+            if known == attributes and held.keys() == arrays.keys() and all(held[k] is arrays[k] for k in held):
+                return i
+        self._statics.append((attributes, arrays))
+        return len(self._statics) - 1
+
+    def _sources(self) -> list[Callable]:
+        """The user's functions that run when this one is called."""
+        if self._block is None:
+            return [self._function]
+        found = {}
+        for _, block in self._block._walk():
+            for method in ("forward", "hybrid_forward"):
+                function = getattr(type(block), method, None)
+                code = getattr(function, "__code__", None)
+                if code is not None and not is_library_file(code.co_filename):
+                    found[function] = None
+        return list(found)
+
+    def _attributes(self) -> tuple[dict, dict]:
+        """Plain attributes of all Blocks within reach, and their arrays."""
+        from .block import Block, static_attributes
+
+        blocks = [("", self._block)] if self._block is not None else []
+        if self._surroundings is not None:
+            for name, value in zip(self._surroundings.names, self._surroundings.read()):
+                items = value if isinstance(value, (list, tuple)) else [value]
+                blocks += [(name, b) for b in items if isinstance(b, Block)]
+        attributes: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
+        for prefix, root in blocks:
+            attributes.update({prefix + k: typed(v) for k, v in static_attributes(root).items()})
+            for path, block in root._walk():
+                arrays.update({f"{prefix}{path}.{k}": v for k, v in block.__dict__.items() if isinstance(v, NDArray)})
+        return attributes, arrays
+
+    # -- finding and making entries
+    def _match(self, family: tuple, shapes: tuple) -> Entry | None:
+        """A symbolic entry that is valid for these shapes."""
+        for entry in self._symbolic.get(family, ()):
+            sizes = entry.fits(shapes)
+            if sizes is not None:
+                return self._keep((family, shapes), entry.bound(sizes))
+        return None
+
+    def _keep(self, key: Any, entry: Entry) -> Entry:
+        if len(self._entries) >= KEYS_KEPT:
+            self._entries.clear()
+        self._entries[key] = entry
+        return entry
+
+    def _trace(
+        self, args: tuple, kwargs: dict, raw: list, leaves: list[NDArray], structure: Any, shapes: tuple, recording: bool
+    ) -> tuple[Entry | None, Trace | None]:
+        seen = self._shapes_seen.setdefault(structure, [])
+        if shapes not in seen:
+            seen.append(shapes)
+            del seen[:-8]
+        values = self._surroundings.read() if self._surroundings is not None else []
+        family = self._family(structure, values, recording)
+        self._log_change(family, shapes)
+        pattern = _symbolic_pattern(seen, shapes)
+        made = None
+        if pattern is not None and (family, _names_of(pattern)) not in self._rejected:
+            try:
+                made = self._run_trace(args, kwargs, raw, leaves, pattern, values, recording)
+                if made is not None and made[0].fits(shapes) is None:
+                    made = None
+            except Exception as error:  # whatever it is, a trace for fixed sizes shows whether it is the user's
+                log.info("%s: no program for symbolic sizes %s (%s); tracing for fixed ones", self.name, pattern, error)
+            if made is None:
+                self._rejected.add((family, _names_of(pattern)))
+        symbolic = made is not None
+        if made is None:
+            made = self._run_trace(args, kwargs, raw, leaves, shapes, values, recording)
+        entry, trace = made
+        if trace.pinned:
+            where = paths((args, kwargs), self._static_paths)
+            self._static_paths |= {where[i] for i in trace.pinned if i < len(where)}
+            return None, None
+        before = self._static
+        self._refresh()  # the first call may have initialized parameters
+        if self._static != before:
+            family = self._family(structure, values, recording)
+        entry.references = (values, self._statics[self._static])
+        bound = entry
+        if symbolic:
+            self._symbolic.setdefault(family, []).insert(0, entry)
+            bound = entry.bound(entry.fits(shapes) or {})
+        self.last, self._last_arguments = entry, (args, kwargs, [(a.shape, a.dtype, a.device) for a in leaves])
+        return self._keep((family, shapes), bound), trace
+
+    def _log_change(self, family: tuple, shapes: tuple) -> None:
+        key = {
+            "train mode": family[0], "recording": family[1], "attributes": self._statics[family[2]][0],
+            "surroundings": dict(zip(self._surroundings.names, family[3])) if self._surroundings else {},
+            "arguments": family[4], "shapes": shapes,
+        }
+        if self._last_key is not None:
+            changed = [f"{k}: {describe_change(self._last_key[k], v)}" for k, v in key.items() if self._last_key[k] != v]
+            log.log(
+                logging.WARNING if settings.debug >= 1 else logging.INFO,
+                "%s is traced again because of %s", self.name, "; ".join(changed) or "an array that was replaced",
+            )
+        self._last_key = key
+
+    def _run_trace(
+        self, args: tuple, kwargs: dict, raw: list, leaves: list[NDArray], shapes: tuple, values: list, recording: bool
+    ) -> tuple[Entry, Trace]:
+        tracer = Tracer(self.name, recording)
+        names = self._argument_names(args, kwargs)
+        inputs: list[Any] = []
+        for i, (value, leaf, shape) in enumerate(zip(raw, leaves, shapes)):
+            if isinstance(value, NDArray):
+                inputs.append(tracer.argument(ArrayType(shape, leaf.dtype), leaf.device, names[i]))
+            else:
+                inputs.append(argument_scalar(tracer, value, names[i]))
+        arguments, options = rebuild((args, kwargs), inputs, self._static_paths)
+        self.traces += 1
+        statistics.traces += 1
+        before = self._attributes()[0]
+        with tracer.under():
+            result = self._function(*arguments, **options)
+            outputs: list[NDArray] = []
+            form = _form(result, outputs)
+            trace = tracer.finish(outputs)
+        self._report_side_effects(before)
+        for i in trace.pinned:
+            if i >= trace.arguments:
+                raise TraceError(
+                    f"{self.name}: a number that changes from call to call (a learning rate, say) was looked at while tracing; "
+                    f"compute with it, without `if`, float() or comparisons"
+                )
+        sources = []
+        for source in trace.captured:
+            watched = [k for k, v in enumerate(values) if v is source] if isinstance(source, NDArray) else []
+            sources.append(watched[0] if watched else source)
+        graph = self._named(trace, values)
+        core, lifted = self._cores.find(graph)
+        code = getattr(inspect.unwrap(self._function), "__code__", None) or type(self).__call__.__code__
+        entry = Entry(
+            core, lifted, trace.arguments, sources, form, trace.devices, graph, trace.guards,
+            (code, code.co_firstlineno), constants=not recording and not _training_get(),
+        )
+        return entry, trace
+
+    def _report_side_effects(self, before: dict) -> None:
+        after = self._attributes()[0]
+        changed = [k for k in after if not k.endswith(":") and after[k] != before.get(k)]
+        if changed:
+            log.warning(
+                "%s: writing the attribute %s happens while tracing only, not at each call of the compiled program; keep what "
+                "changes in an array (self.x[...] = v)", self.name, ", ".join(changed),
+            )
+
+    def _named(self, trace: Trace, values: list) -> Any:
+        """The graph with names on its captured inputs: those of parameters and of surrounding variables."""
+        from .block import Block
+        from .graph import Value
+
+        names: dict[int, str] = {}
+        if self._surroundings is not None:
+            for name, v in zip(self._surroundings.names, values):
+                if isinstance(v, NDArray):
+                    names[id(v)] = name
+                if isinstance(v, Block):
+                    names.update(_parameter_names(v, f"{name}."))
+        if self._block is not None:
+            names.update(_parameter_names(self._block, ""))
+        graph = trace.graph
+        renamed: dict[Any, Any] = {}
+        for value, source in zip(graph.inputs[trace.arguments:], trace.captured):
+            name = names.get(id(source)) if isinstance(source, NDArray) else "number"
+            if name:
+                renamed[value] = Value(value.type, name)
+        if not renamed:
+            return graph
+        new = lambda a: renamed.get(a, a) if isinstance(a, Value) else a
+        from dataclasses import replace
+
+        return graph.replace(
+            inputs=tuple(map(new, graph.inputs)), outputs=tuple(map(new, graph.outputs)),
+            equations=tuple(replace(eq, inputs=tuple(map(new, eq.inputs))) for eq in graph.equations),
+            state={i: new(a) for i, a in graph.state.items()},
+        )
+
+    def _argument_names(self, args: tuple, kwargs: dict) -> list[str]:
+        try:
+            target = self._block.forward if self._block is not None else self._function
+            parameters = list(inspect.signature(target).parameters.values())
+            plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        except (TypeError, ValueError):
+            plain = []
+        found = []
+        for where in paths((args, kwargs), self._static_paths):
+            first = where[1] if len(where) > 1 else 0
+            name = first if isinstance(first, str) else plain[first] if first < len(plain) else f"x{first}"
+            found.append("_".join([name, *map(str, where[2:])]))
+        return found
+
+    # -- for people and for export
+    @property
+    def last_arguments(self) -> Any:
+        """The form of the arguments of the last traced call and (shape, dtype, device) of each array among them."""
+        if self._last_arguments is None:
+            return None
+        from .export import flatten as export_form
+
+        args, _, leaves = self._last_arguments
+        return export_form(tuple(args), []), leaves
+
+    def graph(self, *args: Any, **kwargs: Any) -> Any:
+        """The graph for these arguments, as traced."""
+        return self._entry(args, kwargs, autograd.is_recording())[0].traced
+
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """What is compiled for these arguments: inputs, guards with the lines that asked, kernels, memory."""
+        entry = self._entry(args, kwargs, False)[0]
+        graph = entry.traced
+        lines = [f"{self.name}: {self.traces} traces, {self.compilations} compilations, {self.calls} calls"]
+        lines.append("arguments: " + ", ".join(f"{v.name}: {v.type}" for v in graph.inputs[: entry.leaves]))
+        captured = ", ".join(f"{v.name or 'array'}: {v.type}" for v in graph.inputs[entry.leaves:])
+        lines.append(f"captured: {captured or 'nothing'}")
+        if graph.state:
+            lines.append("written back: " + ", ".join(graph.inputs[i].name or f"input {i}" for i in graph.state))
+        lines += [f"valid where {guard}   # {source}" for guard, source in entry.guards]
+        return "\n".join([*lines, entry.compiled().explain()])
+
+
+def hybridize(function: Callable | None = None, **options: Any) -> Any:
+    """Decorator: run a function of arrays as compiled programs.
+
+    ``@hybridize`` or ``@hybridize(backend="interpreter")``. See CompiledFunction for the options.
+    """
+    if function is None:
+        return lambda f: CompiledFunction(f, **options)
+    return CompiledFunction(function, **options)
+
+
+def _parameter_names(block: Any, prefix: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name, p in block.collect_params().items():
+        if p.is_initialized:
+            for array in p.list_data():
+                found[id(array)] = prefix + name
+                if array.grad is not None:
+                    found[id(array.grad)] = f"{prefix}{name}.grad"
+    return found
+
+
+def _form(result: Any, outputs: list[NDArray]) -> Any:
+    """The result with its arrays moved to `outputs`."""
+    if isinstance(result, NDArray):
+        outputs.append(result)
+        return Output(len(outputs) - 1)
+    if type(result) is ScalarInput:
+        outputs.append(result._array)
+        return Output(len(outputs) - 1, scalar=True)
+    if isinstance(result, (list, tuple)):
+        items = [_form(r, outputs) for r in result]
+        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+    if isinstance(result, dict):
+        return {k: _form(r, outputs) for k, r in result.items()}
+    return result
+
+
+def _symbolic_pattern(seen: Sequence[tuple], shapes: tuple) -> tuple | None:
+    """The shapes with symbols for the sizes that have differed between calls; None where none has.
+
+    Sizes that have always agreed get one symbol. Its hint is the present size, unless that is 0 or 1.
+    """
+    others = [s for s in seen if len(s) == len(shapes) and all(len(a) == len(b) for a, b in zip(s, shapes))]
+    symbols: dict[tuple, Dim] = {}
+    names = itertools.chain(_NAMES, (f"d{i}" for i in itertools.count()))
+    pattern = []
+    for i, shape in enumerate(shapes):
+        sizes: list[Size] = []
+        for axis, size in enumerate(shape):
+            history = tuple([s[i][axis] for s in others])
+            if all(h == size for h in history):
+                sizes.append(size)
+                continue
+            if history not in symbols:
+                hint = size if size > 1 else max(2, *history)
+                symbols[history] = symbol(next(names), hint)
+            sizes.append(symbols[history])
+        pattern.append(tuple(sizes))
+    return tuple(pattern) if symbols else None
+
+
+def _names_of(pattern: tuple) -> tuple:
+    return tuple(tuple(str(d) for d in shape) for shape in pattern)

@@ -1,0 +1,206 @@
+"""What selects a compiled program: the structure of the arguments, and the surroundings that a function reads.
+
+`flatten` takes nested arguments apart into array and float leaves and a hashable key for the rest. `Surroundings` finds
+the closure cells and globals that a function (and the user's functions that it calls by such names) reads.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ndarray.array import NDArray
+
+from .source import is_library_file
+
+__all__ = ["Surroundings", "describe_change", "flatten", "rebuild"]
+
+_SCALARS = (int, float, bool, str, bytes, type(None), complex)
+_INLINE = 64  # a list or dict of up to this many plain values is compared by content
+
+
+def flatten(value: Any, leaves: list[Any], static: frozenset = frozenset(), path: tuple = ()) -> Any:
+    """A hashable key for `value`; arrays and Python floats are put into `leaves`.
+
+    Floats at the paths in `static` are part of the key instead. Raises TypeError for NumPy arrays and unhashable things.
+    """
+    kind = type(value)
+    if isinstance(value, NDArray):
+        leaves.append(value)
+        return ("array", value.dtype, value._device, value.ndim)
+    if kind is float or kind is np.float64:
+        if path in static:
+            return ("=", "float", float(value))
+        leaves.append(value)
+        return "float"
+    if kind in _SCALARS:
+        return ("=", kind.__name__, value)
+    if isinstance(value, (list, tuple)):
+        return (kind, *[flatten(v, leaves, static, (*path, i)) for i, v in enumerate(value)])
+    if isinstance(value, dict):
+        return (kind, *[(k, flatten(v, leaves, static, (*path, k))) for k, v in value.items()])
+    if isinstance(value, np.ndarray):
+        raise TypeError(
+            f"argument{_at(path)} of a hybridized function is a NumPy array; pass nd.array(x) (or nd.from_numpy(x), which "
+            f"shares its memory), since its numbers would otherwise be compiled in"
+        )
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"argument{_at(path)} of a hybridized function is a {kind.__name__}, which is neither an array, a number, a "
+            f"text, None, a list, tuple or dict of those, nor hashable; pass what the function needs of it instead"
+        ) from None
+    return ("=", kind, value)
+
+
+def _at(path: tuple) -> str:
+    return "".join(f"[{p!r}]" for p in path)
+
+
+def rebuild(value: Any, leaves: Iterable[Any], static: frozenset = frozenset(), path: tuple = ()) -> Any:
+    """`value` with its leaves replaced, in the order of `flatten`."""
+    return _rebuild(value, iter(leaves), static, path)
+
+
+def _rebuild(value: Any, leaves: Any, static: frozenset, path: tuple) -> Any:
+    kind = type(value)
+    if isinstance(value, NDArray) or ((kind is float or kind is np.float64) and path not in static):
+        return next(leaves)
+    if isinstance(value, (list, tuple)):
+        items = [_rebuild(v, leaves, static, (*path, i)) for i, v in enumerate(value)]
+        return kind(*items) if hasattr(value, "_fields") else kind(items)
+    if isinstance(value, dict):
+        items = {k: _rebuild(v, leaves, static, (*path, k)) for k, v in value.items()}
+        return items if kind is dict else _same_dict(value, items)
+    return value
+
+
+def _same_dict(like: dict, items: dict) -> dict:
+    import copy
+
+    new = copy.copy(like)
+    new.update(items)
+    return new
+
+
+def paths(value: Any, static: frozenset = frozenset(), path: tuple = ()) -> list[tuple]:
+    """The path of each leaf, in the order of `flatten`."""
+    kind = type(value)
+    if isinstance(value, NDArray) or ((kind is float or kind is np.float64) and path not in static):
+        return [path]
+    if isinstance(value, (list, tuple)):
+        return [q for i, v in enumerate(value) for q in paths(v, static, (*path, i))]
+    if isinstance(value, dict):
+        return [q for k, v in value.items() for q in paths(v, static, (*path, k))]
+    return []
+
+
+class Surroundings:
+    """The variables outside a function that it reads.
+
+    ``read()`` gives their present values, ``key(values)`` what of them selects a program: numbers and texts by value,
+    arrays by shape and dtype (they are inputs, read anew at each call), everything else by identity.
+    """
+
+    def __init__(self, functions: Iterable[Callable]):
+        self.readers: list[Callable[[], Any]] = []
+        self.names: list[str] = []
+        seen: set[Any] = set()
+        for function in functions:
+            self._add(function, seen, 0)
+
+    def _add(self, function: Any, seen: set[Any], depth: int) -> None:
+        function = getattr(function, "__func__", function)
+        function = getattr(function, "__wrapped__", function) if not isinstance(function, types.FunctionType) else function
+        if not isinstance(function, types.FunctionType) or function in seen or depth > 4:
+            return
+        seen.add(function)
+        code = function.__code__
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+            if ("cell", id(cell)) not in seen:
+                seen.add(("cell", id(cell)))
+                self._watch(name, lambda cell=cell: _contents(cell), seen, depth)
+        space = function.__globals__
+        for name in _global_names(code):
+            if name in space and ("global", id(space), name) not in seen:
+                seen.add(("global", id(space), name))
+                self._watch(name, lambda space=space, name=name: space.get(name), seen, depth)
+
+    def _watch(self, name: str, reader: Callable[[], Any], seen: set[Any], depth: int) -> None:
+        value = reader()
+        if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
+            return
+        if isinstance(value, types.FunctionType):
+            if is_library_file(value.__code__.co_filename) or _is_installed(value):
+                return
+            self._add(value, seen, depth + 1)
+        self.readers.append(reader)
+        self.names.append(name)
+
+    def read(self) -> list[Any]:
+        """The present values."""
+        return [r() for r in self.readers]
+
+    @staticmethod
+    def key(values: Iterable[Any]) -> tuple:
+        """A hashable key."""
+        return tuple([_value_key(v) for v in values])
+
+
+def _contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet assigned
+        return None
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names += _global_names(constant)
+    return list(dict.fromkeys(names))
+
+
+def _is_installed(function: types.FunctionType) -> bool:
+    file = function.__code__.co_filename
+    return "site-packages" in file or file.startswith("<frozen")
+
+
+def _value_key(value: Any) -> Any:
+    kind = type(value)
+    if kind is NDArray:
+        data = value._data
+        return (data.shape, data.dtype, value._device)
+    if kind in _SCALARS:
+        return (kind, value)
+    if kind in (list, tuple) and len(value) <= _INLINE:
+        return (kind, *[_value_key(v) if type(v) is not NDArray else id(v) for v in value])
+    if kind is dict and len(value) <= _INLINE:
+        return (kind, *[(k, _value_key(v) if type(v) is not NDArray else id(v)) for k, v in value.items()])
+    return id(value)
+
+
+def typed(value: Any) -> Any:
+    """A value that differs wherever types differ: 1, 1.0 and True are three."""
+    if isinstance(value, tuple):
+        return ("tuple", *map(typed, value))
+    return (type(value).__name__, value) if isinstance(value, _SCALARS) else value
+
+
+def describe_change(old: Any, new: Any, where: str = "") -> str:
+    """The first difference between two keys, as text for the log."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for k in {**old, **new}:
+            if k not in old or k not in new or old[k] != new[k]:
+                return f"{k}: {old.get(k, 'nothing')!r} -> {new.get(k, 'nothing')!r}"
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new)):
+            if a != b:
+                return describe_change(a, b, f"{where}[{i}]")
+    return f"{where + ': ' if where else ''}{old!r} -> {new!r}"
+
