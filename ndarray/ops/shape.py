@@ -11,6 +11,7 @@ from .. import functions as F
 from ..dims import Size, product
 from ..op import NONDIFF, ArrayType, Indexed, Op, Sample, Vjp, register
 from ..scalar import Scalar, cast, constant, where
+from ..scalar import size as size_of
 from .base import differ, expect_axes, expect_axis, expect_kind, expect_same_dtype, expect_same_shape, fail, is_one, random_array
 
 __all__: list[str] = []
@@ -367,6 +368,24 @@ def _iota_samples() -> Iterator[Sample]:
 
 register(Op("iota", (), _iota_infer, _iota_eager, NONDIFF, Indexed(lambda index, *, shape, axis, dtype: cast(index[axis], dtype)),
             _iota_samples))
+
+
+# -- dimension: a size as a value
+
+def _dimension_infer(*, size: Size, dtype: np.dtype) -> tuple[ArrayType, ...]:
+    expect_kind("dimension", "the result", np.dtype(dtype), "iuf")
+    return (ArrayType((), np.dtype(dtype)),)
+
+
+def _dimension_samples() -> Iterator[Sample]:
+    for dtype in (np.float64, np.float32, np.int32, np.int64):
+        yield Sample((), {"size": 7, "dtype": np.dtype(dtype)}, lambda size, dtype: np.array(size, dtype))
+
+
+register(Op(
+    "dimension", (), _dimension_infer, lambda xp, *, size, dtype: xp.asarray(int(size), dtype=dtype), NONDIFF,
+    Indexed(lambda index, *, size, dtype: cast(size_of(size), dtype)), _dimension_samples,
+))
 
 
 # -- update_slice

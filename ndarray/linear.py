@@ -1,0 +1,136 @@
+"""Products of matrices and tensors, over the primitive dot_general."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .array import NDArray
+from .dtypes import bool_, default_int
+from .elementwise import multiply
+from .manipulation import broadcast_to, reshape
+from .operands import common, convert, normalize_axis, primitive
+from .ops.base import broadcast_shapes, differ
+
+__all__ = ["batch_dot", "dot", "inner", "matmul", "outer", "tensordot", "vdot", "vecdot"]
+
+
+def _pair(name: str, x1: Any, x2: Any) -> list[NDArray]:
+    if type(x1) is NDArray and type(x2) is NDArray and x1.dtype is x2.dtype:
+        pair = [x1, x2]
+    else:
+        pair = common(name, x1, x2)
+    return [convert(x, default_int) for x in pair] if pair[0].dtype == bool_ else pair
+
+
+def _refuse(name: str, x1: NDArray, x2: NDArray, expected: str) -> None:
+    raise ValueError(f"{name}: x1 and x2: expected {expected}, got shapes {x1.shape} and {x2.shape}")
+
+
+def _dot(x: NDArray, y: NDArray, contract: tuple, batch: tuple = ((), ())) -> NDArray:
+    return primitive("dot_general", x, y, contract=contract, batch=batch)
+
+
+def matmul(x1: Any, x2: Any, /) -> NDArray:
+    """The matrix product over the last axis of x1 and the last but one of x2; leading axes broadcast, vectors as in NumPy.
+
+    Raises ValueError where the sizes differ or an argument is 0-d.
+    """
+    x1, x2 = _pair("matmul", x1, x2)
+    a, b = x1.shape, x2.shape
+    if not a or not b:
+        _refuse("matmul", x1, x2, "at least 1 axis each (use multiply for numbers)")
+    k = len(b) - 2 if len(b) > 1 else 0
+    if differ(a[-1], b[k]):
+        _refuse("matmul", x1, x2, "the last axis of x1 as long as the last but one of x2")
+    if len(b) <= 2:  # one matrix or vector for all of x1: a single product
+        return _dot(x1, x2, ((len(a) - 1,), (k,)))
+    if len(a) == 1:
+        return _dot(x2, x1, ((k,), (0,)))
+    lead = broadcast_shapes("matmul", a[:-2], b[:-2])
+    x1, x2 = _widen(x1, lead), _widen(x2, lead)
+    n = len(lead)
+    axes = tuple(range(n))
+    return _dot(x1, x2, ((n + 1,), (n,)), (axes, axes))
+
+
+def _widen(x: NDArray, lead: tuple) -> NDArray:
+    shape = (*lead, *x.shape[-2:])
+    same = len(shape) == x.ndim and not any(type(a) is not type(b) or a != b for a, b in zip(shape, x.shape))
+    return x if same else broadcast_to(x, shape)
+
+
+def dot(x1: Any, x2: Any, /) -> NDArray:
+    """NumPy's dot: over the last axis of x1 and the last but one (or only) axis of x2; a product for numbers."""
+    x1, x2 = _pair("dot", x1, x2)
+    if not x1.ndim or not x2.ndim:
+        return multiply(x1, x2)
+    k = max(x2.ndim - 2, 0)
+    if differ(x1.shape[-1], x2.shape[k]):
+        _refuse("dot", x1, x2, "the last axis of x1 as long as the last but one of x2")
+    return _dot(x1, x2, ((x1.ndim - 1,), (k,)))
+
+
+def inner(x1: Any, x2: Any, /) -> NDArray:
+    """The product over the last axes of both."""
+    x1, x2 = _pair("inner", x1, x2)
+    if not x1.ndim or not x2.ndim:
+        return multiply(x1, x2)
+    if differ(x1.shape[-1], x2.shape[-1]):
+        _refuse("inner", x1, x2, "last axes of one size")
+    return _dot(x1, x2, ((x1.ndim - 1,), (x2.ndim - 1,)))
+
+
+def outer(x1: Any, x2: Any, /) -> NDArray:
+    """All products of an element of x1 (flattened) and one of x2."""
+    x1, x2 = (reshape(x, (-1,)) for x in _pair("outer", x1, x2))
+    return multiply(reshape(x1, (-1, 1)), x2)
+
+
+def vdot(x1: Any, x2: Any, /) -> NDArray:
+    """The sum of all products of corresponding elements."""
+    x1, x2 = (reshape(x, (-1,)) for x in _pair("vdot", x1, x2))
+    return dot(x1, x2)
+
+
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> NDArray:
+    """The sum over one axis of the products of corresponding elements; the other axes broadcast."""
+    from .reduction import sum
+
+    x1, x2 = _pair("vecdot", x1, x2)
+    product = multiply(x1, x2)
+    return sum(product, normalize_axis("vecdot", axis, product.ndim), dtype=product.dtype)
+
+
+def tensordot(x1: Any, x2: Any, /, axes: int | Sequence = 2) -> NDArray:
+    """The sum of products over several axes: the last of x1 with the first of x2 (an int), or two lists of axes."""
+    x1, x2 = _pair("tensordot", x1, x2)
+    if isinstance(axes, int):
+        if axes > x1.ndim or axes > x2.ndim or axes < 0:
+            raise ValueError(f"tensordot: axes: expected 0 to {min(x1.ndim, x2.ndim)}, got {axes}")
+        first, second = tuple(range(x1.ndim - axes, x1.ndim)), tuple(range(axes))
+    else:
+        given = [a if isinstance(a, (tuple, list)) else (a,) for a in axes]
+        if len(given) != 2 or len(given[0]) != len(given[1]):
+            raise ValueError(f"tensordot: axes: expected an int or two lists of one length, got {axes}")
+        first = tuple(normalize_axis("tensordot", a, x1.ndim, "axes") for a in given[0])
+        second = tuple(normalize_axis("tensordot", a, x2.ndim, "axes") for a in given[1])
+    if any(differ(x1.shape[a], x2.shape[b]) for a, b in zip(first, second)):
+        _refuse("tensordot", x1, x2, f"equal sizes along the axes {first} of x1 and {second} of x2")
+    return _dot(x1, x2, (first, second))
+
+
+def batch_dot(x1: Any, x2: Any, /, transpose_a: bool = False, transpose_b: bool = False) -> NDArray:
+    """Matrix products of the last two axes, one for each position in the leading ones; either may be transposed first."""
+    x1, x2 = _pair("batch_dot", x1, x2)
+    if x1.ndim != x2.ndim or x1.ndim < 3:
+        _refuse("batch_dot", x1, x2, "as many axes in both, at least 3")
+    n = x1.ndim - 2
+    axes = tuple(range(n))
+    if differ(x1.shape[n if transpose_a else n + 1], x2.shape[n + 1 if transpose_b else n]) or any(
+        differ(a, b) for a, b in zip(x1.shape[:n], x2.shape[:n])
+    ):
+        _refuse("batch_dot", x1, x2, "equal leading axes, and equal sizes along the contracted ones")
+    return _dot(x1, x2, ((n if transpose_a else n + 1,), (n + 1 if transpose_b else n,)), (axes, axes))
+
+

@@ -1,0 +1,496 @@
+"""Rearranging arrays: shapes, axes, joining and splitting, repeating, padding, and reading at positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .apply import apply
+from .array import NDArray, wrap
+from .dims import Dim, Size, product
+from .dtypes import int64, promote
+from .elementwise import add, less_equal, where
+from .op import OPS
+from .operands import as_array, convert, integers, is_number, normalize_axes, normalize_axis, primitive
+from .ops.base import broadcast_shapes as _meet
+from .ops.base import is_one
+
+__all__ = [
+    "argwhere", "atleast_1d", "atleast_2d", "broadcast_arrays", "broadcast_like", "broadcast_shapes", "broadcast_to",
+    "column_stack", "concat", "concatenate", "diag", "diagonal", "diff", "expand_dims", "flatten", "flatnonzero", "flip", "fliplr",
+    "flipud", "hstack", "matrix_transpose", "moveaxis", "nonzero", "pad", "permute_dims", "ravel", "repeat", "reshape",
+    "reshape_like", "roll", "sequence_mask", "slice_axis", "split", "squeeze", "stack", "swapaxes", "take", "take_along_axis",
+    "tile", "transpose", "tril", "triu", "unstack", "vstack",
+]
+
+
+# -- shape and axes
+
+def reshape(x: Any, /, shape: Any, *, order: str = "C", copy: bool | None = None) -> NDArray:
+    """The same elements in row-major order with another shape; -1 once stands for the size that is left over.
+
+    Raises ValueError where the number of elements differs. A view where it can be one; always a copy if `copy`.
+    """
+    x = as_array("reshape", "x", x)
+    if order != "C":
+        raise ValueError(f"reshape: order: expected 'C', got {order!r}")
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    sizes = tuple(n if type(n) is int or isinstance(n, Dim) else _size("reshape", n) for n in sizes)
+    unknown = [k for k, n in enumerate(sizes) if type(n) is int and n < 0]
+    if unknown:
+        if len(unknown) > 1 or sizes[unknown[0]] != -1:
+            raise ValueError(f"reshape: shape: expected at most one -1 and no other negative size, got {sizes}")
+        k, known = unknown[0], product(n for n in sizes if not (type(n) is int and n < 0))
+        total = product(x.shape)
+        if (type(known) is int and known == 0) or (type(total) is int and type(known) is int and total % known):
+            raise ValueError(f"reshape: shape: {total} elements (shape {x.shape}) don't fill {sizes}")
+        sizes = (*sizes[:k], total // known, *sizes[k + 1 :])
+    out = primitive("reshape", x, shape=sizes)
+    return apply(OPS["copy"], out) if copy else out
+
+
+def _size(name: str, n: Any) -> int:
+    if not hasattr(n, "__index__"):
+        raise TypeError(f"{name}: shape: expected ints, got {n!r}")
+    return n.__index__()
+
+
+def reshape_like(x: Any, y: NDArray, /) -> NDArray:
+    """x with y's shape."""
+    return reshape(x, y.shape)
+
+
+def ravel(x: Any, /, order: str = "C") -> NDArray:
+    """All elements along one axis."""
+    return reshape(x, (product(as_array("ravel", "x", x).shape),), order=order)
+
+
+def flatten(x: Any, /) -> NDArray:
+    """All elements along one axis."""
+    return ravel(x)
+
+
+def permute_dims(x: Any, /, axes: Sequence[int]) -> NDArray:
+    """The axes in another order: axis k of the result is ``axes[k]`` of x."""
+    x = as_array("permute_dims", "x", x)
+    order = tuple(normalize_axis("permute_dims", a, x.ndim, "axes") for a in axes)
+    if len(order) != x.ndim or len(set(order)) != len(order):
+        raise ValueError(f"permute_dims: axes: expected each axis of shape {x.shape} once, got {tuple(axes)}")
+    return apply(OPS["transpose"], x, axes=order)
+
+
+def transpose(x: Any, /, axes: Sequence[int] | None = None) -> NDArray:
+    """The axes in another order, reversed if `axes` is None."""
+    x = as_array("transpose", "x", x)
+    return permute_dims(x, tuple(reversed(range(x.ndim))) if axes is None else axes)
+
+
+def matrix_transpose(x: Any, /) -> NDArray:
+    """The last two axes exchanged."""
+    return swapaxes(x, -1, -2)
+
+
+def swapaxes(x: Any, /, axis1: int, axis2: int) -> NDArray:
+    """Two axes exchanged."""
+    x = as_array("swapaxes", "x", x)
+    a, b = (normalize_axis("swapaxes", v, x.ndim, n) for v, n in ((axis1, "axis1"), (axis2, "axis2")))
+    order = list(range(x.ndim))
+    order[a], order[b] = b, a
+    return apply(OPS["transpose"], x, axes=tuple(order))
+
+
+def moveaxis(x: Any, source: Any, destination: Any, /) -> NDArray:
+    """Some axes moved to other places, the rest in order."""
+    x = as_array("moveaxis", "x", x)
+    given = [v if isinstance(v, (tuple, list)) else (v,) for v in (source, destination)]
+    start, end = ([normalize_axis("moveaxis", a, x.ndim, n) for a in v] for v, n in zip(given, ("source", "destination")))
+    if len(start) != len(end) or len(set(start)) != len(start) or len(set(end)) != len(end):
+        raise ValueError(f"moveaxis: expected as many different axes in source as in destination, got {source}, {destination}")
+    order = [a for a in range(x.ndim) if a not in start]
+    for place, a in sorted(zip(end, start)):
+        order.insert(place, a)
+    return apply(OPS["transpose"], x, axes=tuple(order))
+
+
+def squeeze(x: Any, /, axis: Any = None) -> NDArray:
+    """Axes of size 1 removed: those in `axis`, or all. Raises ValueError for one of another size."""
+    x = as_array("squeeze", "x", x)
+    if axis is None:
+        return apply(OPS["reshape"], x, shape=tuple(n for n in x.shape if not is_one(n)))
+    axes = normalize_axes("squeeze", axis, x.ndim)
+    for a in axes:
+        if not is_one(x.shape[a]):
+            raise ValueError(f"squeeze: axis {a}: expected size 1, got {x.shape[a]} (shape {x.shape})")
+    return apply(OPS["reshape"], x, shape=tuple(n for k, n in enumerate(x.shape) if k not in axes))
+
+
+def expand_dims(x: Any, /, axis: Any = 0) -> NDArray:
+    """New axes of size 1 at the given places of the result."""
+    x = as_array("expand_dims", "x", x)
+    count = len(axis) if isinstance(axis, (tuple, list)) else 1
+    axes = normalize_axes("expand_dims", axis, x.ndim + count)
+    old = iter(x.shape)
+    return apply(OPS["reshape"], x, shape=tuple(1 if k in axes else next(old) for k in range(x.ndim + count)))
+
+
+def atleast_1d(x: Any, /) -> NDArray:
+    """x, a 0-d array with one axis."""
+    x = as_array("atleast_1d", "x", x)
+    return x if x.ndim else reshape(x, (1,))
+
+
+def atleast_2d(x: Any, /) -> NDArray:
+    """x, with axes added in front until there are two."""
+    x = as_array("atleast_2d", "x", x)
+    return x if x.ndim > 1 else reshape(x, (1,) * (2 - x.ndim) + x.shape)
+
+
+def broadcast_to(x: Any, /, shape: Any) -> NDArray:
+    """x repeated along axes of size 1, and new ones in front, to `shape`. A view; don't write to it."""
+    x = as_array("broadcast_to", "x", x)
+    return primitive("broadcast_to", x, shape=tuple(shape) if isinstance(shape, (tuple, list)) else (shape,))
+
+
+def broadcast_like(x: Any, y: NDArray, /) -> NDArray:
+    """x broadcast to y's shape."""
+    return broadcast_to(x, y.shape)
+
+
+def broadcast_shapes(*shapes: Any) -> tuple[Size, ...]:
+    """The shape to which arrays of all these shapes broadcast."""
+    return _meet("broadcast_shapes", *(s if isinstance(s, tuple) else (s,) for s in shapes)) if shapes else ()
+
+
+def broadcast_arrays(*arrays: Any) -> list[NDArray]:
+    """All arrays broadcast to one shape."""
+    found = [as_array("broadcast_arrays", f"arrays[{k}]", a) for k, a in enumerate(arrays)]
+    shape = _meet("broadcast_arrays", *(a.shape for a in found)) if found else ()
+    return [broadcast_to(a, shape) for a in found]
+
+
+def flip(x: Any, /, axis: Any = None) -> NDArray:
+    """The elements in reverse order along some axes (None: all)."""
+    x = as_array("flip", "x", x)
+    return apply(OPS["flip"], x, axes=normalize_axes("flip", axis, x.ndim))
+
+
+def flipud(x: Any, /) -> NDArray:
+    """Reversed along the first axis."""
+    return flip(x, 0)
+
+
+def fliplr(x: Any, /) -> NDArray:
+    """Reversed along the second axis."""
+    return flip(x, 1)
+
+
+# -- joining and splitting
+
+def concatenate(arrays: Sequence[Any], /, axis: int | None = 0) -> NDArray:
+    """Arrays joined along an existing axis (None: all flattened first). Dtypes promote."""
+    found = _several("concatenate", arrays)
+    if axis is None:
+        found, axis = [ravel(a) for a in found], 0
+    axis = normalize_axis("concatenate", axis, found[0].ndim)
+    return primitive("concatenate", *found, axis=axis) if len(found) > 1 else apply(OPS["copy"], found[0])
+
+
+def _several(name: str, arrays: Any) -> list[NDArray]:
+    if isinstance(arrays, NDArray):
+        arrays = list(arrays)
+    if not isinstance(arrays, (tuple, list)) or not arrays:
+        raise ValueError(f"{name}: arrays: expected a non-empty sequence of arrays, got {arrays!r:.60}")
+    found = [as_array(name, f"arrays[{k}]", a) for k, a in enumerate(arrays)]
+    dtype = promote(*(a.dtype for a in found))
+    return [convert(a, dtype) for a in found]
+
+
+concat = concatenate
+
+
+def stack(arrays: Sequence[Any], /, axis: int = 0) -> NDArray:
+    """Arrays of one shape joined along a new axis."""
+    found = _several("stack", arrays)
+    place = normalize_axis("stack", axis, found[0].ndim + 1)
+    for k, a in enumerate(found):
+        if len(a.shape) != len(found[0].shape):
+            raise ValueError(f"stack: arrays[{k}]: expected shape {found[0].shape}, got {a.shape}")
+    return concatenate([expand_dims(a, place) for a in found], axis=place)
+
+
+def vstack(arrays: Sequence[Any], /) -> NDArray:
+    """Arrays joined along the first axis, vectors as rows."""
+    return concatenate([atleast_2d(a) for a in _several("vstack", arrays)], axis=0)
+
+
+def hstack(arrays: Sequence[Any], /) -> NDArray:
+    """Arrays joined along the second axis (vectors: the first)."""
+    found = [atleast_1d(a) for a in _several("hstack", arrays)]
+    return concatenate(found, axis=0 if found[0].ndim == 1 else 1)
+
+
+def column_stack(arrays: Sequence[Any], /) -> NDArray:
+    """Arrays joined along the second axis, vectors as columns."""
+    return concatenate([reshape(a, (-1, 1)) if a.ndim < 2 else a for a in _several("column_stack", arrays)], axis=1)
+
+
+def split(x: Any, indices_or_sections: Any, /, axis: int = 0) -> list[NDArray]:
+    """x cut along an axis: into so many equal parts, or before each of the given positions.
+
+    Raises ValueError where equal parts don't come out even.
+    """
+    x = as_array("split", "x", x)
+    axis = normalize_axis("split", axis, x.ndim)
+    n = x.shape[axis]
+    bounds: list[Size]
+    if isinstance(indices_or_sections, (tuple, list)):
+        bounds = [0, *(min(max(b + n if b < 0 else b, 0), n) for b in indices_or_sections), n]
+        bounds = [max(b, a) if i else b for i, (b, a) in enumerate(zip(bounds, [0, *bounds]))]
+    else:
+        parts = indices_or_sections
+        if parts < 1 or n % parts != 0:
+            raise ValueError(f"split: axis {axis}: expected a size divisible into {parts} parts, got {n} (shape {x.shape})")
+        bounds = [n // parts * k for k in range(parts + 1)]
+    return [_cut(x, axis, a, b) for a, b in zip(bounds[:-1], bounds[1:])]
+
+
+def _cut(x: NDArray, axis: int, start: Size, stop: Size, step: int = 1) -> NDArray:
+    starts = tuple(start if k == axis else 0 for k in range(x.ndim))
+    stops = tuple(stop if k == axis else n for k, n in enumerate(x.shape))
+    return apply(OPS["slice"], x, start=starts, stop=stops, step=tuple(step if k == axis else 1 for k in range(x.ndim)))
+
+
+def unstack(x: Any, /, *, axis: int = 0) -> tuple[NDArray, ...]:
+    """The arrays along an axis, which disappears."""
+    x = as_array("unstack", "x", x)
+    axis = normalize_axis("unstack", axis, x.ndim)
+    return tuple(squeeze(_cut(x, axis, k, k + 1), axis) for k in range(x.shape[axis]))
+
+
+def slice_axis(x: Any, /, axis: int, begin: int, end: int | None) -> NDArray:
+    """``x[..., begin:end, ...]`` along one axis; negative positions count from the end, None is the end."""
+    x = as_array("slice_axis", "x", x)
+    axis = normalize_axis("slice_axis", axis, x.ndim)
+    return x[(slice(None),) * axis + (slice(begin, end),)]
+
+
+def diff(x: Any, /, n: int = 1, axis: int = -1) -> NDArray:
+    """Differences of neighbours along an axis, n times."""
+    x = as_array("diff", "x", x)
+    axis = normalize_axis("diff", axis, x.ndim)
+    for _ in range(n):
+        size = x.shape[axis]
+        x = _cut(x, axis, 1, size) - _cut(x, axis, 0, size - 1)
+    return x
+
+
+# -- repeating and padding
+
+def roll(x: Any, /, shift: Any, axis: Any = None) -> NDArray:
+    """Elements moved along axes; those that leave come in at the other end. Without `axis`, as if flattened."""
+    x = as_array("roll", "x", x)
+    if axis is None:
+        return reshape(roll(ravel(x), shift, 0), x.shape)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    shifts = shift if isinstance(shift, (tuple, list)) else (shift,) * len(axes)
+    if len(shifts) != len(axes):
+        raise ValueError(f"roll: expected as many shifts as axes, got {shift} and {axis}")
+    for s, a in zip(shifts, axes):
+        a = normalize_axis("roll", a, x.ndim)
+        n = x.shape[a]
+        if type(n) is int and n == 0:
+            continue
+        s = s % n
+        if not (type(s) is int and s == 0):
+            x = concatenate([_cut(x, a, n - s, n), _cut(x, a, 0, n - s)], axis=a)
+    return x
+
+
+def tile(x: Any, /, repetitions: Any) -> NDArray:
+    """x repeated as a whole along each axis."""
+    x = as_array("tile", "x", x)
+    counts = tuple(repetitions) if isinstance(repetitions, (tuple, list)) else (repetitions,)
+    shape = (1,) * (len(counts) - x.ndim) + x.shape
+    counts = (1,) * (len(shape) - len(counts)) + counts
+    wide = reshape(x, tuple(v for n in shape for v in (1, n)))
+    wide = broadcast_to(wide, tuple(v for c, n in zip(counts, shape) for v in (c, n)))
+    return reshape(wide, tuple(c * n for c, n in zip(counts, shape)))
+
+
+def repeat(x: Any, /, repeats: Any, axis: int | None = None) -> NDArray:
+    """Each element repeated along an axis (None: flattened first): so many times, or as often as a list says for each."""
+    x = as_array("repeat", "x", x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = normalize_axis("repeat", axis, x.ndim)
+    n = x.shape[axis]
+    if is_number(repeats):
+        wide = reshape(x, (*x.shape[: axis + 1], 1, *x.shape[axis + 1 :]))
+        wide = broadcast_to(wide, (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
+        return reshape(wide, (*x.shape[:axis], n * repeats, *x.shape[axis + 1 :]))
+    counts = np.asarray(repeats._concrete("repeat() with an array of counts") if isinstance(repeats, NDArray) else repeats)
+    positions = np.repeat(np.arange(n), counts)
+    return apply(OPS["take"], x, wrap(x._device.module.asarray(positions), x._device), axis=axis, mode="clip")
+
+
+def pad(x: Any, pad_width: Any, /, mode: str = "constant", constant_values: Any = 0) -> NDArray:
+    """x with elements added around it: a number of them, ``(before, after)``, or such a pair for each axis.
+
+    mode "constant" fills with a number; "edge" repeats the border; "reflect" mirrors without the border itself;
+    "wrap" continues from the other end. Negative widths crop (constant only).
+    """
+    x = as_array("pad", "x", x)
+    widths = _pad_widths(pad_width, x.ndim)
+    if mode == "constant":
+        if isinstance(constant_values, NDArray) or not is_number(constant_values):
+            raise TypeError(f"pad: constant_values: expected a number, got {type(constant_values).__name__}")
+        low, high = tuple(a for a, _ in widths), tuple(b for _, b in widths)
+        return primitive("pad", x, low=low, high=high, interior=(0,) * x.ndim, value=float(constant_values))
+    if mode not in ("edge", "reflect", "wrap"):
+        raise ValueError(f"pad: mode: expected 'constant', 'edge', 'reflect' or 'wrap', got {mode!r}")
+    for axis, (a, b) in enumerate(widths):
+        if a or b:
+            n = int(x.shape[axis])
+            positions = np.pad(np.arange(n), (a, b), mode=mode)
+            x = apply(OPS["take"], x, wrap(x._device.module.asarray(positions), x._device), axis=axis, mode="clip")
+    return x
+
+
+def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[Any, Any]]:
+    if is_number(pad_width):
+        return [(pad_width, pad_width)] * ndim
+    widths = [tuple(w) if isinstance(w, (tuple, list)) else w for w in pad_width]
+    if len(widths) == 2 and all(is_number(w) for w in widths) and ndim != 0:
+        return [(widths[0], widths[1])] * ndim
+    if len(widths) == 1 and isinstance(widths[0], tuple):
+        widths = widths * ndim
+    if len(widths) != ndim or any(not isinstance(w, tuple) or len(w) != 2 for w in widths):
+        raise ValueError(f"pad: pad_width: expected a number, a pair, or one pair for each of {ndim} axes, got {pad_width}")
+    return widths
+
+
+# -- reading at positions
+
+def take(x: Any, indices: Any, /, axis: int | None = None, mode: str = "clip", *, out: None = None) -> NDArray:
+    """The elements at some positions along an axis (None: flattened first); the indices' shape replaces the axis.
+
+    mode "clip": positions beyond the ends mean the ends, as in MXNet, but negative ones of an int, list or NumPy array
+    count from the end; "wrap": modulo the size, so that negative ones count from the end; "raise": as NumPy, for indices
+    whose values are known.
+    """
+    x = as_array("take", "x", x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = normalize_axis("take", axis, x.ndim)
+    if mode not in ("clip", "wrap", "raise"):
+        raise ValueError(f"take: mode: expected 'clip', 'wrap' or 'raise', got {mode!r}")
+    if mode == "raise" or not isinstance(indices, NDArray):
+        known = indices._concrete("take() with mode='raise'") if isinstance(indices, NDArray) else np.asarray(indices)
+        n = x.shape[axis]
+        if type(n) is int and known.size and known.dtype.kind in "iu":
+            if mode == "raise" and (known.min() < -n or known.max() >= n):
+                raise IndexError(f"take: indices: expected values from {-n} to {n - 1} for axis {axis}, got {known.min()} to {known.max()}")
+            if mode != "wrap":
+                indices = np.where(known < 0, known + n, known)
+        mode = "wrap" if mode == "raise" else mode
+    return primitive("take", x, integers("take", as_array("take", "indices", indices)), axis=axis, mode=mode)
+
+
+def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> NDArray:
+    """``out[..., i, ...] = x[..., indices[..., i, ...], ...]``; the other axes broadcast. Negative indices count from
+    the end; those beyond the ends mean the ends."""
+    x, indices = as_array("take_along_axis", "x", x), integers("take_along_axis", as_array("take_along_axis", "indices", indices))
+    if x.ndim != indices.ndim:
+        raise ValueError(f"take_along_axis: indices: expected {x.ndim} axes like x (shape {x.shape}), got shape {indices.shape}")
+    axis = normalize_axis("take_along_axis", axis, x.ndim)
+    rest = lambda s: (*s[:axis], 1, *s[axis + 1 :])
+    outer = _meet("take_along_axis", rest(x.shape), rest(indices.shape))
+    fit = lambda a: primitive("broadcast_to", a, shape=(*outer[:axis], a.shape[axis], *outer[axis + 1 :]))
+    return primitive("take_along", fit(x), fit(indices), axis=axis)
+
+
+def nonzero(x: Any, /) -> tuple[NDArray, ...]:
+    """The positions of elements that are not 0, one int64 array an axis. The values must be known: not in a trace."""
+    x = as_array("nonzero", "x", x)
+    return tuple(wrap(i, x._device) for i in np.nonzero(np.atleast_1d(x._concrete("nonzero()"))))
+
+
+def argwhere(x: Any, /) -> NDArray:
+    """The positions of elements that are not 0, one row each."""
+    return stack(nonzero(x), axis=1)
+
+
+def flatnonzero(x: Any, /) -> NDArray:
+    """The positions in the flattened array of elements that are not 0."""
+    return nonzero(ravel(x))[0]
+
+
+# -- diagonals and triangles
+
+def _positions(x: NDArray, axis: int, shape: tuple[Size, ...] | None = None) -> NDArray:
+    with x._device:
+        return apply(OPS["iota"], shape=x.shape[-2:] if shape is None else shape, axis=axis, dtype=int64)
+
+
+def tril(x: Any, /, k: int = 0) -> NDArray:
+    """The elements at and below the k-th diagonal of the last two axes, zeros elsewhere."""
+    x = _matrix("tril", x)
+    return where(less_equal(_positions(x, 1), add(_positions(x, 0), k)), x, 0)
+
+
+def triu(x: Any, /, k: int = 0) -> NDArray:
+    """The elements at and above the k-th diagonal of the last two axes, zeros elsewhere."""
+    x = _matrix("triu", x)
+    return where(less_equal(_positions(x, 0), add(_positions(x, 1), -k)), x, 0)
+
+
+def _matrix(name: str, x: Any) -> NDArray:
+    x = as_array(name, "x", x)
+    if x.ndim < 2:
+        raise ValueError(f"{name}: x: expected at least 2 axes, got shape {x.shape}")
+    return x
+
+
+def diagonal(x: Any, /, offset: int = 0, axis1: int = -2, axis2: int = -1) -> NDArray:
+    """The diagonal of two axes, as a new last axis."""
+    x = moveaxis(_matrix("diagonal", x), (axis1, axis2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    first = (-offset) * columns if offset < 0 else offset
+    count = max(min(rows + offset, columns) if offset < 0 else min(rows, columns - offset), 0)
+    flat = reshape(x, (*x.shape[:-2], rows * columns))
+    if type(count) is int and count == 0:
+        return _cut(flat, flat.ndim - 1, 0, 0)
+    return _cut(flat, flat.ndim - 1, first, first + (count - 1) * (columns + 1) + 1, columns + 1)
+
+
+def diag(x: Any, /, k: int = 0) -> NDArray:
+    """The k-th diagonal of a matrix, or the matrix with a vector on its k-th diagonal and zeros elsewhere."""
+    x = as_array("diag", "x", x)
+    if x.ndim == 2:
+        return diagonal(x, k)
+    if x.ndim != 1:
+        raise ValueError(f"diag: x: expected 1 or 2 axes, got shape {x.shape}")
+    n = x.shape[0] + (k if k > 0 else -k)
+    line = primitive("pad", x, low=(k if k > 0 else 0,), high=(-k if k < 0 else 0,), interior=(0,), value=0.0)
+    shape = (n, n)
+    row, column = _positions(x, 0, shape), _positions(x, 1, shape)
+    return where(add(row, k) == column, line if k >= 0 else broadcast_to(line, shape), 0)
+
+
+def sequence_mask(
+    x: Any, /, sequence_length: Any = None, use_sequence_length: bool = False, value: float = 0.0, axis: int = 0
+) -> NDArray:
+    """x with the steps from ``sequence_length[b]`` on along `axis` (0 or 1) set to `value`; the batch is the other one."""
+    x = as_array("sequence_mask", "x", x)
+    if sequence_length is None or not use_sequence_length:
+        return x
+    if axis not in (0, 1) or x.ndim < 2:
+        raise ValueError(f"sequence_mask: expected at least 2 axes and axis 0 or 1, got shape {x.shape}, axis {axis}")
+    step = _positions(x, axis, x.shape[:2])
+    length = expand_dims(as_array("sequence_mask", "sequence_length", sequence_length), axis)
+    keep = reshape(step < length, x.shape[:2] + (1,) * (x.ndim - 2))
+    return where(keep, x, value)
+
+

@@ -1,0 +1,259 @@
+"""Folds along axes: sums, means, variances, extrema, norms, tests, cumulative sums, sorting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .apply import apply
+from .array import NDArray
+from .dims import Size, product
+from .dtypes import bool_, canonical, default_float, float32, is_inexact
+from .elementwise import abs as absolute
+from .elementwise import add, divide, exp, isfinite, log, multiply, not_equal, power, sqrt, stop_gradient, subtract, where
+from .manipulation import ravel, squeeze, take_along_axis
+from .op import OPS
+from .operands import (
+    as_array, as_floating, convert, default_sum_dtype, normalize_axes, normalize_axis, primitive,
+)
+
+__all__ = [
+    "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "average", "count_nonzero", "cumsum", "cumulative_sum",
+    "logsumexp", "max", "mean", "median", "min", "norm", "prod", "sort", "std", "sum", "topk", "trace", "var",
+]
+
+
+def _total(name: str) -> Callable:
+    op = OPS[name]
+
+    def function(x: Any, /, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> NDArray:
+        x = as_array(name, "x", x)
+        x = convert(x, default_sum_dtype(x.dtype) if dtype is None else canonical(dtype))
+        return primitive(op, x, axes=normalize_axes(name, axis, x.ndim), keepdims=bool(keepdims))
+
+    function.__name__ = function.__qualname__ = name
+    what = "sum" if name == "sum" else "product"
+    function.__doc__ = (
+        f"The {what} over some axes (None: all). Bool and integers give int64 or uint64, others their own dtype, unless "
+        f"`dtype` says otherwise."
+    )
+    return function
+
+
+sum, prod = _total("sum"), _total("prod")
+
+
+def _count(x: NDArray, axes: tuple[int, ...]) -> Size:
+    return product(x.shape[a] for a in axes)
+
+
+def mean(x: Any, /, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> NDArray:
+    """The arithmetic mean over some axes (None: all). Integers give float32; half precision is summed in float32."""
+    x = as_array("mean", "x", x)
+    result = canonical(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else default_float
+    axes = normalize_axes("mean", axis, x.ndim)
+    wide = convert(x, float32 if result.itemsize < 4 else result)
+    total = apply(OPS["sum"], wide, axes=axes, keepdims=bool(keepdims))
+    return convert(divide(total, _count(x, axes)), result)
+
+
+def average(x: Any, /, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> NDArray:
+    """The mean over some axes, weighted if `weights` (of x's shape, or of its size along one axis) are given."""
+    if weights is None:
+        return mean(x, axis, keepdims=keepdims)
+    x, weights = as_floating("average", x), as_floating("average", weights, "weights")
+    axes = normalize_axes("average", axis, x.ndim)
+    if weights.ndim == 1 and x.ndim > 1 and len(axes) == 1:
+        shape = tuple(weights.shape[0] if k == axes[0] else 1 for k in range(x.ndim))
+        weights = apply(OPS["reshape"], weights, shape=shape)
+    total = sum(add(multiply(x, 0), weights), axes, keepdims=keepdims)
+    return divide(sum(multiply(x, weights), axes, keepdims=keepdims), total)
+
+
+def var(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, keepdims: bool = False) -> NDArray:
+    """The variance over some axes: the mean squared distance from the mean, divided by ``n - correction`` instead of n.
+
+    (`ddof` is NumPy's name of `correction`.)
+    """
+    x = as_floating("var", x)
+    axes = normalize_axes("var", axis, x.ndim)
+    centered = subtract(x, mean(x, axes, keepdims=True))
+    correction = correction or ddof
+    if not correction:
+        return mean(multiply(centered, centered), axes, keepdims=keepdims)
+    return divide(sum(multiply(centered, centered), axes, keepdims=keepdims), _count(x, axes) - correction)
+
+
+def std(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, keepdims: bool = False) -> NDArray:
+    """The standard deviation over some axes, the square root of `var`."""
+    return sqrt(var(x, axis, correction=correction or ddof, keepdims=keepdims))
+
+
+def _extremum(name: str) -> Callable:
+    op = OPS[name]
+
+    def function(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
+        x = as_array(name, "x", x)
+        return primitive(op, x, axes=normalize_axes(name, axis, x.ndim), keepdims=bool(keepdims))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = (
+        f"The {'largest' if name == 'max' else 'smallest'} element over some axes (None: all), NaN if one is. The gradient is "
+        f"shared equally by all elements that attain it. Raises ValueError for no elements."
+    )
+    return function
+
+
+max, min = _extremum("max"), _extremum("min")
+amax, amin = max, min
+
+
+def _position(name: str) -> Callable:
+    op = OPS[name]
+
+    def function(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> NDArray:
+        x = as_array(name, "x", x)
+        if axis is None:
+            out = primitive(op, ravel(x), axis=0, keepdims=False)
+            return apply(OPS["reshape"], out, shape=(1,) * x.ndim) if keepdims else out
+        return primitive(op, x, axis=normalize_axis(name, axis, x.ndim), keepdims=bool(keepdims))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = (
+        f"The position (int64) of the first {'largest' if name == 'argmax' else 'smallest'} element along an axis, or in the "
+        f"flattened array; that of the first NaN if there is one."
+    )
+    return function
+
+
+argmax, argmin = _position("argmax"), _position("argmin")
+
+
+def _quantifier(name: str) -> Callable:
+    op = OPS[name]
+
+    def function(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
+        x = as_array(name, "x", x)
+        x = x if x.dtype == bool_ else not_equal(x, 0)
+        return primitive(op, x, axes=normalize_axes(name, axis, x.ndim), keepdims=bool(keepdims))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"Whether {name} elements over some axes (None: all of them) are true (not 0)."
+    return function
+
+
+all, any = _quantifier("all"), _quantifier("any")
+
+
+def count_nonzero(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
+    """How many elements over some axes are not 0, int64."""
+    return sum(not_equal(x, 0), axis, keepdims=keepdims)
+
+
+def logsumexp(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
+    """``log(sum(exp(x)))`` over some axes, without overflow."""
+    x = as_floating("logsumexp", x)
+    axes = normalize_axes("logsumexp", axis, x.ndim)
+    top = max(stop_gradient(x), axes, keepdims=True)
+    top = where(isfinite(top), top, 0)
+    out = add(log(sum(exp(subtract(x, top)), axes, keepdims=True)), top)
+    return out if keepdims else squeeze(out, axes)
+
+
+def norm(x: Any, /, ord: Any = None, axis: Any = None, keepdims: bool = False) -> NDArray:
+    """The vector norm over some axes (None: all elements): ``ord`` 2 (the default), 1, 0, inf, -inf or another number."""
+    x = as_floating("norm", x)
+    axes = normalize_axes("norm", axis, x.ndim)
+    if ord in (None, 2, "fro"):
+        return sqrt(sum(multiply(x, x), axes, keepdims=keepdims))
+    size = absolute(x)
+    if ord == 1:
+        return sum(size, axes, keepdims=keepdims)
+    if ord == 0:
+        return sum(convert(not_equal(x, 0), x.dtype), axes, keepdims=keepdims)
+    if ord in (np.inf, -np.inf):
+        return (max if ord > 0 else min)(size, axes, keepdims=keepdims)
+    if not isinstance(ord, (int, float)):
+        raise ValueError(f"norm: ord: expected a number, 'fro' or None, got {ord!r}")
+    return power(sum(power(size, ord), axes, keepdims=keepdims), 1.0 / ord)
+
+
+def trace(x: Any, /, offset: int = 0, axis1: int = -2, axis2: int = -1) -> NDArray:
+    """The sum of the diagonal of two axes."""
+    from .manipulation import diagonal
+
+    return sum(diagonal(x, offset, axis1, axis2), -1)
+
+
+def cumsum(x: Any, /, axis: int | None = None, dtype: Any = None) -> NDArray:
+    """The sums of all elements up to each one along an axis (None: flattened), in log2(n) vector additions."""
+    x = as_array("cumsum", "x", x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = normalize_axis("cumsum", axis, x.ndim)
+    x = convert(x, default_sum_dtype(x.dtype) if dtype is None else canonical(dtype))
+    n, shift = x.shape[axis], 1
+    zero = (0,) * x.ndim
+    while shift < n:
+        low = tuple(shift if k == axis else 0 for k in range(x.ndim))
+        high = tuple(-shift if k == axis else 0 for k in range(x.ndim))
+        x = add(x, apply(OPS["pad"], x, low=low, high=high, interior=zero, value=0.0))
+        shift *= 2
+    return x
+
+
+def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None) -> NDArray:
+    """The Array API's name of `cumsum`; `axis` may be left out for one axis only."""
+    x = as_array("cumulative_sum", "x", x)
+    if axis is None and x.ndim != 1:
+        raise ValueError(f"cumulative_sum: axis: expected an int for an array of shape {x.shape}, got None")
+    return cumsum(x, 0 if axis is None else axis, dtype)
+
+
+# -- order
+
+def argsort(x: Any, /, axis: int | None = -1, *, descending: bool = False, stable: bool = True, is_ascend: bool = True) -> NDArray:
+    """The positions (int64) that sort x along an axis (None: flattened); equal elements keep their order, NaNs come last."""
+    x = as_array("argsort", "x", x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = normalize_axis("argsort", axis, x.ndim)
+    return primitive("argsort", x, axis=axis, descending=bool(descending) or not is_ascend)
+
+
+def sort(x: Any, /, axis: int | None = -1, *, descending: bool = False, stable: bool = True, is_ascend: bool = True) -> NDArray:
+    """x sorted along an axis (None: flattened); NaNs come last."""
+    x = as_array("sort", "x", x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    return take_along_axis(x, argsort(x, axis, descending=descending, is_ascend=is_ascend), axis)
+
+
+def topk(x: Any, /, k: int = 1, axis: int = -1, ret_typ: str = "indices", is_ascend: bool = False, dtype: Any = None) -> Any:
+    """The k largest elements (smallest if `is_ascend`) along an axis, in order: their "indices", "value", or "both"."""
+    x = as_array("topk", "x", x)
+    axis = normalize_axis("topk", axis, x.ndim)
+    if ret_typ not in ("indices", "value", "both"):
+        raise ValueError(f"topk: ret_typ: expected 'indices', 'value' or 'both', got {ret_typ!r}")
+    if not 1 <= k <= x.shape[axis]:
+        raise ValueError(f"topk: k: expected 1 to {x.shape[axis]} (shape {x.shape}, axis {axis}), got {k}")
+    order = argsort(x, axis, descending=not is_ascend)[(slice(None),) * axis + (slice(0, k),)]
+    value = take_along_axis(x, order, axis) if ret_typ != "indices" else None
+    order = order if dtype is None else order.astype(dtype)
+    return {"indices": order, "value": value, "both": (value, order)}[ret_typ]
+
+
+def median(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> NDArray:
+    """The middle element along an axis (None: of all), or the mean of the two middle ones."""
+    x = as_floating("median", x)
+    if axis is None:
+        out = median(ravel(x), 0)
+        return apply(OPS["reshape"], out, shape=(1,) * x.ndim) if keepdims else out
+    axis = normalize_axis("median", axis, x.ndim)
+    n, ordered = x.shape[axis], sort(x, axis)
+    middle = ordered[(slice(None),) * axis + (slice((n - 1) // 2, n // 2 + 1),)]
+    return mean(middle, axis, keepdims=keepdims)
+
+
