@@ -27,10 +27,9 @@ def _check_siblings() -> None:
 
 _check_siblings()
 
-from . import apply as _apply_module  # noqa: E402, F401
-from . import autograd, creation, device  # noqa: E402, F401
+from . import eager as _eager  # noqa: E402, F401  isort: skip  (installs the bottom interpreter)
+from . import autograd, creation, device, functions, random  # noqa: E402, F401
 from . import dtypes as _dtypes  # noqa: E402
-from . import eager as _eager  # noqa: E402, F401  (installs the bottom interpreter)
 from . import methods as _methods  # noqa: E402
 from .array import NDArray  # noqa: E402, F401
 from .creation import *  # noqa: E402, F403
@@ -45,18 +44,10 @@ from .device import (  # noqa: E402, F401
     num_gpus,
 )
 from .dtypes import *  # noqa: E402, F403
+from .functions import *  # noqa: E402, F403
 from .settings import settings  # noqa: E402, F401
 
-if _util.find_spec("ndarray.functions"):
-    from . import functions
-    from .functions import *  # noqa: F403
-
-    _methods.bind(functions)
-if _util.find_spec("ndarray.neural"):
-    from . import neural  # noqa: F401
-    from .neural import *  # noqa: F403
-if _util.find_spec("ndarray.random"):
-    from . import random  # noqa: F401
+_methods.bind(functions)
 
 bool = _dtypes.bool_
 pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), float("nan"), None
