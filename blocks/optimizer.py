@@ -49,11 +49,10 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
     fresh: list[dict[str, float]] = []
 
     def read(group: int, name: str) -> float:
-        if (group, name) == (0, names[0]):
-            if count:
-                self.begin_update(indices)
-            fresh[:] = self._numbers(members)
-        elif not fresh:
+        first = (group, name) == (0, names[0])
+        if first and count:
+            self.begin_update(indices)
+        if first or not fresh:
             fresh[:] = self._numbers(members)
         return fresh[group][name]
 

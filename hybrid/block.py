@@ -295,6 +295,8 @@ class Block:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result of `forward`, with hooks."""
+        if not self._hooks and not self._pre_hooks:
+            return self._forward(*args, **kwargs)
         for hook in tuple(self._pre_hooks.values()):
             hook(self, args)
         out = self._forward(*args, **kwargs)

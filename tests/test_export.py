@@ -238,3 +238,32 @@ def test_a_failed_write_leaves_the_old_file(exported, monkeypatch):
     assert isinstance(load(path, backend=BACKEND), SymbolBlock)
     np.testing.assert_allclose(load(path, backend=BACKEND)(x).asnumpy(), expected, rtol=1e-6, atol=1e-6)
     assert not [p for p in path.parent.iterdir() if p.suffix == ".tmp"]
+
+
+def mutate(value, rng):
+    """One random change somewhere in plain data."""
+    junk = [None, -1, 0, 1 << 70, 1.5, "n", "x" * 100, [], [[]], {}, {"size": [[1, ["n"]]]}, {"dtype": "int8"}, True]
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = list(value)[rng.integers(len(value))]
+        if rng.random() < 0.1:
+            return {k: v for k, v in value.items() if k != key}
+        return {**value, key: mutate(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        i = int(rng.integers(len(value)))
+        if rng.random() < 0.1:
+            return value[:i] + value[i + 1 :]
+        return [*value[:i], mutate(value[i], rng), *value[i + 1 :]]
+    return junk[rng.integers(len(junk))]
+
+
+def test_random_damage_is_refused_or_harmless():
+    data = json.loads(json.dumps(encode_graph(graph_with_sizes())))
+    for seed in range(2000):
+        changed = mutate(data, np.random.default_rng(seed))
+        try:
+            graph = decode_graph(changed)
+        except FileFormatError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {changed}") from error
+        assert isinstance(graph, Graph)
