@@ -26,7 +26,7 @@ from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
 from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, Store, Type, Var, apply, cast, ramp
 from .nest import TASK_ELEMENTS, Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
-from .nodes import Arena, Node, hint, same_sizes, volume, walk
+from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import Pull, Scope, axes_of
 from .scalars import Emitter
 from .target import Target
@@ -148,9 +148,12 @@ class _RowKernel:
         self.row_outputs: list[tuple[Value, Node, Node]] = []
         for value in self.group.outputs:
             core = tuple(value.shape[k] for k in axes_of(value.shape))
-            is_full = rows.full is not None and same_sizes(core, rows.full) and not (
-                same_sizes(core, rows.positions) and isinstance(self.pull.producer[value].op.lower, Reduction))
-            index = place(value.shape, full if is_full else p, arena)
+            folded = isinstance(self.pull.producer[value].op.lower, Reduction)
+            is_full = rows.full is not None and not folded and same(volume(core), volume(rows.full))
+            if is_full and not same_sizes(core, rows.full):  # a reshape of the full shape
+                index = arena.unflatten(arena.flatten(tuple(full), rows.full), value.shape)
+            else:
+                index = place(value.shape, full if is_full else p, arena)
             node, flat = opaque(scope.element(value, index)), arena.flatten(index, value.shape)
             if is_full:
                 self.full_outputs.append((value, node, flat, stage_of(node)))

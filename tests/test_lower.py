@@ -11,7 +11,7 @@ from jit.lower import lower
 from jit.target import Target
 from jit.verify import verify
 from ndarray.dims import Dim, evaluate, symbol
-from ndarray.op import OPS, Reduction, Template
+from ndarray.op import OPAQUE, OPS, Reduction, Template
 from tests.test_fuse import F32, Maker
 
 WIDE = Target("test", "test", "", 64, 32)
@@ -63,10 +63,11 @@ def check(graph, arrays, kernels=None, target=WIDE, tolerance=1e-5, **sizes):
 
 
 @pytest.mark.parametrize("target", [WIDE, NARROW], ids=["masked", "unmasked"])
-@pytest.mark.parametrize("name", [n for n in OPS if not isinstance(OPS[n].lower, Template)
-                                  or OPS[n].lower.name.startswith("scatter")])
+@pytest.mark.parametrize("name", [n for n in OPS if OPS[n].lower is not OPAQUE])
 def test_every_op_on_its_samples(name, target):
     op = OPS[name]
+    if isinstance(op.lower, Template) and not op.lower.name.startswith("scatter"):
+        pytest.skip("contractions have tests of their own")
     for number, sample in enumerate(s for s in op.samples() if s.error is None):
         if number % 3 != (target is WIDE) and number > 6:
             continue
@@ -309,3 +310,59 @@ def test_opaque_op_is_refused_with_its_line():
 
 def test_reductions_are_all_covered():
     assert {n for n in OPS if isinstance(OPS[n].lower, Reduction)} >= {"sum", "max", "argmax", "max_pool", "sum_pool"}
+
+
+def random_graph(seed, symbolic):
+    """A random graph of elementwise ops, broadcasts, reductions, reshapes, gathers, pads and products."""
+    r = np.random.default_rng(seed)
+    m = Maker()
+    batch = symbol("n", 6) if symbolic else 6
+    k = int(r.choice([1, 3, 5, 16, 33]))
+    arrays, values = [], []
+
+    def fresh(*shape):
+        arrays.append(r.standard_normal([6 if s is batch else s for s in shape]).astype(np.float32))
+        values.append(m.array(*shape))
+
+    fresh(batch, k)
+    fresh(k)
+    fresh(batch, 1)
+    fresh(4, k)
+    for _ in range(int(r.integers(4, 16))):
+        full = [v for v in values if len(v.shape) == 2 and v.shape[0] is batch and v.shape[1] is not batch and v.shape[1] == k]
+        x = full[int(r.integers(len(full)))]
+        y = values[int(r.integers(len(values)))]
+        matches = len(y.shape) < 2 or y.shape[0] is batch
+        matches = matches and (not y.shape or type(y.shape[-1]) is int and y.shape[-1] in (1, k))
+        choice = int(r.integers(12))
+        if choice <= 3 and matches:
+            values.append(m.op(("add", "multiply", "maximum", "subtract")[choice], x, y))
+        elif choice == 4:
+            values.append(m.tanh(x))
+        elif choice == 5:
+            values.append(m.op(("sum", "max")[int(r.integers(2))], x, axes=(1,), keepdims=True))
+        elif choice == 6 and not symbolic:
+            values.append(m.sum(m.tanh(x), axes=(0,)))
+        elif choice == 7:
+            values.append(softmax(m, x, (1,)))
+        elif choice == 8:
+            low, high = (int(v) for v in r.integers(0, 3, 2))
+            padded = m.pad(x, low=(0, low), high=(0, high), interior=(0, 0), value=0.5)
+            values.append(m.slice(padded, start=(0, high), stop=(batch, high + k), step=(1, 1)))
+        elif choice == 9:
+            values.append(m.flip(x, axes=(1,)))
+        elif choice == 10 and k > 1:
+            values.append(m.reshape(m.relu(m.reshape(x, shape=(batch * k,))), shape=(batch, k)))
+        elif choice == 11:
+            values.append(m.concatenate(m.slice(x, start=(0, 0), stop=(batch, k // 2), step=(1, 1)),
+                                        m.slice(x, start=(0, k // 2), stop=(batch, k), step=(1, 1)), axis=1))
+    made = [v for eq in m.equations for v in eq.outputs]
+    outputs = [made[int(i)] for i in r.choice(len(made), min(3, len(made)), replace=False)] + [values[-1]]
+    candidates = [v for v in values[4:] if v.shape == values[0].shape and len(v.shape) == 2 and v.dtype == F32]
+    return m.build(outputs, {0: candidates[-1]} if candidates and not symbolic and r.random() < 0.5 else {}), arrays
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs(seed):
+    graph, arrays = random_graph(seed, seed % 2 == 0)
+    check(graph, arrays, target=(WIDE, NARROW)[seed % 3 == 0], tolerance=3e-5, n=6)
