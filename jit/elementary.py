@@ -15,7 +15,7 @@ expm1      1.5      2.0
 log        1.0      1.0
 log1p      1.5      1.5
 log2       1.0      1.0      exact for powers of two
-sin, cos   1.5      1.5      |x| <= 2**20 (float32), 2**50 (float64)
+sin, cos   1.5      1.5      from |x| = 2**20 (float32), 2**50 (float64) on by `large_angles`, in a branch
 tan        3.0      3.0      as sin
 tanh       2.0      2.5
 sinh       2.0      2.0
@@ -70,7 +70,7 @@ class Format:
 
 FORMATS = {"float32": Format("float32", "int32", 23, 127), "float64": Format("float64", "int64", 52, 1023)}
 
-_HALF_PI = "1.570796326794896619231321691639751442098584699687552910487472296153908203143104499314017412671058533991"
+HALF_PI = "1.570796326794896619231321691639751442098584699687552910487472296153908203143104499314017412671058533991"
 _LN2 = "0.693147180559945309417232121458176568075500134360255254120680009493393621969694715605863326996418687542"
 _LOG2E = "1.44269504088896340735992468100189213742664595415298593413544940693110921918118507988552662289350634449699"
 
@@ -288,10 +288,10 @@ def log1p(x: Expr) -> Expr:
 # -- trigonometric functions: x = q pi/2 + r + low, |r| <= pi/4
 
 
-def _reduce_half_pi(x: Expr) -> tuple[Expr, Expr, Expr]:
+def reduce_half_pi(x: Expr) -> tuple[Expr, Expr, Expr]:
     """(r, low, integer with q in its low bits), with pi/2 in four parts; low is what rounding took from r."""
     f = FORMATS[x.type.dtype]
-    p1, p2, p3, p4 = parts(_HALF_PI, f.dtype, 4)
+    p1, p2, p3, p4 = parts(HALF_PI, f.dtype, 4)
     t = fma(x, 2.0 / math.pi, f.magic)
     q = t - f.magic
     product = q * p2
@@ -314,23 +314,37 @@ def _turn(value: Expr, q: Expr) -> Expr:
     return floating(apply("xor", bits(value), apply("shl", q & 2, width - 2)))
 
 
-def sin(x: Expr) -> Expr:
-    r, low, q = _reduce_half_pi(x)
+Angle = tuple[Expr, Expr, Expr]
+"""(r, low, q) as `reduce_half_pi` gives them."""
+
+
+def sin(x: Expr, angle: Angle | None = None) -> Expr:
+    r, low, q = angle or reduce_half_pi(x)
     s, c = _sine_cosine(r, low)
     return select(x.equals(0.0), x, _turn(select((q & 1).equals(0), s, c), q))
 
 
-def cos(x: Expr) -> Expr:
-    r, low, q = _reduce_half_pi(x)
+def cos(x: Expr, angle: Angle | None = None) -> Expr:
+    r, low, q = angle or reduce_half_pi(x)
     s, c = _sine_cosine(r, low)
     return _turn(select((q & 1).equals(0), c, s), q + 1)
 
 
-def tan(x: Expr) -> Expr:
-    r, low, q = _reduce_half_pi(x)
+def tan(x: Expr, angle: Angle | None = None) -> Expr:
+    r, low, q = angle or reduce_half_pi(x)
     s, c = _sine_cosine(r, low)
     even = (q & 1).equals(0)
     return select(x.equals(0.0), x, select(even, s, negate(c)) / select(even, c, s))
+
+
+ANGLES = frozenset({"sin", "cos", "tan"})
+"""Functions that take a reduced angle, so that `vector_math` can branch to another reduction where x is large."""
+
+
+def is_large_angle(x: Expr) -> Expr:
+    """Where `reduce_half_pi` is out of its domain; not for infinities and NaN, which it handles."""
+    a = absolute(x)
+    return (a > (2.0**20 if x.type.dtype == "float32" else 2.0**50)) & (a < math.inf)
 
 
 # -- inverse trigonometric functions
@@ -350,14 +364,14 @@ def _asin_kernel(x: Expr) -> tuple[Expr, Expr]:
 
 def asin(x: Expr) -> Expr:
     """asin(s), or pi/2 - 2 asin(s) where |x| > 0.55."""
-    high, low = parts(_HALF_PI, x.type.dtype, 2)
+    high, low = parts(HALF_PI, x.type.dtype, 2)
     large, p = _asin_kernel(x)
     return copy_sign(select(large, fma(p - low / 2, -2.0, high), p), x)
 
 
 def acos(x: Expr) -> Expr:
     """pi/2 -+ asin(s), or 2 asin(s), or pi - 2 asin(s)."""
-    high, low = parts(_HALF_PI, x.type.dtype, 2)
+    high, low = parts(HALF_PI, x.type.dtype, 2)
     large, p = _asin_kernel(x)
     negative = x < 0.0
     signed = select(negative, negate(p), p)
@@ -367,7 +381,7 @@ def acos(x: Expr) -> Expr:
 
 def _assemble_atan(t: Expr, eighths: Expr) -> Expr:
     """eighths * pi/4 + atan(t), |t| <= 1/2."""
-    high, low = parts(_HALF_PI, t.type.dtype, 2, 0.5)
+    high, low = parts(HALF_PI, t.type.dtype, 2, 0.5)
     z = t * t
     p = fma(t * z, polynomial(z, "atan"), t)
     return fma(eighths, high, fma(eighths, low, p))

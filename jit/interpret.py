@@ -87,20 +87,18 @@ def poison(size: int, dtype: str) -> np.ndarray:
     return np.full(size * kind.itemsize, 1 if dtype == "bool" else 0xA5, np.uint8).view(kind)
 
 
-def interpret_expr(expr: Expr, values: Mapping[str, Any]) -> Any:
-    """The value of an expression without loads and registers, where its Vars have the given values.
+def interpret_expr(expr: Expr, values: Mapping[str, Any], registers: Mapping[str, Any] | None = None) -> Any:
+    """The value of an expression without loads, where its variables and registers have the given values.
 
     The values may be arrays of any length, whatever the number of lanes: this is elementwise evaluation.
     """
     compiler = _Compiler(None)
-    names = {name: compiler.name(name, "v") for name in values}
     compiler.elementwise = True
+    space: dict[str, Any] = {compiler.name(name, "v"): value for name, value in values.items()}
+    space |= {compiler.name(name, "r"): value for name, value in (registers or {}).items()}
     code = compiler.expr(expr)
-    space = dict(compiler.constants)
-    for name, python in names.items():
-        space[python] = values[name]
     with np.errstate(all="ignore"):
-        return eval(code, space)
+        return eval(code, compiler.constants | space)
 
 
 @lru_cache(maxsize=512)
@@ -426,6 +424,8 @@ class _Compiler:
         if e.op == "lane":
             return self.as_scalar(f"{args[0]}[{args[1]}]", e.type)
         if e.op in _REDUCE:
+            if self.elementwise:  # over all elements
+                return f"{self.object(_REDUCE[e.op])}.reduce({args[0]})"
             return self.as_scalar(f"_tree({self.object(_REDUCE[e.op])}, {args[0]})", e.type)
         if e.op == "reverse":
             return f"{args[0]}[::-1]"

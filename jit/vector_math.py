@@ -8,7 +8,8 @@ The formulas, their errors and their domains are in `elementary`.
 
 from __future__ import annotations
 
-from .elementary import FUNCTIONS
+from .elementary import ANGLES, FUNCTIONS, Angle, is_large_angle, reduce_half_pi
+from .large_angles import reduce_large_angle
 from .loopir import (
     Apply,
     Const,
@@ -131,6 +132,8 @@ class _Dag:
         self.interned: dict[int, Expr] = {}
         self.kept: list[Expr] = []  # keeps the objects alive whose ids are keys
         self.replaced: dict[int, Expr] = {}
+        self.angles: dict[int, tuple[Expr, Angle]] = {}
+        self.bound: dict[int, Var] = {}
 
     def unique(self, e: Expr) -> Expr:
         """The one object for `e` and everything equal to it."""
@@ -174,17 +177,36 @@ class _Dag:
 
     def function(self, e: Apply, args: tuple[Expr, ...]) -> Expr:
         dtype = e.type.dtype
-        if dtype in ("float32", "float64"):
-            return FUNCTIONS[e.op](*args)
-        if "float" in dtype:
-            return cast(FUNCTIONS[e.op](*(cast(a, "float32") for a in args)), dtype)
-        return self.integer_power(args[0], args[1])
+        if "float" not in dtype:
+            return self.integer_power(args[0], args[1])
+        if dtype not in ("float32", "float64"):
+            args = tuple(self.unique(cast(a, "float32")) for a in args)
+        result = self.of_angle(e.op, args[0]) if e.op in ANGLES else FUNCTIONS[e.op](*args)
+        return cast(result, dtype)
+
+    def of_angle(self, op: str, x: Expr) -> Expr:
+        """sin, cos or tan, whose angle is reduced before the statement: a branch treats lanes that are large."""
+        if id(x) not in self.angles:
+            (v,) = self.name((x,))
+            fast = reduce_half_pi(v)
+            angle = tuple(Get(self.expander.fresh(), part.type) for part in fast)
+            values = self.name((*fast, is_large_angle(v)))
+            large = values[-1]
+            self.before += [Register(g.name, value) for g, value in zip(angle, values, strict=False)]
+            slow: list[Stmt] = []
+            exact = self.bind([self.unique(part) for part in reduce_large_angle(v)], slow)
+            slow += [Set(g.name, apply("select", large, part, g)) for g, part in zip(angle, exact, strict=True)]
+            some = large if large.type.lanes == 1 else Apply("reduce_or", (large,), Type("bool"))
+            self.before.append(If(some, tuple(slow)))
+            self.angles[id(x)] = v, (angle[0], angle[1], angle[2])
+        v, reduced = self.angles[id(x)]
+        return FUNCTIONS[op](v, reduced)
 
     def integer_power(self, x: Expr, y: Expr) -> Expr:
         """x**y modulo the width, by squaring, for y >= 0; a loop before the statement looks at the bits of y."""
         if isinstance(y, Const) and 0 <= y.value <= 64:
             return _constant_power(x, y.value)
-        x, y = self.bind_now((x, y))
+        x, y = self.name((x, y))
         result, square, rest = (self.expander.fresh() for _ in range(3))
         type, one = x.type, Const(1, x.type)
         bit = (Get(rest, type) & one).equals(one)
@@ -202,9 +224,14 @@ class _Dag:
         ]
         return Get(result, type)
 
-    def bind_now(self, exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        """Names for expressions that statements before the current one need."""
-        return self.bind([self.unique(e) for e in exprs], self.before)
+    def name(self, exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        """Names (or constants) for expressions that statements before the current one need."""
+        nodes = [self.unique(e) for e in exprs]
+        for node, tree in zip(nodes, self.bind(nodes, self.before), strict=True):
+            if isinstance(tree, Apply | Load):
+                self.bound[id(node)] = Var(self.expander.fresh(), tree.type)
+                self.before.append(Let(self.bound[id(node)].name, tree))
+        return self.bind(nodes, self.before)
 
     def bind(self, roots: list[Expr], before: list[Stmt]) -> tuple[Expr, ...]:
         """The roots as trees: what is used more than once is bound by a Let, operands first."""
@@ -214,7 +241,7 @@ class _Dag:
         def count(e: Expr) -> None:
             uses[id(e)] = uses.get(id(e), 0) + 1
             if uses[id(e)] == 1:
-                for child in children(e):
+                for child in () if id(e) in self.bound else children(e):
                     count(child)
                 order.append(e)
 
@@ -223,14 +250,18 @@ class _Dag:
         final: dict[int, Expr] = {}
         for e in order:  # operands come first
             tree = e
-            if isinstance(e, Apply):
+            if id(e) in self.bound:
+                tree = self.bound[id(e)]
+            elif isinstance(e, Apply):
                 tree = Apply(e.op, tuple(final[id(a)] for a in e.args), e.type)
             elif isinstance(e, Load):
                 tree = Load(e.buffer, final[id(e.index)], e.type, None if e.mask is None else final[id(e.mask)])
-            if uses[id(e)] > 1 and isinstance(e, Apply | Load) and not _is_cheap(e):
-                name = self.expander.fresh()
-                before.append(Let(name, tree))
-                tree = Var(name, e.type)
+            if uses[id(e)] > 1 and isinstance(tree, Apply | Load) and not _is_cheap(tree):
+                name = Var(self.expander.fresh(), e.type)
+                before.append(Let(name.name, tree))
+                if before is self.before:  # visible up to the current statement
+                    self.bound[id(e)] = name
+                tree = name
             final[id(e)] = tree
         return tuple(final[id(r)] for r in roots)
 

@@ -70,7 +70,6 @@ REFERENCE = {
     "pow": np.power,
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
 }
-DOMAIN = {"sin": (2.0**20, 2.0**50), "cos": (2.0**20, 2.0**50), "tan": (2.0**20, 2.0**50)}
 UNARY = [op for op in LIMITS if op not in ("atan2", "pow")]
 SPECIAL = [
     0.0,
@@ -98,6 +97,16 @@ wide_longdouble = pytest.mark.skipif(
 )
 
 
+def run_statements(statements, values):
+    """Let, Register, Set and branches, elementwise; `values` has variables and registers by name."""
+    for s in statements:
+        if isinstance(s, If):
+            if np.any(interpret_expr(s.condition, values, values)):
+                run_statements(s.then, values)
+        else:
+            values[s.name] = interpret_expr(s.value, values, values)
+
+
 def evaluate(op, *arrays):
     """The expanded expression, evaluated elementwise."""
     dtype = arrays[0].dtype.name
@@ -105,10 +114,8 @@ def evaluate(op, *arrays):
     type = Type(dtype, 8)
     statements, result = expand_expr(Apply(op, tuple(Var(name, type) for name in names), type))
     values = dict(zip(names, arrays, strict=True))
-    for s in statements:
-        assert isinstance(s, Let)
-        values[s.name] = interpret_expr(s.value, values)
-    value = interpret_expr(result, values)
+    run_statements(statements, values)
+    value = interpret_expr(result, values, values)
     assert value.dtype == dtype
     return value
 
@@ -133,11 +140,6 @@ def check(op, limit, arrays, exact):
     assert error[k] <= limit, f"{op}({where}) = {got[k]!r}, exactly {exact[k]!r}: {error[k]:.3f} ulp"
     zero = (exact == 0) & (got == 0)
     assert (np.signbit(got) == np.signbit(exact))[zero].all(), f"{op}: a zero of the wrong sign"
-
-
-def within(op, dtype, x):
-    limit = DOMAIN.get(op, (np.inf, np.inf))[dtype == np.float64]
-    return x[~(np.abs(x) > limit) | np.isinf(x)]
 
 
 def float32_samples(count):
@@ -165,7 +167,7 @@ def float64_samples(op, count):
 
 @pytest.mark.parametrize("op", UNARY)
 def test_float32_error(op):
-    x = within(op, np.float32, float32_samples(120_000 if op == "erf" else 800_000))
+    x = float32_samples(120_000 if op == "erf" else 500_000)
     with np.errstate(all="ignore"):
         exact = REFERENCE[op](x.astype(np.float64))
     check(op, LIMITS[op][0], [x], exact)
@@ -175,7 +177,7 @@ def test_float32_error(op):
 @pytest.mark.parametrize("op", UNARY)
 def test_float32_error_of_every_number(op):
     for first in range(0, 2**32, 2**22):
-        x = within(op, np.float32, np.arange(first, first + 2**22, dtype=np.uint64).astype(np.uint32).view(np.float32))
+        x = np.arange(first, first + 2**22, dtype=np.uint64).astype(np.uint32).view(np.float32)
         with np.errstate(all="ignore"):
             check(op, LIMITS[op][0], [x], REFERENCE[op](x.astype(np.float64)))
 
@@ -183,7 +185,7 @@ def test_float32_error_of_every_number(op):
 @wide_longdouble
 @pytest.mark.parametrize("op", [op for op in UNARY if op != "erf"])
 def test_float64_error(op):
-    x = within(op, np.float64, float64_samples(op, 30_000))
+    x = float64_samples(op, 30_000)
     with np.errstate(all="ignore"):
         exact = REFERENCE[op](x.astype(np.longdouble))
     check(op, LIMITS[op][1], [x], exact)
@@ -368,7 +370,8 @@ def test_native_code_agrees_with_the_interpreter_bit_for_bit(dtype):
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     prototype = ctypes.CFUNCTYPE(None, pointer, pointer, word, word, pointer)
     x = float32_samples(20_000) if dtype == "float32" else float64_samples("", 2_000)
-    x = x[: len(x) // 16 * 16]
+    x = np.random.default_rng(2).permutation(x)
+    x = x[: 1 << len(x).bit_length() - 1]
     for k in kernels:
         arrays = [x, np.random.default_rng(1).permutation(x)][: arity[k.name]]
         interpreted, native = np.zeros_like(x), np.zeros_like(x)
