@@ -40,7 +40,10 @@ class Eager:
         else:
             device, data = current_device(), []
         try:
-            result = self._run(op, device, data, attrs)
+            if op.name in device.kernels.offers:
+                result = self._run(op, device, data, attrs)
+            else:
+                result = op.eager(device._module or device.module, *data, **attrs)
         except (RuntimeWarning, FloatingPointError):  # warnings are errors here: infinities and NaNs are results
             with np.errstate(all="ignore"):
                 result = self._run(op, device, data, attrs)
@@ -56,7 +59,7 @@ class Eager:
             result = device.kernels.run(op.name, data, attrs)
             if result is not NotImplemented:
                 return result
-        return op.eager(device._module or device.module, *data, **attrs)
+        return op.eager(device.module, *data, **attrs)
 
     def write(self, frame: _apply.Frame, array: NDArray, value: NDArray, index: Any) -> None:
         """``array[index] = value``, in place."""
