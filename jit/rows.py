@@ -12,19 +12,16 @@ Few positions with a long domain are folded in two stages: partial results of fi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from hybrid.graph import Equation, Value
+from hybrid.graph import Value
 from ndarray.dims import Size, product
 from ndarray.op import Reduction
 from ndarray.scalar import Scalar
 
+from .folds import Fold, scalar_expr, typed_const, widen
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
-from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, Store, Type, Var, apply, cast, ramp
+from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, Store, Type, Var, apply, ramp
 from .nest import TASK_ELEMENTS, Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import Pull, Scope, axes_of
@@ -37,64 +34,6 @@ ROW = "@row"  # the pseudo-variable on which results of reductions depend
 PIECE = 32768  # elements in a piece of a fold in two stages
 BLOCK = 1024  # additions in sequence before partial sums are added up
 SCRATCH_BYTES = 128 << 10
-
-
-@dataclass
-class Fold:
-    """One reduction of the group, ready to be emitted."""
-
-    equation: Equation
-    elements: list[Node]
-    stage: int
-    results: list[Node]
-
-    @property
-    def dtypes(self) -> tuple[np.dtype, ...]:
-        return tuple(e.dtype for e in self.elements)
-
-    @property
-    def identity(self) -> tuple:
-        return tuple(self.equation.op.lower.identity(self.dtypes))
-
-    def combiner(self) -> tuple[Scalar, ...]:
-        """`combine` as Scalars over index leaves "a0" ... (accumulator) and "e0" ... (element)."""
-        leaf = lambda p: tuple(Scalar("index", (f"{p}{k}",), d) for k, d in enumerate(self.dtypes))
-        result = self.equation.op.lower.combine(leaf("a"), leaf("e"))
-        return result if isinstance(result, tuple) else (result,)
-
-    def horizontal(self) -> str | None:
-        """The loop-IR operation that folds the lanes of one vector, if there is one."""
-        combined = self.combiner()
-        if len(combined) != 1 or combined[0].op not in ("add", "mul", "max", "min", "and", "or"):
-            return None
-        leaves = sorted(a.args[0] for a in combined[0].args if isinstance(a, Scalar) and a.op == "index")
-        return f"reduce_{combined[0].op}" if leaves == ["a0", "e0"] else None
-
-
-def scalar_expr(builder: KernelBuilder, scalar: Scalar, leaves: dict[str, Expr], lanes: int) -> Expr:
-    """A small Scalar over named leaves as a loop-IR expression."""
-    memo: dict[Scalar, Expr] = {}
-
-    def visit(s: Scalar) -> Expr:
-        if s not in memo:
-            memo[s] = make(s)
-        return memo[s]
-
-    def make(s: Scalar) -> Expr:
-        if s.op == "index":
-            return leaves[s.args[0]]
-        if s.op == "constant":
-            return Const(s.args[0], Type(s.dtype.name))
-        if s.op == "size":
-            return builder.size(s.args[0])
-        if s.op == "cast":
-            return cast(visit(s.args[0]), s.dtype.name)
-        if s.op == "bitcast":
-            a = visit(s.args[0])
-            return Apply("bitcast", (a,), Type(s.dtype.name, a.type.lanes))
-        return apply(s.op, *map(visit, s.args))
-
-    return visit(scalar)
 
 
 class _RowKernel:
@@ -551,19 +490,6 @@ def place(shape: tuple[Size, ...], variables: list[Node], arena: Arena) -> tuple
     it = iter(variables)
     loops = set(axes_of(shape))
     return tuple(next(it) if k in loops else arena.size(0) for k in range(len(shape)))
-
-
-def typed_const(value: Any, dtype: np.dtype, lanes: int) -> Const:
-    """A constant of a NumPy dtype."""
-    value = bool(value) if dtype.kind == "b" else int(value) if dtype.kind in "iu" else float(value)
-    return Const(value, Type(dtype.name, lanes))
-
-
-def widen(value: Expr, lanes: int) -> Expr:
-    """A scalar in every lane, if vectors are asked for."""
-    from .loopir import splat
-
-    return splat(value, lanes) if value.type.lanes == 1 else value
 
 
 def lower_rows(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],

@@ -333,7 +333,7 @@ def random_graph(seed, symbolic):
         x = full[int(r.integers(len(full)))]
         y = values[int(r.integers(len(values)))]
         matches = len(y.shape) < 2 or y.shape[0] is batch
-        matches = matches and (not y.shape or type(y.shape[-1]) is int and y.shape[-1] in (1, k))
+        matches = matches and (not y.shape or (type(y.shape[-1]) is int and y.shape[-1] in (1, k)))
         choice = int(r.integers(12))
         if choice <= 3 and matches:
             values.append(m.op(("add", "multiply", "maximum", "subtract")[choice], x, y))

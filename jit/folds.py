@@ -1,0 +1,86 @@
+"""One reduction inside a row kernel: its elements, how they are combined, and the loop IR of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybrid.graph import Equation
+from ndarray.scalar import Scalar
+
+from .launch import KernelBuilder
+from .loopir import Apply, Const, Expr, Type, apply, cast, splat
+from .nodes import Node
+
+__all__ = ["Fold", "scalar_expr", "typed_const", "widen"]
+
+
+@dataclass
+class Fold:
+    """One reduction of the group, ready to be emitted."""
+
+    equation: Equation
+    elements: list[Node]
+    stage: int
+    results: list[Node]
+
+    @property
+    def dtypes(self) -> tuple[np.dtype, ...]:
+        return tuple(e.dtype for e in self.elements)
+
+    @property
+    def identity(self) -> tuple:
+        return tuple(self.equation.op.lower.identity(self.dtypes))
+
+    def combiner(self) -> tuple[Scalar, ...]:
+        """`combine` as Scalars over index leaves "a0" ... (accumulator) and "e0" ... (element)."""
+        leaf = lambda p: tuple(Scalar("index", (f"{p}{k}",), d) for k, d in enumerate(self.dtypes))
+        result = self.equation.op.lower.combine(leaf("a"), leaf("e"))
+        return result if isinstance(result, tuple) else (result,)
+
+    def horizontal(self) -> str | None:
+        """The loop-IR operation that folds the lanes of one vector, if there is one."""
+        combined = self.combiner()
+        if len(combined) != 1 or combined[0].op not in ("add", "mul", "max", "min", "and", "or"):
+            return None
+        leaves = sorted(a.args[0] for a in combined[0].args if isinstance(a, Scalar) and a.op == "index")
+        return f"reduce_{combined[0].op}" if leaves == ["a0", "e0"] else None
+
+
+def scalar_expr(builder: KernelBuilder, scalar: Scalar, leaves: dict[str, Expr], lanes: int) -> Expr:
+    """A small Scalar over named leaves as a loop-IR expression."""
+    memo: dict[Scalar, Expr] = {}
+
+    def visit(s: Scalar) -> Expr:
+        if s not in memo:
+            memo[s] = make(s)
+        return memo[s]
+
+    def make(s: Scalar) -> Expr:
+        if s.op == "index":
+            return leaves[s.args[0]]
+        if s.op == "constant":
+            return Const(s.args[0], Type(s.dtype.name))
+        if s.op == "size":
+            return builder.size(s.args[0])
+        if s.op == "cast":
+            return cast(visit(s.args[0]), s.dtype.name)
+        if s.op == "bitcast":
+            a = visit(s.args[0])
+            return Apply("bitcast", (a,), Type(s.dtype.name, a.type.lanes))
+        return apply(s.op, *map(visit, s.args))
+
+    return visit(scalar)
+
+
+def typed_const(value: Any, dtype: np.dtype, lanes: int) -> Const:
+    """A constant of a NumPy dtype."""
+    value = bool(value) if dtype.kind == "b" else int(value) if dtype.kind in "iu" else float(value)
+    return Const(value, Type(dtype.name, lanes))
+
+
+def widen(value: Expr, lanes: int) -> Expr:
+    """A scalar in every lane, if vectors are asked for."""
+    return splat(value, lanes) if value.type.lanes == 1 else value
