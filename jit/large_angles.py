@@ -1,7 +1,8 @@
 """x mod pi/2 for large x, by the method of Payne and Hanek: integer multiplication by the bits of 2/pi that matter.
 
-x = M 2**e with an integer M. Bits of 2/pi so high that M 2**e times them is a multiple of 4 turn by whole circles and are
-skipped; of the rest, as many are taken as the closest approach of a number of the format to a multiple of pi/2 asks for.
+x = M 2**e with an integer M. Bits of 2/pi so high that M 2**e times them is a multiple of 4 turn by whole circles and
+are skipped; of the rest, as many are taken as the closest approach of a number of the format to a multiple of pi/2
+asks for.
 
 Source: M. H. Payne, R. N. Hanek, Radian reduction for trigonometric functions, SIGNUM Newsletter 18 (1983).
 """
@@ -9,6 +10,7 @@ Source: M. H. Payne, R. N. Hanek, Radian reduction for trigonometric functions, 
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 from .elementary import FORMATS, HALF_PI, absolute, bits, convert, fma, is_negative, negate, parts, select
 from .loopir import Const, Expr, Type, apply
@@ -77,7 +79,7 @@ def _window(position: Expr, words: tuple[int, ...], limbs: int, word: Type) -> l
         width = limbs + step  # entries that the smaller steps can still reach
         chosen = [select(on, chosen[min(k + step, len(words) - 1)], chosen[k]) for k in range(min(width, len(chosen)))]
     shift = position & 31
-    pairs = zip(chosen[:limbs], chosen[1 : limbs + 1], strict=True)
+    pairs = pairwise(chosen[: limbs + 1])
     return [apply("shr", apply("shl", apply("shl", a, 32) | b, shift), 32) for a, b in pairs]
 
 
