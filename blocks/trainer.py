@@ -11,6 +11,7 @@ from kvstore.optimizer import Optimizer, Updater
 from ndarray import NDArray
 from ndarray.apply import is_tracing
 from ndarray.dims import Dim
+from ndarray.dtypes import float64
 
 from . import optimizer as opt
 
@@ -113,9 +114,7 @@ class Trainer:
 
     def _rescale(self, batch_size: Any) -> Any:
         if isinstance(batch_size, Dim):  # in a trace, a size that varies: counted by the program itself
-            from hybrid.scalars import size_array
-
-            return self._scale / size_array(batch_size, "float64", self._params[0].list_device()[0])
+            return self._scale / batch_size.as_array(float64, self._params[0].list_device()[0])
         if isinstance(batch_size, NDArray):
             return self._scale / batch_size
         if not batch_size > 0:
