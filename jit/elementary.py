@@ -5,7 +5,7 @@ branches, so all lanes cost the same. A sub-expression that a formula uses twice
 with a Let.
 Polynomials come from `coefficients`. `fma` must round once. Selects are arranged so that NaN goes through.
 
-Largest errors in ulp (tests/test_vector_math.py asserts them: float32 over all exponents, float64 on samples):
+Largest errors in ulp (tests/test_vector_math.py asserts them on samples, float32 over all exponents):
 
 =========  =======  =======   domain, remarks
 function   float32  float64
@@ -30,7 +30,8 @@ pow        0.51     1.5      float32 is computed in float64
 
 Sources: W. J. Cody and W. Waite, Software Manual for the Elementary Functions (1980), for the reductions;
 J.-M. Muller, Elementary Functions, 3rd ed. (2016); K. C. Ng's arrangement of log(1 + f) (FDLIBM, 1993);
-W. M. Gentleman and others' double-word arithmetic as in M. Joldes, J.-M. Muller, V. Popescu (ACM TOMS 44, 2017).
+M. Joldes, J.-M. Muller, V. Popescu, Tight and rigorous error bounds for basic building blocks of double-word arithmetic
+(ACM TOMS 44, 2017), for pow.
 """
 
 from __future__ import annotations
