@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,10 +34,23 @@ class Binding:
     """A recipe for given sizes: the native plan, what must be allocated, and figures for `explain`."""
 
     plan: np.ndarray  # int64, as jit.runtime defines
+    checks: np.ndarray  # int64, as jit.runtime.run_arrays defines
     arena_bytes: int
     outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
     placement: plan.Placement
-    work: int
+    work: int  # nanoseconds on one thread
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("address", self.plan.ctypes.data),
+            ("checks_address", self.checks.ctypes.data),
+            ("release", self.work >= FORK_NANOSECONDS),  # long calls let other Python threads run
+        ):
+            object.__setattr__(self, name, value)
+
+    address: int = field(init=False)
+    checks_address: int = field(init=False)
+    release: bool = field(init=False)
 
 
 class _Arenas:
@@ -78,6 +90,7 @@ class CompiledProgram:
     def __init__(self, graph: Graph, recipe: Recipe, kernels: Sequence[int]):
         self.graph, self.recipe = graph, recipe
         self.kernels = np.array(kernels, np.uint64)
+        self._kernels_address = self.kernels.ctypes.data
         self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
         self._lock = threading.Lock()
         self._inputs, self._outputs = len(graph.inputs), len(recipe.outputs)
@@ -89,38 +102,33 @@ class CompiledProgram:
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         binding = self._static
         if binding is None:
-            binding = self.bound(tuple(arrays[i].shape[axis] for _, i, axis in self._symbols))
-        return self._run(binding, arrays)
-
-    def _run(self, binding: Binding, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            binding = self.bound(tuple([arrays[i].shape[axis] for _, i, axis in self._symbols]))
         outputs = [np.empty(shape, dtype) for shape, dtype in binding.outputs]
-        usable, copies = self._usable(arrays)
         arena = _arenas.lease(binding.arena_bytes)
-        slots = np.fromiter((a.ctypes.data for a in (arena, *usable, *outputs)), np.uint64, 1 + len(usable) + len(outputs))
-        runtime.run(slots, binding.plan, self.kernels, binding.work >= FORK_NANOSECONDS)
-        _arenas.give_back(arena)
-        for original, copy in copies:
-            original[...] = copy
+        try:
+            table = [arena, *arrays, *outputs]
+            if runtime.run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release):
+                self._run_copies(arena, arrays, outputs, binding)
+        finally:
+            _arenas.give_back(arena)
         return outputs
 
-    def _usable(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
-        """The arrays as contiguous memory, and (original, copy) for those that must be written back."""
-        usable, copies = [], []
+    def _run_copies(self, arena: np.ndarray, arrays: Sequence[np.ndarray], outputs: list[np.ndarray], binding: Binding) -> None:
+        """Run with copies in place of arrays that are not contiguous, or lie over memory of one that is written."""
         written = self.graph.state
-        for i, a in enumerate(arrays):
-            if not (a.flags.c_contiguous and a.flags.aligned):
-                copy = a.copy(order="C")
-                if i in written:
-                    copies.append((a, copy))
-                a = copy
-            usable.append(a)
-        for i in written:  # another input over the same memory must not see the new value early
+        usable = [a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C") for a in arrays]
+        for i in written:
             for k, other in enumerate(usable):
                 if k != i and np.may_share_memory(usable[i], other):
-                    if k in written and usable[i].nbytes:
-                        raise ValueError(f"inputs {i} and {k} of a compiled graph are both written and overlap in memory")
+                    if k in written:
+                        raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
                     usable[k] = other.copy()
-        return usable, copies
+        table = [arena, *usable, *outputs]
+        status = runtime.run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release)
+        assert status == 0, f"array {status} can't be used"
+        for i in written:
+            if usable[i] is not arrays[i]:
+                arrays[i][...] = usable[i]
 
     def run_guarded(self, arrays: Sequence[np.ndarray], side: str = "after", threads: int | None = None) -> list[np.ndarray]:
         """As a call, with every input, output, temporary and scratch memory between inaccessible pages, filled with NaN
@@ -202,7 +210,9 @@ class CompiledProgram:
             count += 1
         packed[0] = count
         outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
-        return Binding(np.array(packed, np.int64), placement.total + scratch_bytes, outputs, placement, total)
+        inputs = [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs]
+        checks = [len(inputs), len(self.graph.state), *inputs, *sorted(self.graph.state)]
+        return Binding(np.array(packed, np.int64), np.array(checks, np.int64), placement.total + scratch_bytes, outputs, placement, total)
 
     def _lifetimes(self, sizes: Mapping[str, int]) -> tuple[list[plan.Interval], list[int]]:
         """When each arena storage is alive, in launch numbers, and the storages' numbers."""

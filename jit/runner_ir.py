@@ -185,28 +185,85 @@ define void @hybrid_run_tables(ptr %slots, ptr %plan, ptr %kernels) {
   ret void
 }
 
-; arrays: a Python list of NumPy arrays, whose addresses become the slots
-define void @hybrid_run_arrays(ptr %list, i64 %n, ptr %plan, ptr %kernels) {
+; arrays: a Python list of NumPy arrays, whose addresses become the slots. `checks` holds the number of arrays behind the
+; first to be checked, the number of written ones among them, the bytes of each, and the numbers (from 0) of the written
+; ones. Returns 0 when the plan has run; i when array number i (from 1) isn't contiguous and aligned, and -i when it lies
+; over memory of an array that is written: nothing has run then.
+define i64 @hybrid_run_arrays(ptr %list, i64 %n, ptr %plan, ptr %kernels, ptr %checks) {
 entry:
   %slots = alloca ptr, i64 %n, align 16
   %items.at = getelementptr i8, ptr %list, i64 LIST_ITEMS
   %items = load ptr, ptr %items.at
+  %checked = load i64, ptr %checks
+  %written.at = getelementptr i64, ptr %checks, i64 1
+  %written = load i64, ptr %written.at
+  %sizes = getelementptr i64, ptr %checks, i64 2
+  %writes = getelementptr i64, ptr %sizes, i64 %checked
+  %ends = getelementptr ptr, ptr %slots, i64 1
   %any = icmp sgt i64 %n, 0
-  br i1 %any, label %each, label %done
+  br i1 %any, label %each, label %written.head
 each:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %each ]
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
   %item.at = getelementptr ptr, ptr %items, i64 %i
   %item = load ptr, ptr %item.at
   %data.at = getelementptr i8, ptr %item, i64 ARRAY_DATA
   %data = load ptr, ptr %data.at
   %slot = getelementptr ptr, ptr %slots, i64 %i
   store ptr %data, ptr %slot
+  %before = sub i64 %i, 1
+  %checks.it = icmp ult i64 %before, %checked
+  br i1 %checks.it, label %flags, label %next
+flags:
+  %flags.at = getelementptr i8, ptr %item, i64 ARRAY_FLAGS
+  %bits = load i32, ptr %flags.at
+  %wanted = and i32 %bits, 257 ; NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+  %good = icmp eq i32 %wanted, 257
+  br i1 %good, label %next, label %bad
+bad:
+  ret i64 %i
+next:
   %i.next = add i64 %i, 1
   %more = icmp slt i64 %i.next, %n
-  br i1 %more, label %each, label %done
-done:
+  br i1 %more, label %each, label %written.head
+written.head:
+  %w = phi i64 [ 0, %entry ], [ 0, %next ], [ %w.next, %written.next ]
+  %w.more = icmp slt i64 %w, %written
+  br i1 %w.more, label %written.one, label %go
+written.one:
+  %w.at = getelementptr i64, ptr %writes, i64 %w
+  %w.array = load i64, ptr %w.at
+  %w.slot = getelementptr ptr, ptr %ends, i64 %w.array
+  %w.low = load i64, ptr %w.slot
+  %w.size.at = getelementptr i64, ptr %sizes, i64 %w.array
+  %w.size = load i64, ptr %w.size.at
+  %w.high = add i64 %w.low, %w.size
+  br label %other
+other:
+  %k = phi i64 [ 0, %written.one ], [ %k.next, %other.next ]
+  %k.slot = getelementptr ptr, ptr %ends, i64 %k
+  %k.low = load i64, ptr %k.slot
+  %k.size.at = getelementptr i64, ptr %sizes, i64 %k
+  %k.size = load i64, ptr %k.size.at
+  %k.high = add i64 %k.low, %k.size
+  %under = icmp ult i64 %k.low, %w.high
+  %over = icmp ult i64 %w.low, %k.high
+  %meet = and i1 %under, %over
+  %differ = icmp ne i64 %k, %w.array
+  %clash = and i1 %meet, %differ
+  br i1 %clash, label %overlap, label %other.next
+overlap:
+  %k.minus = xor i64 %k, -1 ; -(k + 1)
+  ret i64 %k.minus
+other.next:
+  %k.next = add i64 %k, 1
+  %k.more = icmp slt i64 %k.next, %checked
+  br i1 %k.more, label %other, label %written.next
+written.next:
+  %w.next = add i64 %w, 1
+  br label %written.head
+go:
   call void @hybrid_run(ptr %slots, ptr %plan, ptr %kernels)
-  ret void
+  ret i64 0
 }
 """
 
@@ -463,24 +520,31 @@ define void @hybrid_reset() {
 """
 
 
-def _offsets() -> tuple[int, int]:
-    """Where a Python list keeps the pointer to its items, and a NumPy array the address of its data, in bytes."""
-    array = np.empty(1)
+def _offsets() -> tuple[int, int, int]:
+    """Where a Python list keeps the pointer to its items, and a NumPy array the address of its data and its flags, in bytes."""
+    array = np.empty((2, 2))
     probe: list[Any] = [array]
     words = (ctypes.c_size_t * 6)
-    data = list(words.from_address(id(array))).index(array.ctypes.data)
+    data = 8 * list(words.from_address(id(array))).index(array.ctypes.data)
+    flags = data + 48  # after the data: ndim (with padding), dimensions, strides, base, descr
+
+    def contiguous(a: np.ndarray) -> bool:
+        return ctypes.c_int32.from_address(id(a) + flags).value & 0x101 == 0x101
+
+    if not contiguous(array) or contiguous(array.T) or contiguous(array[:, :1]):
+        raise RuntimeError("this NumPy's arrays have an unknown layout")
     for word in range(2, 6):
         pointer = words.from_address(id(probe))[word]
         if pointer > 1 << 16 and ctypes.c_size_t.from_address(pointer).value == id(array):
-            return 8 * word, 8 * data
+            return 8 * word, data, flags
     raise RuntimeError("this Python's lists have an unknown layout")
 
 
 def ir(target: Target) -> str:
     """The LLVM IR of the runner, for this process's operating system and processor."""
     machine = platform.machine().lower()
-    items, data = _offsets()
-    text = _JOB + _RUN.replace("LIST_ITEMS", str(items)).replace("ARRAY_DATA", str(data))
+    items, data, flags = _offsets()
+    text = _JOB + _RUN.replace("LIST_ITEMS", str(items)).replace("ARRAY_DATA", str(data)).replace("ARRAY_FLAGS", str(flags))
     if sys.platform == "linux" and machine in _FUTEX:
         text += _SPINNING[machine] + _POOL.replace("FUTEX", str(_FUTEX[machine]))
     else:

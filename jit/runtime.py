@@ -47,7 +47,7 @@ class Runner:
     """The runner's native functions, callable from Python with addresses as ints.
 
     `call` is ``run(slots, plan, kernels)``, `tables` the same given three NumPy arrays, and `arrays` is ``run(list of
-    arrays, its length, plan, kernels)``. Their twins called released let other Python threads run meanwhile, which
+    arrays, its length, plan, kernels, checks)``. Their twins called released let other Python threads run meanwhile, which
     costs some hundred nanoseconds more. `start(n)` makes sure of n workers, `reset()` forgets them (after a fork).
     """
 
@@ -65,9 +65,9 @@ class Runner:
         tables = (ctypes.py_object,) * 3
         self.tables = function(ctypes.PYFUNCTYPE, "hybrid_run_tables", None, *tables)
         self.tables_released = function(ctypes.CFUNCTYPE, "hybrid_run_tables", None, *tables)
-        lists = (ctypes.py_object, word, pointer, pointer)
-        self.arrays = function(ctypes.PYFUNCTYPE, "hybrid_run_arrays", None, *lists)
-        self.arrays_released = function(ctypes.CFUNCTYPE, "hybrid_run_arrays", None, *lists)
+        lists = (ctypes.py_object, word, pointer, pointer, pointer)
+        self.arrays = function(ctypes.PYFUNCTYPE, "hybrid_run_arrays", word, *lists)
+        self.arrays_released = function(ctypes.CFUNCTYPE, "hybrid_run_arrays", word, *lists)
         self.start = function(ctypes.PYFUNCTYPE, "hybrid_start", word, word)
         self.reset = function(ctypes.PYFUNCTYPE, "hybrid_reset", None)
 
@@ -141,20 +141,24 @@ def run(slots: np.ndarray, plan: np.ndarray, kernels: np.ndarray, release: bool 
     (native.tables_released if release else native.tables)(slots, plan, kernels)
 
 
-def run_arrays(arrays: list[np.ndarray], plan: int, kernels: int, release: bool = True) -> None:
+def run_arrays(arrays: list[np.ndarray], plan: int, kernels: int, checks: int, release: bool = True) -> int:
     """As `run`, with the arrays themselves instead of a table of addresses, and the addresses of plan and kernels.
 
-    The arrays must be contiguous; nothing is checked. This is the cheapest way in.
+    The first array is the arena. `checks` is the address of int64 words: how many arrays behind it are to be checked, how
+    many of them the plan writes, the bytes of each checked one, and the numbers of the written ones (from 0, not counting
+    the arena). Returns 0 when the plan has run. When an array isn't contiguous and aligned its position in `arrays` is
+    returned, and minus the position of one that overlaps with a written one; nothing has run then.
     """
     global _calls
     native = _runner or runner()
-    _calls += 1
     if release:
         if not _workers:
             start_workers()
-        native.arrays_released(arrays, len(arrays), plan, kernels)
+        status = native.arrays_released(arrays, len(arrays), plan, kernels, checks)
     else:
-        native.arrays(arrays, len(arrays), plan, kernels)
+        status = native.arrays(arrays, len(arrays), plan, kernels, checks)
+    _calls += status == 0
+    return status
 
 
 def native_calls() -> int:

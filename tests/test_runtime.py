@@ -54,6 +54,10 @@ def plan_of(*launches):
     return np.array([len(launches), *(word for item in launches for word in item)], np.int64)
 
 
+def words(*values):
+    return np.array(values, np.int64)
+
+
 def slots_of(*arrays):
     return np.array([a.ctypes.data for a in arrays], np.uint64)
 
@@ -89,9 +93,27 @@ def test_arrays_instead_of_addresses(kernels):
     before = runtime.native_calls()
     for release in (False, True):
         y[:] = 0
-        runtime.run_arrays([x, y], plan.ctypes.data, kernels.ctypes.data, release)
+        assert runtime.run_arrays([x, y], plan.ctypes.data, kernels.ctypes.data, words(0, 0).ctypes.data, release) == 0
         np.testing.assert_array_equal(y, 2 * x + 1)
     assert runtime.native_calls() == before + 2
+
+
+def test_arrays_that_must_not_be_used_as_they_are_stop_the_call(kernels):
+    arena, plan, before = np.zeros(1), plan_of(), runtime.native_calls()
+
+    def status(arrays, written):
+        checks = words(len(arrays), len(written), *(a.nbytes for a in arrays), *written)
+        return runtime.run_arrays([arena, *arrays], plan.ctypes.data, kernels.ctypes.data, checks.ctypes.data)
+
+    x, y = np.zeros((6, 4)), np.zeros(5)
+    assert status([x, y, x], []) == 0
+    assert status([x, y], [0, 1]) == 0
+    assert status([y, x.T], []) == 2
+    assert status([x[:, 1:]], []) == 1
+    assert status([x[:3], x[3:]], [0]) == 0  # neighbours don't overlap
+    assert status([x[:3], y, x[2:]], [2]) == -1
+    assert status([x, y, x[5:]], [0]) == -3
+    assert runtime.native_calls() == before + 3
 
 
 def test_workers_have_scratch_of_their_own(kernels):
