@@ -5,8 +5,13 @@ The gradient rules of the primitives are written in these functions too.
 
 from __future__ import annotations
 
-from . import ops  # noqa: F401  (the table of primitives; its rules refer to this module)
-from . import elementwise, linear, manipulation, reduction
+from . import (
+    elementwise,
+    linear,
+    manipulation,
+    ops,  # noqa: F401  (the table of primitives; its rules refer to this module)
+    reduction,
+)
 from .creation import ones, ones_like, zeros, zeros_like
 from .elementwise import *  # noqa: F403
 from .linear import *  # noqa: F403

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,50 @@ from .ops.base import broadcast_shapes as _meet
 from .ops.base import is_one
 
 __all__ = [
-    "argwhere", "atleast_1d", "atleast_2d", "broadcast_arrays", "broadcast_like", "broadcast_shapes", "broadcast_to",
-    "column_stack", "concat", "concatenate", "diag", "diagonal", "diff", "expand_dims", "flatten", "flatnonzero", "flip", "fliplr",
-    "flipud", "hstack", "matrix_transpose", "moveaxis", "nonzero", "pad", "permute_dims", "ravel", "repeat", "reshape",
-    "reshape_like", "roll", "sequence_mask", "slice_axis", "split", "squeeze", "stack", "swapaxes", "take", "take_along_axis",
-    "tile", "transpose", "tril", "triu", "unstack", "vstack",
+    "argwhere",
+    "atleast_1d",
+    "atleast_2d",
+    "broadcast_arrays",
+    "broadcast_like",
+    "broadcast_shapes",
+    "broadcast_to",
+    "column_stack",
+    "concat",
+    "concatenate",
+    "diag",
+    "diagonal",
+    "diff",
+    "expand_dims",
+    "flatnonzero",
+    "flatten",
+    "flip",
+    "fliplr",
+    "flipud",
+    "hstack",
+    "matrix_transpose",
+    "moveaxis",
+    "nonzero",
+    "pad",
+    "permute_dims",
+    "ravel",
+    "repeat",
+    "reshape",
+    "reshape_like",
+    "roll",
+    "sequence_mask",
+    "slice_axis",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "take",
+    "take_along_axis",
+    "tile",
+    "transpose",
+    "tril",
+    "triu",
+    "unstack",
+    "vstack",
 ]
 
 
@@ -253,7 +293,7 @@ def split(x: Any, indices_or_sections: Any, /, axis: int = 0) -> list[NDArray]:
         if parts < 1 or n % parts != 0:
             raise ValueError(f"split: axis {axis}: expected a size divisible into {parts} parts, got {n} (shape {x.shape})")
         bounds = [n // parts * k for k in range(parts + 1)]
-    return [_cut(x, axis, a, b) for a, b in zip(bounds[:-1], bounds[1:])]
+    return [_cut(x, axis, a, b) for a, b in pairwise(bounds)]
 
 
 def _cut(x: NDArray, axis: int, start: Size, stop: Size, step: int = 1) -> NDArray:
@@ -391,7 +431,8 @@ def take(x: Any, indices: Any, /, axis: int | None = None, mode: str = "clip", *
         n = x.shape[axis]
         if type(n) is int and known.size and known.dtype.kind in "iu":
             if mode == "raise" and (known.min() < -n or known.max() >= n):
-                raise IndexError(f"take: indices: expected values from {-n} to {n - 1} for axis {axis}, got {known.min()} to {known.max()}")
+                found = f"{known.min()} to {known.max()}"
+                raise IndexError(f"take: indices: expected values from {-n} to {n - 1} for axis {axis}, got {found}")
             if mode != "wrap":
                 indices = np.where(known < 0, known + n, known)
         mode = "wrap" if mode == "raise" else mode

@@ -16,8 +16,28 @@ from .array import NDArray, literal, wrap
 from .dims import Size, product
 from .dtypes import canonical, default_float, float32, is_inexact
 from .elementwise import (
-    abs, add, cast, divide, equal, erf, exp, expm1, greater, less, log, log1p, maximum, minimum, multiply, negative, rsqrt,
-    sqrt, stop_gradient, subtract, tanh, where,
+    abs,
+    add,
+    cast,
+    divide,
+    equal,
+    erf,
+    exp,
+    expm1,
+    greater,
+    less,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    rsqrt,
+    sqrt,
+    stop_gradient,
+    subtract,
+    tanh,
+    where,
 )
 from .linear import matmul
 from .manipulation import expand_dims, reshape, squeeze, swapaxes, take_along_axis
@@ -232,7 +252,9 @@ def fully_connected(
     if flatten and x.ndim != 2:
         x = reshape(x, (x.shape[0], product(x.shape[1:])))
     if x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"fully_connected: weight: expected shape (units, {x.shape[-1]}) for x of shape {x.shape}, got {weight.shape}")
+        raise ValueError(
+            f"fully_connected: weight: expected shape (units, {x.shape[-1]}) for x of shape {x.shape}, got {weight.shape}"
+        )
     out = primitive("dot_general", x, weight, contract=((x.ndim - 1,), (1,)), batch=((), ()))
     return out if bias is None or no_bias else add(out, bias)
 
@@ -346,7 +368,8 @@ def deconvolution(
         for n, s, (a, b), d, k, e in zip(x.shape[2:], steps, pads, dilated, weight.shape[2:], extra)
     )
     shape = (x.shape[0], weight.shape[1] * groups, *sizes)
-    out = primitive("convolution_data_gradient", x, weight, shape=shape, stride=steps, padding=pads, dilation=dilated, groups=int(groups))
+    attrs = {"shape": shape, "stride": steps, "padding": pads, "dilation": dilated, "groups": int(groups)}
+    out = primitive("convolution_data_gradient", x, weight, **attrs)
     return _with_bias(out, bias)
 
 
@@ -359,7 +382,7 @@ def _windows(
     x = as_floating(name, x)
     rank = len(kernel) if isinstance(kernel, (tuple, list)) else x.ndim - 2
     if rank < 1 or rank > x.ndim:
-        raise ValueError(f"{name}: x: expected (N, C, *spatial) with as many spatial axes as kernel {kernel}, got shape {x.shape}")
+        raise ValueError(f"{name}: x: expected as many spatial axes behind (N, C) as kernel {kernel} has, got shape {x.shape}")
     size = _tuple(name, "kernel", kernel, rank)
     steps = size if stride is None else _tuple(name, "stride", stride, rank)
     asked = _pads(name, padding, rank)
@@ -517,7 +540,8 @@ def batch_norm(
     if use_global_stats:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: use_global_stats needs running_mean and running_var")
-        center, variance = as_array("batch_norm", "running_mean", running_mean), as_array("batch_norm", "running_var", running_var)
+        center = as_array("batch_norm", "running_mean", running_mean)
+        variance = as_array("batch_norm", "running_var", running_var)
         centered = subtract(wide, _along(center, axis, x.ndim))
     else:
         axes = tuple(k for k in range(x.ndim) if k != axis)

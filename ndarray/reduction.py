@@ -16,7 +16,13 @@ from .elementwise import add, divide, exp, isfinite, log, multiply, not_equal, p
 from .manipulation import ravel, squeeze, take_along_axis
 from .op import OPS
 from .operands import (
-    as_array, as_floating, convert, default_sum_dtype, normalize_axes, normalize_axis, primitive,
+    as_array,
+    as_floating,
+    convert,
+    default_sum_dtype,
+    normalize_axes,
+    normalize_axis,
+    primitive,
 )
 
 __all__ = [
@@ -214,7 +220,9 @@ def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None) -> 
 
 # -- order
 
-def argsort(x: Any, /, axis: int | None = -1, *, descending: bool = False, stable: bool = True, is_ascend: bool = True) -> NDArray:
+def argsort(
+    x: Any, /, axis: int | None = -1, *, descending: bool = False, stable: bool = True, is_ascend: bool = True
+) -> NDArray:
     """The positions (int64) that sort x along an axis (None: flattened); equal elements keep their order, NaNs come last."""
     x = as_array("argsort", "x", x)
     if axis is None:

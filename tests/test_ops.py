@@ -81,7 +81,8 @@ def test_gradients(name: str) -> None:
     assert seen, "no sample in float64"
 
 
-@pytest.mark.parametrize("name", ["add", "where", "concatenate", "dot_general", "convolution", "take", "pad", "reshape", "transpose"])
+@pytest.mark.parametrize("name", ["add", "where", "concatenate", "dot_general", "convolution", "take", "pad", "reshape",
+                                  "transpose"])
 def test_errors_name_the_op(name: str) -> None:
     """Arguments that don't fit are refused by inference with the op's name, expectation and what came."""
     bad: dict[str, tuple] = {
@@ -89,14 +90,16 @@ def test_errors_name_the_op(name: str) -> None:
         "where": ([(3,), (4,), (4,)], {}),
         "concatenate": ([(3, 4), (3, 5)], {"axis": 0}),
         "dot_general": ([(3, 4), (5, 4)], {"contract": ((1,), (0,)), "batch": ((), ())}),
-        "convolution": ([(2, 3, 5, 5), (4, 2, 3, 3)], {"stride": (1, 1), "padding": ((0, 0),) * 2, "dilation": (1, 1), "groups": 1}),
+        "convolution": ([(2, 3, 5, 5), (4, 2, 3, 3)],
+                        {"stride": (1, 1), "padding": ((0, 0),) * 2, "dilation": (1, 1), "groups": 1}),
         "take": ([(3, 4), (2,)], {"axis": 5, "mode": "clip"}),
         "pad": ([(3,)], {"low": (-2,), "high": (-2,), "interior": (0,), "value": 0.0}),
         "reshape": ([(3, 4)], {"shape": (5,)}),
         "transpose": ([(3, 4)], {"axes": (0, 0)}),
     }
     shapes, attrs = bad[name]
-    dtypes = [np.dtype(bool if (name, k) == ("where", 0) else np.int64 if (name, k) == ("take", 1) else np.float32) for k in range(3)]
+    special = {("where", 0): np.bool_, ("take", 1): np.int64}
+    dtypes = [np.dtype(special.get((name, k), np.float32)) for k in range(3)]
     with pytest.raises(ValueError, match=rf"^{name}: .*expected .*, got ") as info:
         OPS[name].infer(*(ArrayType(s, d) for s, d in zip(shapes, dtypes)), **attrs)
     assert str(info.value)

@@ -11,8 +11,21 @@ from ..dims import Size
 from ..op import ArrayType
 
 __all__ = [
-    "BOOL", "INT64", "broadcast_shapes", "differ", "expect_axes", "expect_axis", "expect_kind", "expect_same_dtype",
-    "expect_same_shape", "fail", "is_one", "kind_of", "quiet", "random_array",
+    "BOOL",
+    "INT64",
+    "broadcast_shapes",
+    "differ",
+    "expect_axes",
+    "expect_axis",
+    "expect_kind",
+    "expect_same_dtype",
+    "expect_same_shape",
+    "fail",
+    "in_single",
+    "is_one",
+    "kind_of",
+    "quiet",
+    "random_array",
 ]
 
 BOOL = np.dtype(np.bool_)
@@ -104,6 +117,18 @@ def quiet(function: Callable) -> Callable:
             return function(*arrays, **attrs)
 
     return silent
+
+
+def in_single(function: Callable) -> Callable:
+    """The function with half-precision arrays computed in float32: NumPy multiplies and sums those slowly and badly."""
+
+    def widened(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        dtype = arrays[0].dtype
+        if dtype.itemsize >= 4 or kind_of(dtype) != "f":
+            return function(xp, *arrays, **attrs)
+        return function(xp, *[a.astype(np.float32) for a in arrays], **attrs).astype(dtype)
+
+    return widened
 
 
 def random_array(seed: int, shape: tuple[int, ...], dtype: Any = np.float64, low: float = -2.0, high: float = 2.0) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import functions as F
 from ..op import ArrayType, Op, Sample, Template, Vjp, register
-from .base import differ, expect_kind, expect_same_dtype, fail, random_array
+from .base import differ, expect_kind, expect_same_dtype, fail, in_single, random_array
 
 __all__ = ["free_axes"]
 
@@ -138,4 +138,6 @@ def _samples() -> Iterator[Sample]:
             yield Sample(arrays, {"contract": contract, "batch": batch}, _reference, tolerance=10.0)
 
 
-register(Op("dot_general", ("x", "y"), _infer, _eager, {"x": Vjp(_x_vjp), "y": Vjp(_y_vjp)}, Template("dot_general"), _samples))
+register(Op(
+    "dot_general", ("x", "y"), _infer, in_single(_eager), {"x": Vjp(_x_vjp), "y": Vjp(_y_vjp)}, Template("dot_general"), _samples,
+))

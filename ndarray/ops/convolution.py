@@ -18,7 +18,7 @@ import numpy as np
 from .. import functions as F
 from ..dims import Size
 from ..op import ArrayType, Op, Sample, Template, Vjp, register
-from .base import differ, expect_kind, expect_same_dtype, expect_same_shape, fail, random_array
+from .base import differ, expect_kind, expect_same_dtype, expect_same_shape, fail, in_single, random_array
 
 __all__ = ["window_count"]
 
@@ -303,8 +303,8 @@ def _samples(kind: str) -> Any:
     return samples
 
 
-register(Op("convolution", ("x", "w"), _infer, _convolve, _VJP, Template("convolution"), _samples("forward")))
-register(Op("convolution_data_gradient", ("dy", "w"), _data_infer, _data_gradient, _DATA_VJP,
+register(Op("convolution", ("x", "w"), _infer, in_single(_convolve), _VJP, Template("convolution"), _samples("forward")))
+register(Op("convolution_data_gradient", ("dy", "w"), _data_infer, in_single(_data_gradient), _DATA_VJP,
             Template("convolution_data_gradient"), _samples("data")))
-register(Op("convolution_weight_gradient", ("x", "dy"), _weight_infer, _weight_gradient, _WEIGHT_VJP,
+register(Op("convolution_weight_gradient", ("x", "dy"), _weight_infer, in_single(_weight_gradient), _WEIGHT_VJP,
             Template("convolution_weight_gradient"), _samples("weight")))

@@ -122,7 +122,8 @@ def _scatter_samples() -> Iterator[Sample]:
         for mode in _MODES:
             for dtype, integer in ((np.float64, np.int64), (np.float32, np.int32), (np.int32, np.uint8)):
                 updates = (*shape[:axis], *positions, *shape[axis + 1 :])
-                arrays = random_array(1, shape, dtype), random_array(2, positions, integer, -4, 9), random_array(3, updates, dtype)
+                indices = random_array(2, positions, integer, -4, 9)
+                arrays = random_array(1, shape, dtype), indices, random_array(3, updates, dtype)
                 yield Sample(arrays, {"axis": axis, "mode": mode}, check, tolerance=4.0)
 
 

@@ -17,7 +17,7 @@ from .. import functions as F
 from ..dims import Size
 from ..op import ArrayType, Indexed, Op, Reduction, Sample, Vjp, register
 from ..scalar import Scalar, cast, constant, operate, where
-from .base import BOOL, expect_kind, expect_same_shape, fail, random_array
+from .base import BOOL, expect_kind, expect_same_shape, fail, in_single, random_array
 from .convolution import window_count
 
 __all__: list[str] = []
@@ -161,8 +161,8 @@ def _max_vjp(g0: Any, out1: Any, x_type: ArrayType, kernel: tuple, stride: tuple
 _CASES: tuple[tuple, ...] = (
     ((2, 3, 6, 6), (2, 2), (2, 2), ((0, 0), (0, 0))), ((2, 3, 6, 7), (3, 3), (2, 2), ((1, 1), (1, 1))),
     ((1, 2, 5, 5), (3, 2), (1, 1), ((0, 1), (1, 0))), ((2, 2, 5, 4), (5, 4), (1, 1), ((0, 0), (0, 0))),
-    ((2, 9), (3,), (2,), ((1, 1),)), ((7,), (2,), (3,), ((0, 1),)), ((1, 2, 3, 4, 4), (2, 2, 2), (1, 2, 2), ((0, 0), (0, 0), (1, 1))),
-    ((0, 2, 4), (2,), (2,), ((0, 0),)),
+    ((2, 9), (3,), (2,), ((1, 1),)), ((7,), (2,), (3,), ((0, 1),)),
+    ((1, 2, 3, 4, 4), (2, 2, 2), (1, 2, 2), ((0, 0), (0, 0), (1, 1))), ((0, 2, 4), (2,), (2,), ((0, 0),)),
 )
 
 
@@ -334,7 +334,7 @@ def _sum_reference(x: np.ndarray, **attrs: Any) -> np.ndarray:
 
 
 register(Op(
-    "sum_pool", ("x",), _sum_infer, _sum_eager,
+    "sum_pool", ("x",), _sum_infer, in_single(_sum_eager),
     {"x": Vjp(lambda g, x_type, kernel, stride, padding:
               F.primitive("sum_unpool", g, shape=x_type.shape, kernel=kernel, stride=stride, padding=padding))},
     _sum_fold(_sum_element, lambda x, *, kernel, **_: kernel),
@@ -367,7 +367,7 @@ def _sum_unpool_reference(x: np.ndarray, shape: tuple, **attrs: Any) -> np.ndarr
 
 
 register(Op(
-    "sum_unpool", ("x",), _sum_unpool_infer, _sum_unpool_eager,
+    "sum_unpool", ("x",), _sum_unpool_infer, in_single(_sum_unpool_eager),
     {"x": Vjp(lambda g, kernel, stride, padding: F.primitive("sum_pool", g, kernel=kernel, stride=stride, padding=padding))},
     _sum_fold(_sum_unpool_element, lambda x, *, kernel, stride, **_: _choices(kernel, stride)),
     _samples(_sum_unpool_reference, lambda dtype, shape, pooled, kernel: ((random_array(1, pooled, dtype),), {"shape": shape})),

@@ -11,7 +11,7 @@ from .. import functions as F
 from ..dims import Size
 from ..op import NONDIFF, ArrayType, Op, Reduction, Sample, Vjp, register
 from ..scalar import Scalar, operate, where
-from .base import BOOL, INT64, expect_axes, expect_axis, expect_kind, fail, random_array
+from .base import BOOL, INT64, expect_axes, expect_axis, expect_kind, fail, in_single, random_array
 
 __all__: list[str] = []
 
@@ -149,8 +149,8 @@ def _shifted(x: Any, lead: list, n: Size, by: int, backwards: bool) -> Any:
 
 
 _FLOATS = (np.float64, np.float32)
-_fold("sum", _eager("sum", True), "add", lambda d: 0, Vjp(_sum_vjp), "iufc", (*_FLOATS, np.int32, np.int64, np.uint8))
-_fold("prod", _eager("prod", True), "mul", lambda d: 1, Vjp(_prod_vjp), "iufc", (*_FLOATS, np.int64), 0.5, 1.5)
+_fold("sum", in_single(_eager("sum", True)), "add", lambda d: 0, Vjp(_sum_vjp), "iufc", (*_FLOATS, np.int32, np.int64, np.uint8))
+_fold("prod", in_single(_eager("prod", True)), "mul", lambda d: 1, Vjp(_prod_vjp), "iufc", (*_FLOATS, np.int64), 0.5, 1.5)
 _fold("max", _eager("max"), "max", _lowest, Vjp(_extremum_vjp), "biuf", (*_FLOATS, np.int32, np.uint8), -9, 9, empty=False)
 _fold("min", _eager("min"), "min", _highest, Vjp(_extremum_vjp), "biuf", (*_FLOATS, np.int32, np.uint8), -9, 9, empty=False)
 _fold("all", _eager("all"), "and", lambda d: True, None, "b", (np.bool_,))

@@ -79,7 +79,8 @@ def _transpose_infer(x: ArrayType, *, axes: tuple[int, ...]) -> tuple[ArrayType,
 
 
 def _transpose_samples() -> Iterator[Sample]:
-    for shape, axes in (((3, 4), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((5,), (0,)), ((), ()), ((0, 3), (1, 0)), ((2, 3, 1, 4), (3, 2, 1, 0))):
+    for shape, axes in (((3, 4), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((5,), (0,)), ((), ()), ((0, 3), (1, 0)),
+                        ((2, 3, 1, 4), (3, 2, 1, 0))):
         for dtype in _ALL:
             yield Sample((random_array(1, shape, dtype),), {"axes": axes}, lambda x, axes: np.transpose(x, axes))
 
@@ -105,7 +106,8 @@ def _broadcast_lower(index: tuple, x: Any, *, shape: tuple[Size, ...]) -> Scalar
 
 
 def _broadcast_samples() -> Iterator[Sample]:
-    for a, b in (((3, 1), (3, 4)), ((4,), (3, 4)), ((), (2, 3)), ((1, 1), (1, 1)), ((1, 3), (0, 3)), ((1,), (5,)), ((2, 1, 3), (2, 4, 3))):
+    for a, b in (((3, 1), (3, 4)), ((4,), (3, 4)), ((), (2, 3)), ((1, 1), (1, 1)), ((1, 3), (0, 3)), ((1,), (5,)),
+                 ((2, 1, 3), (2, 4, 3))):
         for dtype in _ALL:
             yield Sample((random_array(1, a, dtype),), {"shape": b}, lambda x, shape: np.zeros(shape, x.dtype) + x)
 
@@ -281,7 +283,8 @@ def _pad_samples() -> Iterator[Sample]:
     for shape, low, high, interior in (
         ((3, 4), (1, 0), (0, 2), (0, 0)), ((3, 4), (-1, 2), (1, -2), (0, 0)), ((4,), (1,), (1,), (2,)), ((5,), (-2,), (0,), (1,)),
         ((5,), (-1,), (-1,), (2,)), ((2, 3), (0, 0), (0, 0), (0, 0)), ((), (), (), ()), ((0, 2), (1, 0), (2, 0), (0, 0)),
-        ((3,), (2,), (-4,), (0,)), ((2, 1, 3), (0, 1, 1), (1, 1, 0), (1, 1, 1)), ((4,), (0,), (-3,), (0,)), ((3,), (-2,), (-1,), (0,)),
+        ((3,), (2,), (-4,), (0,)), ((2, 1, 3), (0, 1, 1), (1, 1, 0), (1, 1, 1)),
+        ((4,), (0,), (-3,), (0,)), ((3,), (-2,), (-1,), (0,)),
     ):
         for dtype, value in ((np.float64, 0.0), (np.float32, -1.5), (np.int32, 7.0)):
             attrs = {"low": low, "high": high, "interior": interior, "value": value}
