@@ -397,6 +397,7 @@ def current_tracer() -> Tracer | None:
 
 _ADVICE = {
     "bool": "Write nd.where(condition, a, b) instead of `if`; or decide outside the function and pass a Python bool",
+    "mask": "Its shape depends on the numbers. Keep the shape: nd.where(mask, x, 0), or x[mask] = value",
     "float": "Keep it an array and compute with it, or return it and convert it outside the function",
     "index": "Use an integer array as the index (x.take(i), x[i] with an array), or pass a Python int",
     "write": "Return it and convert it outside the function",
@@ -404,7 +405,9 @@ _ADVICE = {
 
 
 def _advice(what: str) -> str:
-    if "bool" in what or "mask" in what:
+    if "mask" in what:
+        return _ADVICE["mask"]
+    if "bool" in what:
         return _ADVICE["bool"]
     if what.startswith(("float", "int", "item", "complex")):
         return _ADVICE["float"]
