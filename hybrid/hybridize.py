@@ -280,10 +280,16 @@ class CompiledFunction:
             where = paths((args, kwargs), self._static_paths)
             self._static_paths |= {where[i] for i in trace.pinned if i < len(where)}
             return None, None
-        before = self._static
-        self._refresh()  # the first call may have initialized parameters
-        if self._static != before:
-            family = self._family(structure, values, recording)
+        self._refresh()  # the first call may have initialized parameters, or changed what it reads
+        values = self._surroundings.read() if self._surroundings is not None else []
+        after = self._family(structure, values, recording)
+        if after[3] != family[3]:
+            changed = [n for n, a, b in zip(self._surroundings.names, family[3], after[3]) if a != b]  # type: ignore[union-attr]
+            log.warning(
+                "%s: changing %s happens while tracing only, not at each call of the compiled program; keep what changes in "
+                "an array (x[...] = v)", self.name, ", ".join(changed),
+            )
+        family = after
         entry.references = (values, self._statics[self._static])
         bound = entry
         if symbolic:
