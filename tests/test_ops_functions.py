@@ -249,7 +249,8 @@ def test_manipulation_and_its_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("shapes", [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)),
-                                    ((3,), (5, 3, 2)), ((5, 2, 3), (5, 3, 4)), ((5, 1, 2, 3), (6, 3, 4)), ((2, 3), (5, 3, 4)), ((0, 3), (3, 2))])
+                                    ((3,), (5, 3, 2)), ((5, 2, 3), (5, 3, 4)), ((5, 1, 2, 3), (6, 3, 4)), ((2, 3), (5, 3, 4)),
+                                    ((0, 3), (3, 2))])
 def test_matmul(shapes: tuple) -> None:
     x, y = (rng.standard_normal(s) for s in shapes)
     assert_close(nd.matmul(n(x), n(y)), x @ y)

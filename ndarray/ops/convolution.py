@@ -73,11 +73,14 @@ def _grouped_weight(w: Any, groups: int) -> Any:
     return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
 
 
-def _padded(xp: Any, x: Any, padding: Pads) -> Any:
-    if not any(a or b for a, b in padding):
+def _padded(xp: Any, x: Any, padding: Pads, spare: int = 0) -> Any:
+    """x with zeros around its last axes, and `spare` more behind the first of them."""
+    if not spare and not any(a or b for a, b in padding):
         return x
     lead = x.ndim - len(padding)
-    out = xp.zeros((*x.shape[:lead], *(n + a + b for n, (a, b) in zip(x.shape[lead:], padding))), x.dtype)
+    shape = [*x.shape[:lead], *(n + a + b for n, (a, b) in zip(x.shape[lead:], padding))]
+    shape[lead] += spare
+    out = xp.zeros(shape, x.dtype)
     out[(..., *(slice(a, a + n) for n, (a, _) in zip(x.shape[lead:], padding)))] = x
     return out
 
@@ -114,20 +117,58 @@ def _columns(xp: Any, x: Any, kernel: tuple, positions: tuple, stride: tuple, di
     return view.reshape(*x.shape[:2], _depth(x, kernel), int(np.prod(positions)))
 
 
+def _rows(shape: tuple, padding: Pads, positions: tuple, stride: tuple) -> tuple[int, ...] | None:
+    """The positions counted along whole padded rows, if that is worth it: for stride 1 the elements that one kernel position
+    meets are then one contiguous run, which copies several times faster; what lies beyond the true positions is dropped."""
+    rows = (positions[0], *(n + a + b for n, (a, b) in zip(shape[1:], padding[1:])))
+    return rows if set(stride) == {1} and np.prod(rows) <= 1.5 * np.prod(positions) else None
+
+
+def _row_columns(xp: Any, x: Any, kernel: tuple, rows: tuple, dilation: tuple) -> Iterator[tuple[slice, Any]]:
+    """Columns (N, G, C * kernel, positions along rows) of x, padded with one spare row, for some images at a time; the
+    buffer is the same each time."""
+    steps, length = x.strides[3:], int(np.prod(rows))
+    view = xp.lib.stride_tricks.as_strided(
+        x, (*x.shape[:3], *kernel, length), (*x.strides[:3], *(s * d for s, d in zip(steps, dilation)), x.itemsize),
+    )
+    buffer = None
+    for part in _chunks(x, kernel, rows):
+        count = part.stop - part.start
+        if buffer is None:
+            buffer = xp.empty((count, *view.shape[1:]), x.dtype)
+        columns = buffer[:count]
+        columns[...] = view[part]
+        yield part, columns.reshape(count, x.shape[1], -1, length)
+
+
+def _true_positions(positions: tuple) -> tuple:
+    return (..., *(slice(0, n) for n in positions))
+
+
 def _convolve(xp: Any, x: Any, w: Any, *, stride: tuple, padding: Pads, dilation: tuple, groups: int) -> Any:
     shape = _out_shape("convolution", x.shape, w.shape, stride, padding, dilation, groups)
     kernel, positions = w.shape[2:], shape[2:]
-    x, w = _padded(xp, _grouped(x, groups), padding), _grouped_weight(w, groups)
     n, g, o = shape[0], groups, shape[1] // groups
     if 0 in shape or 0 in w.shape:
         return xp.zeros(shape, x.dtype)
-    if x.shape[2] == 1 and groups > 1:  # depthwise: a few multiply-adds of whole arrays
+    rows = _rows(x.shape[2:], padding, positions, stride)
+    depthwise = w.shape[1] == 1 and groups > 1
+    if max(kernel) == 1 or depthwise:
+        rows = None
+    x, w = _padded(xp, _grouped(x, groups), padding, rows is not None), _grouped_weight(w, groups)
+    if depthwise:  # depthwise: a few multiply-adds of whole arrays
         out = xp.zeros((n, g, o, *positions), x.dtype)
         for k, window in _taps(x, kernel, positions, stride, dilation):
             out += x[window] * w[(slice(None), slice(None), 0, *k)].reshape(1, g, o, *(1,) * len(positions))
         return out.reshape(shape)
-    out = xp.empty((n, g, o, int(np.prod(positions))), x.dtype)
     flat = w.reshape(g, o, -1)
+    if rows is not None:
+        wide = xp.empty((n, g, o, *positions), x.dtype)
+        for part, columns in _row_columns(xp, x, kernel, rows, dilation):
+            product = flat @ columns
+            wide[part] = product.reshape(-1, g, o, *rows)[_true_positions(positions)]
+        return wide.reshape(shape)
+    out = xp.empty((n, g, o, int(np.prod(positions))), x.dtype)
     for part in _chunks(x, kernel, positions):
         xp.matmul(flat, _columns(xp, x[part], kernel, positions, stride, dilation), out=out[part])
     return out.reshape(shape)
@@ -137,6 +178,12 @@ def _data_gradient(
     xp: Any, dy: Any, w: Any, *, shape: tuple, stride: tuple, padding: Pads, dilation: tuple, groups: int
 ) -> Any:
     kernel, positions = w.shape[2:], dy.shape[2:]
+    mirrored = tuple((d * (k - 1) - a, d * (k - 1) - b) for d, k, (a, b) in zip(dilation, kernel, padding))
+    if set(stride) == {1} and all(a >= 0 and b >= 0 for a, b in mirrored) and w.shape[1] > 1 and 0 not in dy.shape:
+        # a convolution with the mirrored filters
+        turned = _grouped_weight(w, groups).swapaxes(1, 2)[(..., *(slice(None, None, -1),) * len(kernel))]
+        turned = turned.reshape(shape[1], w.shape[0] // groups, *kernel)
+        return _convolve(xp, dy, turned, stride=stride, padding=mirrored, dilation=dilation, groups=groups)
     dy, w = _grouped(dy, groups), _grouped_weight(w, groups)
     n, g, o, c = shape[0], groups, w.shape[1], w.shape[2]
     spatial = tuple(s + a + b for s, (a, b) in zip(shape[2:], padding))
@@ -162,17 +209,29 @@ def _weight_gradient(
     xp: Any, x: Any, dy: Any, *, shape: tuple, stride: tuple, padding: Pads, dilation: tuple, groups: int
 ) -> Any:
     kernel, positions = shape[2:], dy.shape[2:]
-    x, dy = _padded(xp, _grouped(x, groups), padding), _grouped(dy, groups)
     g, o, c = groups, shape[0] // groups, shape[1]
     if 0 in x.shape or 0 in dy.shape or 0 in shape:
         return xp.zeros(shape, x.dtype)
-    if c == 1 and groups > 1:
+    rows = _rows(x.shape[2:], padding, positions, stride)
+    depthwise = c == 1 and groups > 1
+    if max(kernel) == 1 or depthwise:
+        rows = None
+    x, dy = _padded(xp, _grouped(x, groups), padding, rows is not None), _grouped(dy, groups)
+    if depthwise:
         out = xp.empty((g, o, 1, *kernel), x.dtype)
         for k, window in _taps(x, kernel, positions, stride, dilation):
             product = (x[window] * dy).sum(axis=(0, *range(3, dy.ndim)))
             out[(slice(None), slice(None), 0, *k)] = product
         return out.reshape(shape)
     total = xp.zeros((g, o, c * int(np.prod(kernel))), x.dtype)
+    if rows is not None:
+        for part, columns in _row_columns(xp, x, kernel, rows, dilation):
+            wide = xp.zeros((columns.shape[0], g, o, *rows), x.dtype)
+            wide[_true_positions(positions)] = dy[part]
+            wide = wide.reshape(-1, g, o, columns.shape[-1])
+            for k in range(columns.shape[0]):
+                total += wide[k] @ columns[k].swapaxes(1, 2)
+        return total.reshape(shape)
     for part in _chunks(x, kernel, positions):
         columns = _columns(xp, x[part], kernel, positions, stride, dilation)
         total += (dy[part].reshape(-1, g, o, columns.shape[-1]) @ columns.transpose(0, 1, 3, 2)).sum(axis=0)
@@ -282,6 +341,9 @@ _CASES = (
     ((2, 3, 5, 5), (2, 3, 1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
     ((2, 2, 9), (3, 2, 4), (2,), ((1, 2),), (2,), 1),
     ((1, 2, 3, 4, 4), (3, 2, 2, 2, 2), (1, 1, 2), ((0, 1), (1, 0), (1, 1)), (1, 1, 1), 1),
+    ((2, 2, 4, 5, 6), (3, 2, 2, 1, 3), (1, 1, 1), ((0, 1), (0, 0), (1, 1)), (1, 1, 1), 1),
+    ((2, 4, 8), (6, 2, 3), (1,), ((1, 1),), (1,), 2),
+    ((2, 4, 9, 8), (6, 2, 3, 2), (1, 1), ((0, 2), (1, 1)), (2, 1), 2),
     ((0, 2, 4, 4), (3, 2, 3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
 )
 
