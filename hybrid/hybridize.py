@@ -71,6 +71,7 @@ class CompiledFunction:
         self._cores = Cores(backend, options)
         self._lock = threading.RLock()
         self._fast: dict[tuple, Entry] = {}
+        self._shortest: dict[tuple, Entry] = {}  # simple ones of a single array argument
         self._entries: dict[Any, Entry] = {}
         self._symbolic: dict[Any, list[Entry]] = {}
         self._shapes_seen: dict[Any, list[tuple]] = {}
@@ -79,6 +80,7 @@ class CompiledFunction:
         self._statics: list[tuple[dict, dict]] = []
         self._static = 0
         self._surroundings: Surroundings | None = None
+        self._watches = False
         self._last_key: Any = None
         self.last: Entry | None = None
         self._last_arguments: tuple | None = None
@@ -106,37 +108,51 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         top = _top_get()
         recording = False
-        if top is not None:
+        if top is None:
+            if len(args) == 1 and not kwargs and self._counter.value == self._seen_epoch:  # the shortest way
+                (a,) = args
+                if type(a) is NDArray:
+                    data = a._data
+                    entry = self._shortest.get((data.shape, data.dtype, id(a._device), _training_get()))
+                    if entry is not None:
+                        self.calls += 1
+                        out = _new(NDArray)
+                        (out._data,) = entry.program([data, *entry.fixed])  # type: ignore[misc]
+                        out._device = entry.single
+                        out._node = out._storage = None
+                        return out
+        else:
             if _apply.is_tracing():
                 return self._function(*args, **kwargs)  # a part of the trace under way
             recording = bool(getattr(top.interpreter, "recording", False))
         if not kwargs and self._counter.value == self._seen_epoch:
             key: list[Any] = [_training_get(), recording]
+            arrays = []
             for a in args:
                 if type(a) is not NDArray:
                     break
                 data = a._data
-                key += (data.shape, data.dtype, a._device)
+                arrays.append(data)
+                key += (data.shape, data.dtype, id(a._device))
             else:
                 values: Sequence[Any] = ()
-                if self._surroundings is not None and self._surroundings.readers:
-                    values = self._surroundings.read()
+                if self._watches:
+                    values = self._surroundings.read()  # type: ignore[union-attr]
                     key.append(Surroundings.key(values))
                 entry = self._fast.get(tuple(key))
                 if entry is not None:
                     self.calls += 1
-                    if entry.simple and not recording:
-                        arrays = [a._data for a in args]
-                        arrays += entry.fixed
-                        out = _new(NDArray)
-                        (out._data,) = (entry.program or entry.compiled())(arrays)
-                        out._device = entry.single
-                        out._node = out._storage = None
-                        return out
-                    try:
-                        return entry.run(args, values, recording)
-                    except Overlap:
-                        return self._function(*args)
+                    if recording or not entry.simple:
+                        try:
+                            return entry.run(args, values, recording)
+                        except Overlap:
+                            return self._function(*args)
+                    arrays += entry.fixed
+                    out = _new(NDArray)
+                    (out._data,) = (entry.program or entry.compiled())(arrays)
+                    out._device = entry.single
+                    out._node = out._storage = None
+                    return out
         return self._call(args, kwargs, recording)
 
     def _call(self, args: tuple, kwargs: dict, recording: bool) -> Any:
@@ -176,12 +192,15 @@ class CompiledFunction:
             return
         key: list[Any] = [_training_get(), recording]
         for a in args:
-            key += (a._data.shape, a._data.dtype, a._device)
-        if self._surroundings is not None and self._surroundings.readers:
+            key += (a._data.shape, a._data.dtype, id(a._device))  # devices are interned, and hashing them takes Python
+        if self._watches:
             key.append(Surroundings.key(values))
         if len(self._fast) >= KEYS_KEPT:
-            self._fast.clear()
+            self._fast, self._shortest = {}, {}
         self._fast[tuple(key)] = entry
+        if len(args) == 1 and entry.simple and not recording and not self._watches:
+            entry.compiled()
+            self._shortest[key[2], key[3], key[4], key[0]] = entry
 
     # -- attributes and surroundings
     def _refresh(self) -> None:
@@ -192,10 +211,11 @@ class CompiledFunction:
         with self._lock:
             if self._surroundings is None or self._block is not None:
                 self._surroundings = Surroundings(self._sources())
+                self._watches = bool(self._surroundings.readers)
             attributes, arrays = self._attributes()
             number = self._number_of(attributes, arrays)
             if number != self._static:
-                self._fast = {}
+                self._fast, self._shortest = {}, {}
             self._static = number
             self._seen_epoch = now
 
