@@ -388,12 +388,13 @@ def pad(x: Any, pad_width: Any, /, mode: str = "constant", constant_values: Any 
             raise TypeError(f"pad: constant_values: expected a number, got {type(constant_values).__name__}")
         low, high = tuple(a for a, _ in widths), tuple(b for _, b in widths)
         return primitive("pad", x, low=low, high=high, interior=(0,) * x.ndim, value=float(constant_values))
+    extend: Any = np.pad
     if mode not in ("edge", "reflect", "wrap"):
         raise ValueError(f"pad: mode: expected 'constant', 'edge', 'reflect' or 'wrap', got {mode!r}")
     for axis, (a, b) in enumerate(widths):
         if a or b:
             n = int(x.shape[axis])
-            positions = np.pad(np.arange(n), (a, b), mode=mode)
+            positions = extend(np.arange(n), (a, b), mode=mode)
             x = apply(OPS["take"], x, wrap(x._device.module.asarray(positions), x._device), axis=axis, mode="clip")
     return x
 

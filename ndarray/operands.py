@@ -22,7 +22,7 @@ def primitive(op: Op | str, *arrays: NDArray, **attrs: Any) -> Any:
 
     Where the array module refuses them, the op's own inference is asked what is wrong.
     """
-    if type(op) is str:
+    if isinstance(op, str):
         op = OPS[op]
     try:
         return apply(op, *arrays, **attrs)

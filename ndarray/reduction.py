@@ -15,15 +15,7 @@ from .elementwise import abs as absolute
 from .elementwise import add, divide, exp, isfinite, log, multiply, not_equal, power, sqrt, stop_gradient, subtract, where
 from .manipulation import ravel, squeeze, take_along_axis
 from .op import OPS
-from .operands import (
-    as_array,
-    as_floating,
-    convert,
-    default_sum_dtype,
-    normalize_axes,
-    normalize_axis,
-    primitive,
-)
+from .operands import as_array, as_floating, convert, default_sum_dtype, normalize_axes, normalize_axis, number, primitive
 
 __all__ = [
     "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "average", "count_nonzero", "cumsum", "cumulative_sum",
@@ -89,7 +81,8 @@ def var(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, 
     correction = correction or ddof
     if not correction:
         return mean(multiply(centered, centered), axes, keepdims=keepdims)
-    return divide(sum(multiply(centered, centered), axes, keepdims=keepdims), _count(x, axes) - correction)
+    count = subtract(number(_count(x, axes), x.dtype, x._device), correction)
+    return divide(sum(multiply(centered, centered), axes, keepdims=keepdims), count)
 
 
 def std(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, keepdims: bool = False) -> NDArray:

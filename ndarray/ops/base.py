@@ -92,7 +92,7 @@ def expect_axes(op: str, axes: Any, ndim: int) -> None:
 
 def broadcast_shapes(op: str, *shapes: tuple[Size, ...]) -> tuple[Size, ...]:
     """The shape to which all broadcast, as in NumPy; a symbolic size is never taken as 1."""
-    result = list(max(shapes, key=len))
+    result: list[Size] = list(max(shapes, key=lambda s: len(tuple(s))))
     for shape in shapes:
         offset = len(result) - len(shape)
         for k, n in enumerate(shape):

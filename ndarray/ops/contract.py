@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def _infer(x: ArrayType, y: ArrayType, *, contract: Pair, batch: Pair) -> tuple[
     return (ArrayType(shape, dtype),)
 
 
-def _volume(shape: tuple[int, ...]) -> int:
+def _volume(shape: Iterable[int]) -> int:
     n = 1
     for s in shape:
         n *= s

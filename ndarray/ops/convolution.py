@@ -146,7 +146,7 @@ def _true_positions(positions: tuple) -> tuple:
 
 
 def _convolve(xp: Any, x: Any, w: Any, *, stride: tuple, padding: Pads, dilation: tuple, groups: int) -> Any:
-    shape = _out_shape("convolution", x.shape, w.shape, stride, padding, dilation, groups)
+    shape: Any = _out_shape("convolution", x.shape, w.shape, stride, padding, dilation, groups)
     kernel, positions = w.shape[2:], shape[2:]
     n, g, o = shape[0], groups, shape[1] // groups
     if 0 in shape or 0 in w.shape:
@@ -229,8 +229,8 @@ def _weight_gradient(
             wide = xp.zeros((columns.shape[0], g, o, *rows), x.dtype)
             wide[_true_positions(positions)] = dy[part]
             wide = wide.reshape(-1, g, o, columns.shape[-1])
-            for k in range(columns.shape[0]):
-                total += wide[k] @ columns[k].swapaxes(1, 2)
+            for one, image in zip(wide, columns):
+                total += one @ image.swapaxes(1, 2)
         return total.reshape(shape)
     for part in _chunks(x, kernel, positions):
         columns = _columns(xp, x[part], kernel, positions, stride, dilation)
@@ -352,7 +352,7 @@ def _samples(kind: str) -> Any:
     def samples() -> Iterator[Sample]:
         for x_shape, w_shape, stride, padding, dilation, groups in _CASES:
             attrs: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-            out = _out_shape("convolution", x_shape, w_shape, **attrs)
+            out: Any = _out_shape("convolution", x_shape, w_shape, **attrs)
             for dtype in (np.float64, np.float32):
                 x, w, dy = (random_array(k, s, dtype) for k, s in enumerate((x_shape, w_shape, out)))
                 if kind == "forward":

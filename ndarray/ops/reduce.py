@@ -75,7 +75,7 @@ def _fold(
         return (ArrayType(reduced_shape(x.shape, axes, keepdims), x.dtype),)
 
     def reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
-        ufunc = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "all": np.logical_and,
+        ufunc: Any = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "all": np.logical_and,
                  "any": np.logical_or}[name]
         return np.asarray(ufunc.reduce(x, axis=axes, keepdims=keepdims)).astype(x.dtype)
 

@@ -127,7 +127,7 @@ def _cast_samples() -> Iterator[Sample]:
             low = 0.0 if target is np.uint8 else -5.0
             x = random_array(1, (3, 4), source, low, 5.0)
             yield Sample((x,), {"dtype": np.dtype(target)}, lambda x, dtype: x.astype(dtype))
-    yield Sample((np.float64(1.5).reshape(()),), {"dtype": np.dtype(np.float32)}, lambda x, dtype: x.astype(dtype))
+    yield Sample((np.array(1.5),), {"dtype": np.dtype(np.float32)}, lambda x, dtype: x.astype(dtype))
     yield Sample((np.zeros((0, 3)),), {"dtype": np.dtype(np.int32)}, lambda x, dtype: x.astype(dtype))
 
 
