@@ -132,6 +132,7 @@ class Entry:
         self.traced, self.guards, self.writer = traced, tuple(guards), writer
         self.lifted = [wrap(a, cpu(0)) for a in lifted]
         self.state = tuple(sorted(traced.state))
+        self.writes_arguments = any(i < leaves for i in self.state)
         self.symbolic = bool(traced.symbols)
         self.lock = threading.Lock()
         self.program: Program | None = None
@@ -193,10 +194,11 @@ class Entry:
 
     def run(
         self, leaves: Sequence[NDArray], surroundings: Sequence[Any] = (), recording: bool = False,
-        values: Mapping[int, Callable] | None = None,
+        values: Mapping[int, Callable] | None = None, apart: bool = False,
     ) -> Any:
-        """Call the program. Raises `Overlap` (before anything has happened) where memory is shared in a way that matters."""
-        if self._check:
+        """Call the program. Raises `Overlap` (before anything has happened) where memory is shared in a way that matters,
+        unless the caller knows that the arrays lie `apart`."""
+        if self._check and not apart:
             self._check_overlap(leaves)
         inputs = self.gather(leaves, surroundings, values)
         arrays = [a._data for a in inputs]

@@ -16,7 +16,7 @@ from ndarray.array import NDArray
 
 from .source import is_library_file
 
-__all__ = ["Surroundings", "describe_change", "flatten", "rebuild"]
+__all__ = ["Surroundings", "describe_change", "flatten", "paths", "rebuild", "repeats", "typed"]
 
 _SCALARS = (int, float, bool, str, bytes, type(None), complex)
 _INLINE = 64  # a list or dict of up to this many plain values is compared by content
@@ -55,6 +55,34 @@ def flatten(value: Any, leaves: list[Any], static: frozenset = frozenset(), path
             f"text, None, a list, tuple or dict of those, nor hashable; pass what the function needs of it instead"
         ) from None
     return ("=", kind, value)
+
+
+def repeats(value: Any, known: Any, leaves: list[Any]) -> bool:
+    """Whether `value` is nested like `known` with the very same arrays; the leaves (floats may differ) go to `leaves`."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        if type(known) is not kind or len(known) != len(value):
+            return False
+        for v, k in zip(value, known):
+            if v is k and type(v) is NDArray:
+                leaves.append(v)
+            elif not repeats(v, k, leaves):
+                return False
+        return True
+    if kind is float:
+        leaves.append(value)
+        return type(known) is float
+    if kind is dict:
+        if type(known) is not dict or len(known) != len(value):
+            return False
+        for (i, v), (j, k) in zip(value.items(), known.items()):
+            if i != j or not repeats(v, k, leaves):
+                return False
+        return True
+    if kind is NDArray:
+        leaves.append(value)
+        return value is known
+    return type(known) is kind and bool(value == known)
 
 
 def _at(path: tuple) -> str:
