@@ -251,7 +251,10 @@ class Emitter:
         base, step, vector = self.address(flat)
         lane = self.lane_block()
         if step is None and vector is None:
-            return Store(buffer, base, value, self.guard)
+            if value.type.lanes == 1:
+                return Store(buffer, base, value, self.guard)
+            assert lane is not None  # the lanes run along an axis of size 1: the mask leaves the first on
+            return Store(buffer, base, value, lane.tail)
         assert lane is not None
         value = splat(value, lane.lanes) if value.type.lanes == 1 else value
         if vector is None and isinstance(step, Const) and step.value == 1:
