@@ -253,8 +253,8 @@ class Emitter:
         if step is None and vector is None:
             if value.type.lanes == 1:
                 return Store(buffer, base, value, self.guard)
-            assert lane is not None  # the lanes run along an axis of size 1: the mask leaves the first on
-            return Store(buffer, base, value, lane.tail)
+            assert lane is not None and lane.lane is not None  # the lanes run along an axis of size 1: one of them is on
+            return Store(buffer, apply("add", base, lane.variables[lane.lane]), value, lane.tail)
         assert lane is not None
         value = splat(value, lane.lanes) if value.type.lanes == 1 else value
         if vector is None and isinstance(step, Const) and step.value == 1:
