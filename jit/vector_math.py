@@ -38,7 +38,9 @@ __all__ = ["expand", "expand_expr"]
 
 def expand(kernel: Kernel) -> Kernel:
     """The kernel with elementary functions replaced; the same object if it has none."""
-    expander = _Expander({s.name for s in walk_statements(kernel.body) if isinstance(s, Let)})
+    statements = list(walk_statements(kernel.body))
+    taken = {s.name for s in statements if isinstance(s, Let | Register)} | {s.var for s in statements if isinstance(s, For)}
+    expander = _Expander({*taken, *kernel.parameters, kernel.task})
     body = expander.body(kernel.body)
     if body is None:
         return kernel
