@@ -42,8 +42,10 @@ class Program(Protocol):
         """Run. `arrays` are in the order of ``graph.inputs``, of exactly the dtypes of the graph, and of shapes that
         the graph's types and guards admit (the caller has checked that)."""
 
-    def explain(self) -> str:
-        """What was fused, the memory plan, the kernels: text for a person."""
+    def explain(self, arrays: Sequence[Any] | None = None, measure: bool = False) -> Any:
+        """What was fused, the kernels, the memory plan: an object whose ``str()`` is text for a person, and whose
+        `kernels` are the rows, each with `name` and `operations`. `arrays` (inputs of a call) say for which sizes; with
+        `measure`, kernels are timed on copies of them."""
 
 
 class Backend(Protocol):

@@ -438,12 +438,18 @@ class HybridBlock(Block):
         device = _device_of((x, *args))
         return hybrid_forward(nd, x, *args, **kwargs, **{name: p.data(device) for name, p in self._own.items()})
 
-    def explain(self, *args: Any, **kwargs: Any) -> str:
-        """What compiling this Block for these inputs does: fused kernels, memory plan, the user's lines.
+    def explain(self, *args: Any, measure: bool = True, **kwargs: Any) -> Any:
+        """What compiling this Block for these inputs does, as an `Explanation`: print it, or look at its fields. Fused
+        kernels with their times, shares of the machine's limits and the user's lines; why neighbours were not fused; the
+        memory plan. Under ``autograd.record()``, of forward and backward; without times if `measure` is False.
 
         The Block need not be hybridized.
         """
-        return (self._compiled or self._compile()).explain(*args, **kwargs)
+        return (self._compiled or self._compile()).explain(*args, measure=measure, **kwargs)
+
+    def kernels(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """The kernels that run for these inputs, in order, each with `name` and `operations` (see `explain`)."""
+        return self.explain(*args, measure=False, **kwargs).kernels
 
     def export(self, path: Any, *example: Any, **options: Any) -> tuple[str, str]:
         """Write this Block, as it predicts, with its parameters, to files that `hybrid.load` runs without its code.

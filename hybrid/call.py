@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from ndarray import apply as _apply
 from ndarray import creation
 from ndarray.apply import apply
 from ndarray.array import NDArray, wrap
@@ -40,6 +42,7 @@ class Statistics:
 
 
 statistics = Statistics()
+_top_get = _apply._top.get
 _lock = threading.RLock()
 
 
@@ -126,7 +129,7 @@ class Derivative:
         whole = joint_of(graph, tracked)
         self.parts: Split = split(whole)
         self.graph, self.backend, self.tracked = graph, backend, tracked
-        self.name = graph.name
+        self.name, self.options = graph.name, options
         self.program = compile_graph(self.parts.forward, backend, options)
         self.outputs = len(graph.outputs)
         self.inexact = tuple([j for j, a in enumerate(self.parts.forward.outputs) if is_inexact(a.dtype)])
@@ -168,10 +171,19 @@ class Derivative:
                 arguments.append(_with_entry(keep(outputs[i], self.name, f"output {i}"), entries[i]))
         for j in self.parts.cotangents:
             arguments.append(_or_zeros(cotangents[j], outputs[j][0]))
-        found = apply(GRAPH_CALL, *arguments, graph=self.parts.backward, backend=self.backend)
+        if _top_get() is None:  # nothing records or traces
+            device = arguments[0]._device
+            found = [wrap(o, device) for o in self.backward([a._data for a in arguments])]
+        else:
+            found = apply(GRAPH_CALL, *arguments, graph=self.parts.backward, backend=self.backend)
         for i, g in zip(self.parts.gradients, found):
             result[i] = g
         return result
+
+    @cached_property
+    def backward(self) -> Program:
+        """The program of the backward part; compiled at the first use."""
+        return compile_graph(self.parts.backward, self.backend, self.options)
 
     def _pull_all(self, inputs: list, outputs: list, entries: tuple, cotangents: list) -> list:
         if self._pure is None:

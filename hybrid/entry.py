@@ -18,14 +18,19 @@ from .backend import Options, Program
 from .call import Derivative, compile_graph, is_tracked
 from .graph import Atom, Graph, Literal, Value
 from .interpret import bind_sizes
+from .scalars import ScalarInput
 
-__all__ = ["Core", "Cores", "Entry", "Overlap"]
+__all__ = ["Core", "Cores", "Entry", "Output", "Overlap", "Unfit", "form_of", "with_names"]
 
 _new = object.__new__
 
 
 class Overlap(Exception):
     """Arguments share memory with something that the program writes: run line by line instead."""
+
+
+class Unfit(Exception):
+    """The gradient of a symbolic program is not valid for the sizes of this call."""
 
 
 class Core:
@@ -120,7 +125,7 @@ class Entry:
 
     leaves      how many inputs come from the call's arguments
     sources     for the inputs after these: an NDArray (fixed), a number of a surrounding variable (read at each call), or
-                a function that gives a float
+                a function that gives a float, or ("gradient", i): that attached to leaf i
     results     the result as the trace returned it, with an `Output` for each array
     """
 
@@ -134,6 +139,8 @@ class Entry:
         self.state = tuple(sorted(traced.state))
         self.writes_arguments = any(i < leaves for i in self.state)
         self.symbolic = bool(traced.symbols)
+        self.sizes: Mapping[str, int] = {}  # of the symbols, in an entry for given shapes
+        self.derivatives: dict[tuple[bool, ...], Derivative] = {}
         self.lock = threading.Lock()
         self.program: Program | None = None
         self.references: Any = None  # keeps alive what the key names by identity
@@ -160,13 +167,22 @@ class Entry:
         return sizes if all(g.holds(sizes) for g in self.traced.guards) else None
 
     def bound(self, sizes: Mapping[str, int]) -> Entry:
-        """The same entry where symbolic sizes among the results have their values."""
-        if not _has_size(self.results):
-            return self
+        """The same entry for given sizes."""
         other = _new(Entry)
         other.__dict__.update(self.__dict__)
-        other.results = _with_sizes(self.results, sizes)
+        other.sizes, other.derivatives = sizes, {}
+        if _has_size(self.results):
+            other.results = _with_sizes(self.results, sizes)
         return other
+
+    def derivative(self, tracked: tuple[bool, ...]) -> Derivative:
+        """The recorded form of the program. Raises `Unfit` where its gradient has guards that the sizes break."""
+        found = self.core.derivative(tracked)
+        for guard in found.parts.backward.guards:
+            if not guard.holds(self.sizes):
+                raise Unfit(str(guard))
+        self.derivatives[tracked] = found
+        return found
 
     # -- running
     def compiled(self) -> Program:
@@ -186,6 +202,8 @@ class Entry:
                 inputs.append(s)
             elif isinstance(s, int):
                 inputs.append(surroundings[s])
+            elif isinstance(s, tuple):
+                inputs.append(leaves[s[1]].grad)  # type: ignore[arg-type]
             else:
                 number = len(inputs)
                 value = s() if values is None or number not in values else values[number]()
@@ -206,7 +224,7 @@ class Entry:
         if recording:
             tracked = tuple([a._node is not None and is_tracked(a) for a in inputs])
             if True in tracked:
-                derivative = self.core.derivative(tracked)
+                derivative = self.derivatives.get(tracked) or self.derivative(tracked)
         if not self.state:
             if derivative is not None:
                 return self._nest(derivative.call(inputs, arrays, self.devices))
@@ -288,3 +306,35 @@ def _with_sizes(form: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(form, dict):
         return {k: _with_sizes(f, sizes) for k, f in form.items()}
     return form
+
+
+def form_of(result: Any, outputs: list[NDArray]) -> Any:
+    """The result with its arrays moved to `outputs`."""
+    if isinstance(result, NDArray):
+        outputs.append(result)
+        return Output(len(outputs) - 1)
+    if type(result) is ScalarInput:
+        outputs.append(result._array)
+        return Output(len(outputs) - 1, scalar=True)
+    if isinstance(result, (list, tuple)):
+        items = [form_of(r, outputs) for r in result]
+        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+    if isinstance(result, dict):
+        return {k: form_of(r, outputs) for k, r in result.items()}
+    return result
+
+
+def with_names(graph: Graph, names: Mapping[int, str]) -> Graph:
+    """The graph with other names on the inputs of these numbers."""
+    renamed = {graph.inputs[i]: Value(graph.inputs[i].type, name) for i, name in names.items()}
+    if not renamed:
+        return graph
+
+    def new(atom: Any) -> Any:
+        return renamed.get(atom, atom) if isinstance(atom, Value) else atom
+
+    return graph.replace(
+        inputs=tuple(map(new, graph.inputs)), outputs=tuple(map(new, graph.outputs)),
+        equations=tuple([replace(eq, inputs=tuple(map(new, eq.inputs))) for eq in graph.equations]),
+        state={i: new(a) for i, a in graph.state.items()},
+    )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -24,15 +23,16 @@ from ndarray import apply as _apply
 from ndarray import autograd
 from ndarray.array import NDArray, wrap
 from ndarray.device import cpu
-from ndarray.dims import Dim, Size, symbol
 from ndarray.op import ArrayType
 from ndarray.settings import settings
+from ndarray.tape import Leaf
 
 from .call import statistics
-from .entry import Cores, Entry, Output, Overlap
+from .entry import Cores, Entry, Overlap, Unfit, form_of, with_names
 from .epoch import epoch as _epoch
-from .scalars import ScalarInput, argument_scalar, scalar_input
-from .signature import Surroundings, describe_change, flatten, paths, rebuild, repeats, typed
+from .explain import Explanation, explain_entry
+from .scalars import argument_scalar, scalar_input
+from .signature import Surroundings, describe_change, flatten, paths, rebuild, repeats, symbolic_pattern, typed
 from .source import is_library_file
 from .trace import Trace, TraceError, Tracer
 
@@ -48,7 +48,9 @@ KEYS_KEPT = 4096
 """Exact shapes that a function remembers; beyond, it starts to remember anew (nothing is compiled again)."""
 
 _CPU = cpu(0)
-_NAMES = "nmklpqrst"
+
+MANY_TRACES = 32
+"""After so many traces a warning says which part of the signature keeps changing."""
 
 
 class CompiledFunction:
@@ -83,6 +85,7 @@ class CompiledFunction:
         self._surroundings: Surroundings | None = None
         self._watches = False
         self._last_key: Any = None
+        self._tapes = False  # whether the function records and differentiates inside
         self._again: tuple | None = None  # the last call that wrote its arguments
         self.last: Entry | None = None
         self._last_arguments: tuple | None = None
@@ -171,13 +174,31 @@ class CompiledFunction:
         self.calls += 1
         try:
             out = entry.run(leaves, values, recording, trace.hints if trace is not None else None)
-            if trace is None and not kwargs and not self._static_paths and entry.writes_arguments:
+            if trace is None and not kwargs and not self._static_paths and not self._tapes and entry.writes_arguments:
                 # an update of weights is called with the same arrays each time: take it as it is
                 self._again = (args, (_training_get(), recording), Surroundings.key(values), entry)
             return out
         except Overlap:
             log.info("%s: an argument shares memory with an array that is written; this call runs line by line", self.name)
             return self._function(*args, **kwargs)
+        except Unfit as error:
+            log.info("%s: the gradient for symbolic sizes is not valid for these (%s); tracing for fixed ones", self.name, error)
+            with self._lock:
+                self._forget(entry)
+                self._rejected.add(self._structure_of(args, kwargs))
+            return self._call(args, kwargs, recording)
+
+    def _structure_of(self, args: tuple, kwargs: dict) -> Any:
+        return flatten((args, kwargs), [], self._static_paths)
+
+    def _forget(self, entry: Entry) -> None:
+        """Drop a symbolic entry, and what it stands for."""
+        core = entry.core
+        for entries in (self._entries, self._fast, self._shortest):
+            for key in [k for k, e in entries.items() if e.core is core]:  # type: ignore[attr-defined]
+                del entries[key]  # type: ignore[attr-defined]
+        for family in self._symbolic.values():
+            family[:] = [e for e in family if e.core is not core]
 
     def _entry(self, args: tuple, kwargs: dict, recording: bool) -> tuple[Entry, list[NDArray], list[Any], Trace | None]:
         """The entry for a call, traced if need be; the array leaves of the arguments, the surroundings' values."""
@@ -187,6 +208,8 @@ class CompiledFunction:
         leaves = [_leaf(v) for v in raw]
         values = self._surroundings.read() if self._surroundings is not None else []
         shapes = tuple([tuple(a._data.shape) for a in leaves])
+        if self._tapes:  # whether an argument wants a gradient matters to a function that differentiates
+            structure = (structure, tuple([_request(a) for a in leaves]))
         family = self._family(structure, values, recording)
         entry, trace = self._entries.get((family, shapes)), None
         if entry is None:
@@ -194,7 +217,7 @@ class CompiledFunction:
                 entry = self._entries.get((family, shapes)) or self._match(family, shapes)
                 if entry is None:
                     entry, trace = self._trace(args, kwargs, raw, leaves, structure, shapes, recording)
-                    if entry is None:  # a float argument was looked at: it is a part of the signature now
+                    if entry is None:  # the trace has shown that more is part of the signature
                         return self._entry(args, kwargs, recording)
         self._remember(args, kwargs, values, recording, entry)
         return entry, leaves, values, trace
@@ -203,7 +226,7 @@ class CompiledFunction:
         return (_training_get(), recording, self._static, Surroundings.key(values), structure)
 
     def _remember(self, args: tuple, kwargs: dict, values: Sequence[Any], recording: bool, entry: Entry) -> None:
-        if kwargs or not all(type(a) is NDArray for a in args):
+        if kwargs or self._tapes or not all(type(a) is NDArray for a in args):
             return
         key: list[Any] = [_training_get(), recording]
         for a in args:
@@ -289,31 +312,23 @@ class CompiledFunction:
     def _trace(
         self, args: tuple, kwargs: dict, raw: list, leaves: list[NDArray], structure: Any, shapes: tuple, recording: bool
     ) -> tuple[Entry | None, Trace | None]:
-        seen = self._shapes_seen.setdefault(structure, [])
-        if shapes not in seen:
-            seen.append(shapes)
-            del seen[:-8]
         values = self._surroundings.read() if self._surroundings is not None else []
         family = self._family(structure, values, recording)
         self._log_change(family, shapes)
-        pattern = _symbolic_pattern(seen, shapes)
-        made = None
-        if pattern is not None and (family, _names_of(pattern)) not in self._rejected:
-            try:
-                made = self._run_trace(args, kwargs, raw, leaves, pattern, values, recording)
-                if made is not None and made[0].fits(shapes) is None:
-                    made = None
-            except Exception as error:  # whatever it is, a trace for fixed sizes shows whether it is the user's
-                log.info("%s: no program for symbolic sizes %s (%s); tracing for fixed ones", self.name, pattern, error)
-            if made is None:
-                self._rejected.add((family, _names_of(pattern)))
-        symbolic = made is not None
+        made, symbolic = self._try_symbolic(args, kwargs, raw, leaves, structure, shapes, values, recording), True
         if made is None:
-            made = self._run_trace(args, kwargs, raw, leaves, shapes, values, recording)
-        entry, trace = made
+            made, symbolic = self._run_trace(args, kwargs, raw, leaves, shapes, values, recording), False
+        entry, trace, tapes = made
+        if tapes and not self._tapes:
+            self._tapes = True
+            self._fast, self._shortest = {}, {}
+            if any(_request(a) for a in leaves):
+                structure = (structure, tuple([_request(a) for a in leaves]))
+            else:
+                structure = (structure, (None,) * len(leaves))
         if trace.pinned:
             where = paths((args, kwargs), self._static_paths)
-            self._static_paths |= {where[i] for i in trace.pinned if i < len(where)}
+            self._static_paths |= {where[i] for i in trace.pinned}
             return None, None
         self._refresh()  # the first call may have initialized parameters, or changed what it reads
         values = self._surroundings.read() if self._surroundings is not None else []
@@ -333,6 +348,28 @@ class CompiledFunction:
         self.last, self._last_arguments = entry, (args, kwargs, [(a.shape, a.dtype, a.device) for a in leaves])
         return self._keep((family, shapes), bound), trace
 
+    def _try_symbolic(
+        self, args: tuple, kwargs: dict, raw: list, leaves: list[NDArray], structure: Any, shapes: tuple, values: list,
+        recording: bool,
+    ) -> tuple[Entry, Trace, bool] | None:
+        """A trace with symbols for the sizes that have varied, if there are such and it is valid for these shapes."""
+        seen = self._shapes_seen.setdefault(structure, [])
+        if shapes not in seen:
+            seen.append(shapes)
+            del seen[:-8]
+        pattern = symbolic_pattern(seen, shapes)
+        attempt = (self._family(structure, values, recording), str(pattern))
+        if pattern is None or attempt in self._rejected or structure in self._rejected:
+            return None
+        try:
+            made = self._run_trace(args, kwargs, raw, leaves, pattern, values, recording)
+            if made[0].fits(shapes) is not None:
+                return made
+        except Exception as error:  # whatever it is, a trace for fixed sizes shows whether it is the user's
+            log.info("%s: no program for symbolic sizes %s (%s); tracing for fixed ones", self.name, pattern, error)
+        self._rejected.add(attempt)
+        return None
+
     def _log_change(self, family: tuple, shapes: tuple) -> None:
         key = {
             "train mode": family[0], "recording": family[1], "attributes": self._statics[family[2]][0],
@@ -340,22 +377,25 @@ class CompiledFunction:
             "arguments": family[4], "shapes": shapes,
         }
         if self._last_key is not None:
+            loud = settings.debug >= 1 or self.traces == MANY_TRACES
             changed = [f"{k}: {describe_change(self._last_key[k], v)}" for k, v in key.items() if self._last_key[k] != v]
             log.log(
-                logging.WARNING if settings.debug >= 1 else logging.INFO,
-                "%s is traced again because of %s", self.name, "; ".join(changed) or "an array that was replaced",
+                logging.WARNING if loud else logging.INFO, "%s is traced again (%d traces so far) because of %s", self.name,
+                self.traces, "; ".join(changed) or "an array that was replaced",
             )
         self._last_key = key
 
     def _run_trace(
         self, args: tuple, kwargs: dict, raw: list, leaves: list[NDArray], shapes: tuple, values: list, recording: bool
-    ) -> tuple[Entry, Trace]:
+    ) -> tuple[Entry, Trace, bool]:
         tracer = Tracer(self.name, recording)
         names = self._argument_names(args, kwargs)
         inputs: list[Any] = []
         for i, (value, leaf, shape) in enumerate(zip(raw, leaves, shapes)):
             if isinstance(value, NDArray):
                 inputs.append(tracer.argument(ArrayType(shape, leaf.dtype), leaf.device, names[i]))
+                if _request(leaf) and not recording:
+                    inputs[-1]._node = (Leaf(leaf.grad, leaf._node[0].request), 0, -1)
             else:
                 inputs.append(argument_scalar(tracer, value, names[i]))
         arguments, options = rebuild((args, kwargs), inputs, self._static_paths)
@@ -365,7 +405,7 @@ class CompiledFunction:
         with tracer.under():
             result = self._function(*arguments, **options)
             outputs: list[NDArray] = []
-            form = _form(result, outputs)
+            form = form_of(result, outputs)
             trace = tracer.finish(outputs)
         self._report_side_effects(before)
         for i in trace.pinned:
@@ -374,32 +414,30 @@ class CompiledFunction:
                     f"{self.name}: a number that changes from call to call (a learning rate, say) was looked at while tracing; "
                     f"compute with it, without `if`, float() or comparisons"
                 )
-        sources = []
-        for source in trace.captured:
-            watched = [k for k, v in enumerate(values) if v is source] if isinstance(source, NDArray) else []
-            sources.append(watched[0] if watched else source)
-        graph = self._named(trace, values)
+        sources = [self._source(source, leaves, values) for source in trace.captured]
+        graph = with_names(trace.graph, self._captured_names(trace, leaves, values))
         core, lifted = self._cores.find(graph)
         code = getattr(inspect.unwrap(self._function), "__code__", None) or type(self).__call__.__code__
         entry = Entry(
             core, lifted, trace.arguments, sources, form, trace.devices, graph, trace.guards,
             (code, code.co_firstlineno), constants=not recording and not _training_get(),
         )
-        return entry, trace
+        return entry, trace, tracer.taped
 
-    def _report_side_effects(self, before: dict) -> None:
-        after = self._attributes()[0]
-        changed = [k for k in after if not k.endswith(":") and after[k] != before.get(k)]
-        if changed:
-            log.warning(
-                "%s: writing the attribute %s happens while tracing only, not at each call of the compiled program; keep what "
-                "changes in an array (self.x[...] = v)", self.name, ", ".join(changed),
-            )
+    def _source(self, source: Any, leaves: Sequence[NDArray], values: list) -> Any:
+        """Where a captured input is read at each call: see Entry."""
+        if isinstance(source, NDArray):
+            for i, leaf in enumerate(leaves):
+                if _request(leaf) and leaf.grad is source:
+                    return ("gradient", i)
+            for k, v in enumerate(values):
+                if v is source:
+                    return k
+        return source
 
-    def _named(self, trace: Trace, values: list) -> Any:
-        """The graph with names on its captured inputs: those of parameters and of surrounding variables."""
+    def _captured_names(self, trace: Trace, leaves: Sequence[NDArray], values: list) -> dict[int, str]:
+        """Names of captured inputs, by number: those of parameters and of surrounding variables."""
         from .block import Block
-        from .graph import Value
 
         names: dict[int, str] = {}
         if self._surroundings is not None:
@@ -410,22 +448,24 @@ class CompiledFunction:
                     names.update(_parameter_names(v, f"{name}."))
         if self._block is not None:
             names.update(_parameter_names(self._block, ""))
-        graph = trace.graph
-        renamed: dict[Any, Any] = {}
-        for value, source in zip(graph.inputs[trace.arguments:], trace.captured):
-            name = names.get(id(source)) if isinstance(source, NDArray) else "number"
+        for i, leaf in enumerate(leaves):
+            if _request(leaf):
+                names[id(leaf.grad)] = f"{trace.graph.inputs[i].name}.grad"
+        found = {}
+        for number, source in enumerate(trace.captured, trace.arguments):
+            name = names.get(id(source)) if isinstance(source, NDArray) else f"number{number}"
             if name:
-                renamed[value] = Value(value.type, name)
-        if not renamed:
-            return graph
-        new = lambda a: renamed.get(a, a) if isinstance(a, Value) else a
-        from dataclasses import replace
+                found[number] = name
+        return found
 
-        return graph.replace(
-            inputs=tuple(map(new, graph.inputs)), outputs=tuple(map(new, graph.outputs)),
-            equations=tuple(replace(eq, inputs=tuple(map(new, eq.inputs))) for eq in graph.equations),
-            state={i: new(a) for i, a in graph.state.items()},
-        )
+    def _report_side_effects(self, before: dict) -> None:
+        after = self._attributes()[0]
+        changed = [k for k in after if not k.endswith(":") and after[k] != before.get(k)]
+        if changed:
+            log.warning(
+                "%s: writing the attribute %s happens while tracing only, not at each call of the compiled program; keep what "
+                "changes in an array (self.x[...] = v)", self.name, ", ".join(changed),
+            )
 
     def _argument_names(self, args: tuple, kwargs: dict) -> list[str]:
         try:
@@ -456,18 +496,17 @@ class CompiledFunction:
         """The graph for these arguments, as traced."""
         return self._entry(args, kwargs, autograd.is_recording())[0].traced
 
-    def explain(self, *args: Any, **kwargs: Any) -> str:
-        """What is compiled for these arguments: inputs, guards with the lines that asked, kernels, memory."""
-        entry = self._entry(args, kwargs, False)[0]
-        graph = entry.traced
-        lines = [f"{self.name}: {self.traces} traces, {self.compilations} compilations, {self.calls} calls"]
-        lines.append("arguments: " + ", ".join(f"{v.name}: {v.type}" for v in graph.inputs[: entry.leaves]))
-        captured = ", ".join(f"{v.name or 'array'}: {v.type}" for v in graph.inputs[entry.leaves:])
-        lines.append(f"captured: {captured or 'nothing'}")
-        if graph.state:
-            lines.append("written back: " + ", ".join(graph.inputs[i].name or f"input {i}" for i in graph.state))
-        lines += [f"valid where {guard}   # {source}" for guard, source in entry.guards]
-        return "\n".join([*lines, entry.compiled().explain()])
+    def explain(self, *args: Any, measure: bool = True, **kwargs: Any) -> Explanation:
+        """What is compiled for these arguments: inputs, guards with the lines that asked, kernels with their times, why
+        neighbours were not fused, memory. Print it, or look at its fields.
+
+        Under ``autograd.record()``, forward and backward of a training call are shown. Kernels are timed on copies of the
+        arguments, unless `measure` is False. Nothing that the function writes is written.
+        """
+        recording = autograd.is_recording()
+        entry, leaves, values, trace = self._entry(args, kwargs, recording)
+        inputs = entry.gather(leaves, values, trace.hints if trace is not None else None)
+        return explain_entry(self.name, (self.traces, self.compilations, self.calls), entry, inputs, recording, measure)
 
 
 def hybridize(function: Callable | None = None, **options: Any) -> Any:
@@ -491,49 +530,11 @@ def _parameter_names(block: Any, prefix: str) -> dict[int, str]:
     return found
 
 
-def _form(result: Any, outputs: list[NDArray]) -> Any:
-    """The result with its arrays moved to `outputs`."""
-    if isinstance(result, NDArray):
-        outputs.append(result)
-        return Output(len(outputs) - 1)
-    if type(result) is ScalarInput:
-        outputs.append(result._array)
-        return Output(len(outputs) - 1, scalar=True)
-    if isinstance(result, (list, tuple)):
-        items = [_form(r, outputs) for r in result]
-        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
-    if isinstance(result, dict):
-        return {k: _form(r, outputs) for k, r in result.items()}
-    return result
-
-
-def _symbolic_pattern(seen: Sequence[tuple], shapes: tuple) -> tuple | None:
-    """The shapes with symbols for the sizes that have differed between calls; None where none has.
-
-    Sizes that have always agreed get one symbol. Its hint is the present size, unless that is 0 or 1.
-    """
-    others = [s for s in seen if len(s) == len(shapes) and all(len(a) == len(b) for a, b in zip(s, shapes))]
-    symbols: dict[tuple, Dim] = {}
-    names = itertools.chain(_NAMES, (f"d{i}" for i in itertools.count()))
-    pattern = []
-    for i, shape in enumerate(shapes):
-        sizes: list[Size] = []
-        for axis, size in enumerate(shape):
-            history = tuple([s[i][axis] for s in others])
-            if all(h == size for h in history):
-                sizes.append(size)
-                continue
-            if history not in symbols:
-                hint = size if size > 1 else max(2, *history)
-                symbols[history] = symbol(next(names), hint)
-            sizes.append(symbols[history])
-        pattern.append(tuple(sizes))
-    return tuple(pattern) if symbols else None
+def _request(array: NDArray) -> str | None:
+    """How an array with a gradient attached wants it; None for others."""
+    node = array._node
+    return node[0].request if node is not None and type(node[0]) is Leaf and node[0].grad is not None else None
 
 
 def _leaf(value: Any) -> NDArray:
     return value if isinstance(value, NDArray) else wrap(np.asarray(value, np.float64), _CPU)
-
-
-def _names_of(pattern: tuple) -> tuple:
-    return tuple(tuple(str(d) for d in shape) for shape in pattern)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,29 @@ def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarra
     return outputs
 
 
+@dataclass(frozen=True)
+class InterpretedReport:
+    """Of a graph that runs op by op: an equation is a kernel."""
+
+    graph: Graph
+
+    @property
+    def kernels(self) -> tuple[InterpretedKernel, ...]:
+        """A row for each equation."""
+        return tuple(InterpretedKernel(eq.op.name, (eq.op.name,)) for eq in self.graph.equations)
+
+    def __str__(self) -> str:
+        return f"{self.graph.name}: interpreted, op by op\n{self.graph}"
+
+
+@dataclass(frozen=True)
+class InterpretedKernel:
+    """One equation."""
+
+    name: str
+    operations: tuple[str, ...]
+
+
 class InterpretedProgram:
     """See `hybrid.backend.Program`."""
 
@@ -99,9 +123,9 @@ class InterpretedProgram:
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return evaluate_graph(self.graph, arrays)
 
-    def explain(self) -> str:
+    def explain(self, arrays: Sequence[np.ndarray] | None = None, measure: bool = False) -> InterpretedReport:
         """The graph: nothing is fused or planned."""
-        return f"{self.graph.name}: interpreted, op by op\n{self.graph}"
+        return InterpretedReport(self.graph)
 
 
 class InterpreterBackend:

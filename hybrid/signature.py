@@ -6,17 +6,22 @@ the closure cells and globals that a function (and the user's functions that it 
 
 from __future__ import annotations
 
+import itertools
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ndarray.array import NDArray
+from ndarray.dims import Dim, Size, symbol
 
 from .source import is_library_file
 
-__all__ = ["Surroundings", "describe_change", "flatten", "paths", "rebuild", "repeats", "typed"]
+__all__ = [
+    "Surroundings", "describe_change", "flatten", "paths", "rebuild", "repeats", "symbolic_pattern",
+    "typed",
+]
 
 _SCALARS = (int, float, bool, str, bytes, type(None), complex)
 _INLINE = 64  # a list or dict of up to this many plain values is compared by content
@@ -232,3 +237,29 @@ def describe_change(old: Any, new: Any, where: str = "") -> str:
                 return describe_change(a, b, f"{where}[{i}]")
     return f"{where + ': ' if where else ''}{old!r} -> {new!r}"
 
+
+_NAMES = "nmklpqrst"
+
+
+def symbolic_pattern(seen: Sequence[tuple], shapes: tuple) -> tuple | None:
+    """The shapes with symbols for the sizes that have differed between calls; None where none has.
+
+    Sizes that have always agreed get one symbol. Its hint is the present size, unless that is 0 or 1.
+    """
+    others = [s for s in seen if len(s) == len(shapes) and all(len(a) == len(b) for a, b in zip(s, shapes))]
+    symbols: dict[tuple, Dim] = {}
+    names = itertools.chain(_NAMES, (f"d{i}" for i in itertools.count()))
+    pattern = []
+    for i, shape in enumerate(shapes):
+        sizes: list[Size] = []
+        for axis, size in enumerate(shape):
+            history = tuple([s[i][axis] for s in others])
+            if all(h == size for h in history):
+                sizes.append(size)
+                continue
+            if history not in symbols:
+                hint = size if size > 1 else max(2, *history)
+                symbols[history] = symbol(next(names), hint)
+            sizes.append(symbols[history])
+        pattern.append(tuple(sizes))
+    return tuple(pattern) if symbols else None

@@ -170,6 +170,7 @@ class Tracer:
     def __init__(self, name: str = "graph", recording: bool = False):
         self.name, self.recording = name, recording
         self.active = True
+        self.taped = False  # whether the function itself has recorded
         self.equations: list[Equation] = []
         self.inputs: list[Value] = []
         self.arguments = 0
@@ -230,6 +231,8 @@ class Tracer:
     def process(self, frame: _apply.Frame, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
         """Write an equation; its results stand for the arrays that it will compute."""
         device = arrays[0]._device if arrays else current_device()
+        if not self.taped and not self.recording and _apply.current().interpreter is not self:
+            self.taped = True
         for a in arrays:
             if a._device is not device:
                 places = ", ".join(f"{x.dtype.name}{x.shape} on {x._device}" for x in arrays)

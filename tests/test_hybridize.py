@@ -728,3 +728,43 @@ def test_a_whole_training_step():
     for a, b in zip(expected[1], compiled_[1]):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
     assert compiled_[2].traces == 2
+
+
+def test_a_gradient_of_an_argument_taken_inside():
+    def function(x, y):
+        with autograd.record():
+            loss = (x * x * y).sum()
+        loss.backward()
+        return loss
+
+    f = compiled(function)
+    for seed in range(3):
+        x, y = normal(3, seed=seed), normal(3, seed=9)
+        x.attach_grad("add" if seed == 2 else "write")
+        f(x, y)
+        assert_close(x.grad, 2 * x * y)
+        f(x, y)
+        assert_close(x.grad, 2 * x * y * (2 if seed == 2 else 1))
+    assert f.traces == 2
+    with pytest.raises(RuntimeError, match="not recorded"):
+        f(normal(3), normal(3))
+
+
+def test_a_gradient_with_a_guard_of_its_own():
+    f = compiled(lambda x: x[: x.shape[0] - 1] * 2)
+    for n in (4, 6, 3, 2):
+        x = normal(n, 2)
+        x.attach_grad()
+        with autograd.record():
+            y = f(x).sum()
+        y.backward()
+        assert x.grad.asnumpy()[-1].tolist() == [0, 0]
+
+
+def test_many_traces_are_worth_a_warning(caplog):
+    f = compiled(lambda x, k: x + k)
+    with caplog.at_level(logging.WARNING, "hybrid"):
+        for k in range(40):
+            f(normal(3), k)
+    assert len(caplog.records) == 1
+    assert "arguments" in caplog.text
