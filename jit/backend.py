@@ -145,6 +145,10 @@ class NativeBackend:
             self.statistics.kernels += len(new)
         return [self._kernels.known[k, self.target] for k in plain]
 
+    def address(self, kernel: tuple[str, str]) -> int:
+        """Where a kernel that `native_kernels` named lies in memory."""
+        return self._kernels.addresses[kernel]
+
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """Native export is not a part of this backend yet."""
         raise NotImplementedError("emitting object files for other programs is not supported yet; use export and load")
@@ -167,24 +171,18 @@ def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
         add(s, "arena")
     distinct = list(dict.fromkeys(kernels))
     number = {k: i for i, k in enumerate(distinct)}
+    place = {eq: i for i, eq in enumerate(lowered.graph.equations)}
     launches = tuple(
-        LaunchRecipe(number[k], tuple(storages[s] for s in x.buffers), x.arguments, x.tasks, x.work, x.scratch, x.note)
+        LaunchRecipe(
+            number[k], tuple(storages[s] for s in x.buffers), x.arguments, x.tasks, x.work, x.scratch, x.note, x.kernel.name,
+            tuple(place[eq] for eq in x.equations),
+        )
         for x, k in zip(lowered.launches, kernels, strict=True)
     )
+    first = [place[g.equations[0]] for g in lowered.groups]
+    apart = tuple((first[p], first[c], reason) for p, c, reason in lowered.reasons)
     outputs = tuple((a.shape, a.dtype.name) for a in lowered.graph.outputs)
-    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, explanation(lowered))
-
-
-def explanation(lowered: Lowered) -> str:
-    """What was fused into which kernel, with the user's lines, and why neighbours were not fused."""
-    lines = [f"{lowered.graph.name}: {len(lowered.graph.equations)} equations in {len(lowered.launches)} kernel launches"]
-    for i, launch in enumerate(lowered.launches):
-        ops = " ".join(eq.op.name for eq in launch.equations)
-        where = sorted({f"{Path(eq.source.file).name}:{eq.source.line}" for eq in launch.equations if eq.source})
-        lines.append(f"  {i:3} {launch.kernel.name:<24} {launch.note:<20} {ops}" + (f"   # {', '.join(where)}" if where else ""))
-    for producer, consumer, reason in lowered.reasons:
-        lines.append(f"  groups {producer} and {consumer} stay apart: {reason}")
-    return "\n".join(lines)
+    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, apart)
 
 
 @cache

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from ndarray.dims import Dim, evaluate
 from ndarray.settings import settings
 
 from . import plan, runtime
-from .recipe import LaunchRecipe, Recipe
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from .explain import ProgramReport
 
 __all__ = ["Binding", "CompiledProgram", "thread_count"]
 
@@ -212,7 +216,8 @@ class CompiledProgram:
         outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
         inputs = [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs]
         checks = [len(inputs), len(self.graph.state), *inputs, *sorted(self.graph.state)]
-        return Binding(np.array(packed, np.int64), np.array(checks, np.int64), placement.total + scratch_bytes, outputs, placement, total)
+        arena_bytes = placement.total + scratch_bytes
+        return Binding(np.array(packed, np.int64), np.array(checks, np.int64), arena_bytes, outputs, placement, total)
 
     def _lifetimes(self, sizes: Mapping[str, int]) -> tuple[list[plan.Interval], list[int]]:
         """When each arena storage is alive, in launch numbers, and the storages' numbers."""
@@ -230,16 +235,21 @@ class CompiledProgram:
         return intervals, members
 
     # -- for people
-    def explain(self) -> str:
-        """Kernels in order with what they compute, and the memory plan."""
-        lines = [self.recipe.explanation.rstrip()]
-        for values, binding in [((), self._static)] if self._static else list(self._bindings.items()):
-            at = ", ".join(f"{name}={v}" for (name, _, _), v in zip(self._symbols, values, strict=True)) if values else ""
-            lines.append(
-                f"memory plan{' for ' + at if at else ''}: arena {binding.placement.total:,} bytes for temporaries of "
-                f"{binding.placement.sum:,} bytes, scratch {binding.arena_bytes - binding.placement.total:,} bytes"
-            )
-        return "\n".join(lines)
+    def explain(self, arrays: Sequence[np.ndarray] | None = None, measure: bool = False) -> ProgramReport:
+        """The kernels and the memory plan: a `jit.explain.ProgramReport`, whose text is a table.
+
+        `arrays`, the inputs of a call, say for which sizes; without them, a program with symbolic sizes is reported for the
+        sizes of its trace. With `measure`, every launch is timed, on copies of the arrays.
+        """
+        from .explain import report
+
+        sizes = {name: self._size_of(i, axis, arrays) for name, i, axis in self._symbols}
+        binding = self._static or self.bound(tuple(sizes.values()))
+        return report(self, binding, sizes, arrays if measure else None)
+
+    def _size_of(self, i: int, axis: int, arrays: Sequence[np.ndarray] | None) -> int:
+        size = self.graph.inputs[i].shape[axis]
+        return arrays[i].shape[axis] if arrays is not None else size.hint if isinstance(size, Dim) else size
 
 
 def thread_count(work: int, tasks: int, available: int) -> int:
@@ -259,8 +269,3 @@ def _symbol_places(graph: Graph) -> list[tuple[str, int, int]]:
     if missing:
         raise ValueError(f"graph {graph.name}: sizes {sorted(missing)} can't be read off any input")
     return list(places.values())
-
-
-def launch_line(number: int, launch: LaunchRecipe) -> str:
-    """One line of `explain` for a launch."""
-    return f"  {number:3} kernel {launch.kernel:3}  tasks {launch.tasks!s:>12}  {launch.note}"

@@ -26,7 +26,8 @@ class StorageRecipe:
 
 @dataclass(frozen=True)
 class LaunchRecipe:
-    """One launch: a kernel's number, the numbers of its storages, and sizes (see `jit.launch.Launch`)."""
+    """One launch: a kernel's number, the numbers of its storages, and sizes (see `jit.launch.Launch`). `equations` are
+    numbers of equations of the graph, whose hash finds the recipe: their lines are those of the graph at hand."""
 
     kernel: int
     buffers: tuple[int, ...]
@@ -35,17 +36,20 @@ class LaunchRecipe:
     work: Size
     scratch: Size
     note: str = ""
+    name: str = ""
+    equations: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """kernels: (object digest, symbol); outputs: (shape, dtype) of each result."""
+    """kernels: (object digest, symbol); outputs: (shape, dtype) of each result; not_fused: (an equation of the producing
+    kernel, one of the consuming kernel, why they are two kernels)."""
 
     kernels: tuple[tuple[str, str], ...]
     storages: tuple[StorageRecipe, ...]
     launches: tuple[LaunchRecipe, ...]
     outputs: tuple[tuple[tuple[Size, ...], str], ...]
-    explanation: str = ""
+    not_fused: tuple[tuple[int, int, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
@@ -62,12 +66,13 @@ class Recipe:
             launches=tuple(
                 LaunchRecipe(
                     int(r["kernel"]), tuple(map(int, r["buffers"])), tuple(map(size_from_json, r["arguments"])),
-                    size_from_json(r["tasks"]), size_from_json(r["work"]), size_from_json(r["scratch"]), r["note"],
+                    size_from_json(r["tasks"]), size_from_json(r["work"]), size_from_json(r["scratch"]), str(r["note"]),
+                    str(r["name"]), tuple(map(int, r["equations"])),
                 )
                 for r in data["launches"]
             ),
             outputs=tuple((tuple(map(size_from_json, shape)), str(dtype)) for shape, dtype in data["outputs"]),
-            explanation=data["explanation"],
+            not_fused=tuple((int(p), int(c), str(reason)) for p, c, reason in data["not_fused"]),
         )
 
 

@@ -1,0 +1,304 @@
+"""What a compiled program does, launch by launch, as data and as text: the report of ``net.explain(x)``.
+
+Each launch is run by itself on real buffers, several times in program order, so that every one finds in the caches what
+its predecessors left there; the shortest time counts. Floating operations are those of the mathematics (a contraction's
+multiplications and additions, one for each element that an elementwise op computes or a reduction reads); bytes are the
+arrays that a launch reads and writes, each counted whole and once, so a rate above the copy bandwidth means that they
+came from the caches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybrid.graph import Equation
+from ndarray.dims import Size, evaluate, product
+from ndarray.op import Elementwise, Reduction, Template
+
+from . import runtime
+from .limits import Limits, machine_limits
+
+if TYPE_CHECKING:
+    from .program import Binding, CompiledProgram
+
+__all__ = ["KernelReport", "MemoryReport", "NotFused", "ProgramReport", "StorageReport", "operations_of", "report"]
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """One launch.
+
+    name        of the kernel
+    operations  the equations computed, by op; empty for a helper (a padded copy, packing) of the launch that has them
+    lines       the user's lines that made them, "file.py:12"
+    note        how it is computed
+    tasks       independent pieces of work, split over `threads`
+    flops       floating operations
+    bytes       of the arrays read and written
+    seconds     measured; None where nothing was measured
+    width       bytes of the widest floating type (wider ones have a lower peak)
+    """
+
+    number: int
+    name: str
+    operations: tuple[str, ...]
+    lines: tuple[str, ...]
+    note: str
+    tasks: int
+    threads: int
+    flops: int
+    bytes: int
+    seconds: float | None = None
+    width: int = 4
+    limits: Limits | None = None
+
+    @property
+    def gflops(self) -> float | None:
+        """Floating operations a second, in 10^9."""
+        return self.flops / self.seconds / 1e9 if self.seconds else None
+
+    @property
+    def gigabytes(self) -> float | None:
+        """Bytes a second, in 10^9."""
+        return self.bytes / self.seconds / 1e9 if self.seconds else None
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """Of what the machine's threads together can do in registers."""
+        return self.gflops / (self.limits.gflops * 4 / self.width) if self.gflops is not None and self.limits else None
+
+    @property
+    def share_of_bandwidth(self) -> float | None:
+        """Of the speed of a copy in memory."""
+        return self.gigabytes / self.limits.gigabytes if self.gigabytes is not None and self.limits else None
+
+
+@dataclass(frozen=True)
+class NotFused:
+    """Launch `consumer` reads what `producer` computes, and they were not made one, for `reason`."""
+
+    producer: int
+    consumer: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.producer} and {self.consumer} stay apart: {self.reason}"
+
+
+@dataclass(frozen=True)
+class StorageReport:
+    """A temporary: `bytes` at `offset` in the arena, alive from launch `first` to launch `last`."""
+
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """The memory plan: exact before anything runs.
+
+    arena       bytes that hold all temporaries; `unshared` is what they would take if no byte were used twice
+    scratch     private memory of the threads, behind the arena
+    """
+
+    arena: int
+    unshared: int
+    scratch: int
+    temporaries: tuple[StorageReport, ...]
+
+    def __str__(self) -> str:
+        saved = f" ({1 - self.arena / self.unshared:.0%} saved by reuse)" if self.unshared > self.arena else ""
+        return (f"memory plan: an arena of {self.arena:,} bytes for {len(self.temporaries)} temporaries of "
+                f"{self.unshared:,} bytes{saved}, scratch {self.scratch:,} bytes")
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """A program for given sizes. `sizes` are the values of its symbols; `seconds` the time of a whole native call."""
+
+    name: str
+    equations: int
+    sizes: Mapping[str, int]
+    kernels: tuple[KernelReport, ...]
+    not_fused: tuple[NotFused, ...]
+    memory: MemoryReport
+    guards: tuple[str, ...] = ()
+    seconds: float | None = None
+    limits: Limits | None = None
+
+    def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        at = " for " + ", ".join(f"{k}={v}" for k, v in self.sizes.items()) if self.sizes else ""
+        head = f"{self.name}{at}: {self.equations} equations in {len(self.kernels)} kernel launches"
+        if self.seconds is not None:
+            flops = sum(k.flops for k in self.kernels)
+            head += f", {self.seconds * 1e6:,.1f} us a call"
+            if flops:
+                head += f", {flops / 1e6:,.2f} MFLOP at {flops / self.seconds / 1e9:,.1f} GFLOP/s"
+        lines = [head]
+        if self.limits:
+            lines.append(f"machine: {self.limits}")
+        lines += _table(self.kernels)
+        lines += [f"  {reason}" for reason in self.not_fused]
+        lines += [f"  valid where {guard}" for guard in self.guards]
+        lines.append(str(self.memory))
+        return "\n".join(lines)
+
+
+def _table(kernels: Sequence[KernelReport]) -> list[str]:
+    """The launches as aligned lines."""
+    total = sum(k.seconds for k in kernels if k.seconds is not None) or 1.0
+    width = max([len(k.name) for k in kernels], default=0)
+    measured = any(k.seconds is not None for k in kernels)
+    head = f"  {'#':>3} {'kernel':<{width}} {'tasks':>7} {'thr':>3} {'MFLOP':>9} {'kB':>9}"
+    if measured:
+        head += f" {'us':>9} {'share':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6} {'copy':>5}"
+    lines = [head + "  operations"]
+    for k in kernels:
+        line = f"  {k.number:>3} {k.name:<{width}} {k.tasks:>7} {k.threads:>3} {k.flops / 1e6:>9.3f} {k.bytes / 1e3:>9.1f}"
+        if measured and k.seconds is not None:
+            line += f" {k.seconds * 1e6:>9.1f} {k.seconds / total:>5.0%} {k.gflops or 0:>8.1f} {k.share_of_peak or 0:>5.0%}" \
+                    f" {k.gigabytes or 0:>6.1f} {k.share_of_bandwidth or 0:>5.0%}"
+        where = f"   # {', '.join(k.lines)}" if k.lines else ""
+        lines.append(f"{line}  {' '.join(k.operations) or f'({k.note})'}{where}")
+    return lines
+
+
+# -- making one
+
+def report(
+    program: CompiledProgram, binding: Binding, sizes: Mapping[str, int], arrays: Sequence[np.ndarray] | None
+) -> ProgramReport:
+    """The report of a program bound to sizes; with `arrays` (its inputs, which are not written), measured."""
+    recipe, equations = program.recipe, program.graph.equations
+    plans = _launch_plans(binding.plan)
+    tasks = [evaluate(launch.tasks, sizes) for launch in recipe.launches]
+    numbers = [i for i, n in enumerate(tasks) if n > 0]  # launches without tasks are not in the plan
+    times, whole, limits = dict.fromkeys(numbers, None), None, None
+    if arrays is not None:
+        seconds, whole = _measure(program, binding, arrays, plans)
+        times, limits = dict(zip(numbers, seconds, strict=True)), machine_limits()
+        fastest = max((_flops(recipe.launches[i].equations, equations, sizes) / t for i, t in times.items() if t), default=0)
+        if fastest > limits.gflops * 1e9:  # the machine was busy when it was measured
+            limits = machine_limits(refresh=True)
+    main = _main_launches(recipe, sizes)
+    kernels = []
+    for i, launch in enumerate(recipe.launches):
+        computed = [equations[e] for e in launch.equations] if main.get(launch.equations) == i else []
+        storages = [recipe.storages[b] for b in launch.buffers]
+        widths = [np.dtype(s.dtype).itemsize for s in storages if s.dtype in ("float32", "float64")]
+        kernels.append(KernelReport(
+            i, launch.name, tuple(eq.op.name for eq in computed), _lines(equations[e] for e in launch.equations),
+            launch.note, tasks[i], int(plans[numbers.index(i)][3]) if tasks[i] > 0 else 0,
+            _flops(launch.equations, equations, sizes) if computed else 0,
+            sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages),
+            times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits,
+        ))
+    apart = tuple(NotFused(main[p], main[c], reason) for p, c, reason in _apart(recipe) if p in main and c in main)
+    placement, temporaries = binding.placement, []
+    intervals, _ = program._lifetimes(sizes)
+    for offset, interval in zip(placement.offsets, intervals):
+        temporaries.append(StorageReport(offset, interval.size, interval.first, interval.last))
+    memory = MemoryReport(placement.total, placement.sum, binding.arena_bytes - placement.total, tuple(temporaries))
+    guards = tuple(map(str, program.graph.guards))
+    return ProgramReport(program.graph.name, len(equations), dict(sizes), tuple(kernels), apart, memory, guards, whole, limits)
+
+
+def _main_launches(recipe: Any, sizes: Mapping[str, int]) -> dict[tuple[int, ...], int]:
+    """For each set of equations, which launch computes them; others with the same set help it."""
+    found: dict[tuple[int, ...], int] = {}
+    for i, launch in enumerate(recipe.launches):
+        best = found.get(launch.equations)
+        if launch.equations and (best is None or evaluate(launch.work, sizes) > evaluate(recipe.launches[best].work, sizes)):
+            found[launch.equations] = i
+    return found
+
+
+def _apart(recipe: Any) -> list[tuple[tuple[int, ...], tuple[int, ...], str]]:
+    owner = {e: launch.equations for launch in recipe.launches for e in launch.equations}
+    return [(owner.get(p, ()), owner.get(c, ()), reason) for p, c, reason in recipe.not_fused]
+
+
+def _lines(equations: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"{Path(eq.source.file).name}:{eq.source.line}" for eq in equations if eq.source))
+
+
+def _flops(numbers: Sequence[int], equations: Sequence[Equation], sizes: Mapping[str, int]) -> int:
+    return sum(evaluate(operations_of(equations[e]), sizes) for e in numbers)
+
+
+def operations_of(eq: Equation) -> Size:
+    """How many floating operations an equation stands for."""
+    out, attrs, lower = eq.outputs[0], eq.attrs, eq.op.lower
+    if isinstance(lower, Template):
+        name = lower.name
+        if name == "dot_general":
+            return 2 * product(out.shape) * product(eq.inputs[0].shape[a] for a in attrs["contract"][0])
+        if name == "convolution":
+            return 2 * product(out.shape) * product(eq.inputs[1].shape[1:])
+        if name == "convolution_data_gradient":
+            return 2 * product(eq.inputs[0].shape) * product(eq.inputs[1].shape[1:])
+        if name == "convolution_weight_gradient":
+            return 2 * product(eq.inputs[1].shape) * product(out.shape[1:])
+        return product(eq.inputs[-1].shape)
+    if isinstance(lower, Reduction):
+        return product(out.shape) * product(lower.domain(*(a.type for a in eq.inputs), **attrs))
+    if isinstance(lower, Elementwise) and out.dtype.kind == "f" and eq.op.name not in ("cast", "copy", "stop_gradient"):
+        return product(out.shape)
+    return 0
+
+
+# -- measuring
+
+def _launch_plans(packed: np.ndarray) -> list[np.ndarray]:
+    """A native plan with a launch, cut into plans of one launch each."""
+    plans, at = [], 1
+    for _ in range(int(packed[0])):
+        length = runtime.LAUNCH_HEADER + 2 * int(packed[at + 6]) + int(packed[at + 7])
+        plans.append(np.concatenate([np.ones(1, np.int64), packed[at : at + length]]))
+        at += length
+    return plans
+
+
+def _measure(
+    program: CompiledProgram, binding: Binding, arrays: Sequence[np.ndarray], plans: Sequence[np.ndarray],
+    seconds: float = 0.05, rounds: tuple[int, int] = (3, 50),
+) -> tuple[list[float], float]:
+    """The shortest time of each launch and of the whole plan, on copies of the arrays."""
+    from .program import aligned_empty
+
+    buffers = [aligned_empty(binding.arena_bytes), *(np.array(a, order="C") for a in arrays)]
+    buffers += [np.empty(shape, dtype) for shape, dtype in binding.outputs]
+    slots = np.array([b.ctypes.data for b in buffers], np.uint64)
+    runtime.start_workers()
+    clock, run, kernels = time.perf_counter, runtime.run, program.kernels
+
+    def once(plan: np.ndarray) -> float:
+        begin = clock()
+        run(slots, plan, kernels, False)
+        return clock() - begin
+
+    empty = np.zeros(1, np.int64)
+    overhead = min(once(empty) for _ in range(20))
+    best, whole = [float("inf")] * len(plans), float("inf")
+    start = clock()
+    for number in range(rounds[1]):
+        if number >= rounds[0] and clock() - start > seconds:
+            break
+        for i, plan in enumerate(plans):
+            best[i] = min(best[i], max(once(plan) - overhead, 1e-9))
+        for _ in range(3):
+            whole = min(whole, max(once(binding.plan) - overhead, 1e-9))
+    return best, whole
