@@ -13,12 +13,12 @@ os.environ.setdefault("HYBRID_NUM_THREADS", "2")
 if os.environ.get("PEERS_COMPILE_CACHE"):
     os.environ["HYBRID_CACHE_DIR"] = os.environ["PEERS_COMPILE_CACHE"]
 
-from models import BUFFERS, MODELS, Layers, inputs, load_specs, params, target  # noqa: E402
+from models import BUFFERS, MODELS, Layers, inputs, load_specs, params, target
 
-import ndarray as nd  # noqa: E402
-from blocks import HybridBlock, Parameter, Trainer, loss  # noqa: E402
-from hybrid import hybridize  # noqa: E402
-from ndarray import autograd  # noqa: E402
+import ndarray as nd
+from blocks import HybridBlock, Parameter, Trainer, loss
+from hybrid import hybridize
+from ndarray import autograd
 
 VERSION = "0.1"
 

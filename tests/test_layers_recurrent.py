@@ -1,0 +1,101 @@
+"""Recurrent layers and attention against PyTorch, eagerly and in compiled training steps."""
+
+import numpy as np
+import pytest
+
+import ndarray as nd
+from hybrid import hybridize
+from ndarray import autograd
+
+torch = pytest.importorskip("torch")
+T, N, I, H = 5, 3, 4, 6
+
+
+def draw(*shape, seed=0):
+    return (np.random.default_rng(seed).normal(size=shape) * 0.5).astype("float32")
+
+
+def torch_layer(mode, reverse):
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[mode]
+    weights = [draw(gates * H, I, seed=1), draw(gates * H, H, seed=2), draw(gates * H, seed=3), draw(gates * H, seed=4)]
+    x, h, c, dy = draw(T, N, I, seed=5), draw(N, H, seed=6), draw(N, H, seed=7), draw(T, N, H, seed=8)
+    leaves = [torch.tensor(a, requires_grad=True) for a in (x, *weights, h, c)]
+    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[mode](I, H)
+    given = dict(zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), leaves[1:5]))
+    state = (leaves[5][None], leaves[6][None]) if mode == "lstm" else leaves[5][None]
+    y, last = torch.func.functional_call(layer, given, (leaves[0].flip(0) if reverse else leaves[0], state))
+    y = y.flip(0) if reverse else y
+    (y * torch.tensor(dy)).sum().backward()
+    last = [s[0].detach().numpy() for s in (last if mode == "lstm" else (last,))]
+    used = leaves if mode == "lstm" else leaves[:-1]
+    return [a.detach().numpy() for a in used], dy, [y.detach().numpy(), *last], [a.grad.numpy() for a in used]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("mode", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("compiled", ["eager", "whole step", "recorded call"])
+def test_recurrent_layers(mode, reverse, compiled):
+    arrays, dy, expected, gradients = torch_layer(mode, reverse)
+    arrays = [nd.array(a) for a in arrays]
+    for a in arrays:
+        a.attach_grad()
+    layer = getattr(nd, f"{mode}_layer")
+
+    def forward(*arrays):
+        return layer(*arrays, reverse=reverse)
+
+    if compiled == "recorded call":
+        forward = hybridize(forward)
+
+    def step(*arrays):
+        with autograd.record():
+            found = forward(*arrays)
+            total = (found[0] * nd.array(dy)).sum()
+        total.backward()
+        return found
+
+    found = (hybridize(step) if compiled == "whole step" else step)(*arrays)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a.asnumpy(), b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(arrays, gradients):
+        np.testing.assert_allclose(a.grad.asnumpy(), b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("masking", ["none", "causal", "boolean", "additive"])
+def test_attention(masking, compiled):
+    q, k, v, dy = draw(2, 3, 4, 8), draw(2, 3, 5, 8, seed=1), draw(2, 3, 5, 7, seed=2), draw(2, 3, 4, 7, seed=3)
+    mask = {"boolean": np.random.default_rng(4).random((2, 1, 4, 5)) < 0.7, "additive": draw(4, 5, seed=5)}.get(masking)
+    if masking == "boolean":
+        mask[..., 0] = True
+    leaves = [torch.tensor(a, requires_grad=True) for a in (q, k, v)]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        *leaves, attn_mask=None if mask is None else torch.tensor(mask), is_causal=masking == "causal"
+    )
+    (expected * torch.tensor(dy)).sum().backward()
+    arrays = [nd.array(a) for a in (q, k, v)]
+    for a in arrays:
+        a.attach_grad()
+
+    def step(q, k, v):
+        with autograd.record():
+            y = nd.scaled_dot_product_attention(
+                q, k, v, mask=None if mask is None else nd.array(mask), causal=masking == "causal"
+            )
+            total = (y * nd.array(dy)).sum()
+        total.backward()
+        return y
+
+    y = (hybridize(step) if compiled else step)(*arrays)
+    np.testing.assert_allclose(y.asnumpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-5)
+    for a, b in zip(arrays, leaves):
+        np.testing.assert_allclose(a.grad.asnumpy(), b.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_messages():
+    with pytest.raises(ValueError, match="time, batch, features"):
+        nd.lstm_layer(nd.ones((2, 3)), nd.ones((8, 3)), nd.ones((8, 2)))
+    with pytest.raises(ValueError, match="h2h_weight"):
+        nd.gru_layer(nd.ones((2, 1, 3)), nd.ones((8, 3)), nd.ones((8, 2)))
+    with pytest.raises(ValueError, match="query"):
+        nd.scaled_dot_product_attention(nd.ones((2, 3)), nd.ones((2, 4)), nd.ones((2, 4)))
