@@ -129,8 +129,9 @@ class _Lowerer:
 
     def also(self, value: Value, storage: Storage) -> None:
         """Bring a computed value to one more place."""
-        template = self.group_of[value].template
-        if template is None or len(self.group_of[value].equations) > 1:
+        group = self.group_of[value]
+        template = group.template
+        if template is None or (len(group.equations) > 1 and not template_name(template).startswith("scatter")):
             self.results[value].append(storage)
         else:
             self.after.append(self.copy(value, storage))

@@ -98,14 +98,17 @@ class Emitter:
         condition under which it matters."""
         if not node.unsafe:
             mask = None
-        block = self.place(node) if mask is None or mask.deps <= node.deps else self._deeper(node, mask)
+        block = self._block_of(node, mask)
         key = (node, mask)
         value = block.memo.get(key)
         if value is None:
             value = block.memo[key] = self._emit(node, mask, block)
         return value
 
-    def _deeper(self, node: Node, mask: Node) -> Block:
+    def _block_of(self, node: Node, mask: Node | None) -> Block:
+        """The block in which a node is computed where `mask` holds."""
+        if mask is None or not node.unsafe or mask.deps <= node.deps:
+            return self.place(node)
         a, b = self.place(node), self.place(mask)
         return a if self.blocks.index(a) >= self.blocks.index(b) else b
 
@@ -114,7 +117,7 @@ class Emitter:
         if op == "const":
             return Const(node.args[0], Type(node.dtype.name))
         if op in ("affine", "var"):
-            base, step, vector = self.address(node)
+            base, step, vector = self.address(node, mask)
             lanes = self._lanes()
             value = base if step is None else ramp(base, step, lanes)
             if vector is not None:
@@ -159,9 +162,9 @@ class Emitter:
         return 1 if block is None else block.lanes
 
     # -- memory
-    def address(self, flat: Node) -> tuple[Expr, Expr | None, Expr | None]:
+    def address(self, flat: Node, mask: Node | None = None) -> tuple[Expr, Expr | None, Expr | None]:
         """An int64 node as (scalar base, step between lanes or None, further vector part or None). What is known
-        outside a loop is summed outside."""
+        outside a loop is summed outside. `mask` is the condition under which it matters."""
         terms, const = self.arena.parts(flat)
         lane = self.lane_block()
         sums: dict[int, Expr] = {}
@@ -177,8 +180,8 @@ class Emitter:
                     step = coefficient if step is None else step + coefficient
                 part = value * coefficient
             else:
-                block = self.place(atom)
-                value = self.emit(atom)
+                block = self._block_of(atom, mask)
+                value = self.emit(atom, mask)
                 part = apply("mul", value, self.coefficient(c))
                 if part.type.lanes > 1:
                     vector = part if vector is None else apply("add", vector, part)
@@ -211,7 +214,7 @@ class Emitter:
         buffer = self.builder.buffer(self.storage(value), "read")
         condition = None if safe or mask is None else self.emit(mask)
         type = Type(node.dtype.name)
-        base, step, vector = self.address(flat)
+        base, step, vector = self.address(flat, mask)
         if step is None and vector is None:
             if condition is None or condition.type.lanes == 1:
                 if self.guard is not None:

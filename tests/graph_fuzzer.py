@@ -84,7 +84,7 @@ class Maker:
         state = {}
         if r.random() < 0.3:
             for i, v in enumerate(self.builder.inputs):
-                same = [w for w in made if w.type == v.type]
+                same = [w for w in made if w.dtype == v.dtype and identical(w.shape, v.shape)]
                 if same and r.random() < 0.5:
                     state[i] = same[int(r.integers(len(same)))]
         return self.builder.build(outputs, state)
@@ -178,6 +178,10 @@ def alike(a, b) -> bool:
     return a.terms == b.terms if isinstance(a, Dim) and isinstance(b, Dim) else type(a) is type(b) and a == b
 
 
+def identical(a, b) -> bool:
+    return len(a) == len(b) and all(map(alike, a, b))
+
+
 def one(d) -> bool:
     return type(d) is int and d == 1
 
@@ -196,6 +200,11 @@ def integers(v) -> bool:
 
 def numbers(v) -> bool:
     return v.dtype.kind in "iuf"
+
+
+def never_empty(sizes) -> bool:
+    """Whether sizes are at least 1 wherever the symbols are."""
+    return all(d.terms[0][1] > 0 and all(type(a) is str for m, _ in d.terms for a in m) if isinstance(d, Dim) else d > 0 for d in sizes)
 
 
 def static(v) -> bool:
@@ -316,12 +325,16 @@ def reduce(m: Maker) -> None:
     keep = bool(m.random.random() < 0.4)
     rank = len(x.shape)
     if name.startswith("arg"):
-        m.empty = False
-        m.emit(name, x, axis=int(m.random.integers(rank)), keepdims=keep)
+        m.empty, axis = False, int(m.random.integers(rank))
+        if not never_empty(x.shape[axis : axis + 1]):
+            raise Skip
+        m.emit(name, x, axis=axis, keepdims=keep)
         return
     axes = tuple(k for k in range(rank) if m.random.random() < 0.5) or (rank - 1,)
     if name in ("max", "min"):
         m.empty = False
+        if not never_empty(x.shape[k] for k in axes):
+            raise Skip
     count = elements([x.shape[k] for k in axes]) * (16 if not static(x) else 1)
     m.emit(name, x, axes=axes, keepdims=keep, bound=m.bounded(x) * (count if name == "sum" else 1))
 
@@ -330,6 +343,8 @@ def softmax(m: Maker) -> None:
     x = m.pick(lambda v: floats(v) and v.shape)
     axes = (int(m.random.integers(len(x.shape))),)
     m.empty = False
+    if not never_empty([x.shape[axes[0]]]):
+        raise Skip
     high = m.emit("max", x, axes=axes, keepdims=True, bound=m.bounded(x))
     e = m.emit("exp", m.emit("subtract", x, high, bound=2 * m.bounded(x)), bound=1.0)
     total = m.emit("sum", e, axes=axes, keepdims=True, bound=LIMIT)
@@ -427,7 +442,7 @@ def update(m: Maker) -> None:
     where = region(m, x.shape)
     shape = m.builder.emit("slice", x, **where)[0].shape
     m.builder.equations.pop()
-    found = [v for v in m.values if v.dtype == x.dtype and len(v.shape) == len(shape) and all(map(alike, v.shape, shape))]
+    found = [v for v in m.values if v.dtype == x.dtype and identical(v.shape, shape)]
     value = found[-1] if found else m.emit("broadcast_to", m.pick(lambda v: v.dtype == x.dtype and fits(v.shape, shape) and len(
         v.shape) <= len(shape) and all(one(a) or alike(a, b) for a, b in zip(reversed(v.shape), reversed(shape)))), shape=shape)
     m.emit("update_slice", x, value, **where, bound=max(m.bounded(x), m.bounded(value)))
@@ -480,7 +495,7 @@ def scatter(m: Maker) -> None:
     axis = int(m.random.integers(len(base.shape)))
     index = m.pick(lambda v: v.dtype in (np.dtype("int64"), np.dtype("int32")) and len(v.shape) == 1)
     shape = (*base.shape[:axis], *index.shape, *base.shape[axis + 1 :])
-    ok = lambda v: v.dtype == base.dtype and len(v.shape) == len(shape) and all(map(alike, v.shape, shape))
+    ok = lambda v: v.dtype == base.dtype and identical(v.shape, shape)
     updates = m.pick(ok) if any(map(ok, m.values)) else m.input(shape, base.dtype)
     m.emit("scatter_add", base, index, updates, axis=axis, mode=("clip", "wrap")[int(m.random.integers(2))],
            bound=m.bounded(base) + m.bounded(updates) * elements(index.shape) * 16)
@@ -512,7 +527,7 @@ def product(m: Maker) -> None:
     shape = tuple(free[k] if kind == "f" else x.shape[k] for kind, k in parts)
     if elements(shape) > 40_000 or elements(x.shape) * elements(free) > 2_000_000:
         raise Skip
-    ok = lambda v: v.dtype == x.dtype and len(v.shape) == len(shape) and all(map(alike, v.shape, shape)) and m.bounded(v) < 1000
+    ok = lambda v: v.dtype == x.dtype and identical(v.shape, shape) and m.bounded(v) < 1000
     y = m.pick(ok) if any(map(ok, m.values)) else m.input(shape, x.dtype)
     contract = tuple(contracted), tuple(parts.index(("c", k)) for k in contracted)
     batched = tuple(batch), tuple(parts.index(("b", k)) for k in batch)

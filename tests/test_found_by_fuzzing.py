@@ -1,0 +1,74 @@
+"""Graphs on which the fuzzer (tests/graph_fuzzer.py) once found the compiler wrong, made small."""
+
+import numpy as np
+import pytest
+
+from hybrid.graph import Builder, Literal
+from ndarray.op import ArrayType
+from tests.graph_fuzzer import F32, F64, check
+
+I32, I64 = np.dtype(np.int32), np.dtype(np.int64)
+
+
+class Small:
+    """``g = Small(); x = g.input(F32, 3, 4); y = g.add(x, x); g.check(y)``"""
+
+    def __init__(self):
+        self.builder, self.makers = Builder(), []
+
+    def input(self, dtype, *shape, low=-4, high=4):
+        value = self.builder.input(ArrayType(shape, dtype))
+        seed = len(self.makers)
+
+        def make(sizes):
+            random = np.random.default_rng(seed)
+            if dtype.kind == "f":
+                return np.asarray(random.standard_normal(shape)).astype(dtype)
+            return np.asarray(random.integers(low, high, shape)).astype(dtype)
+
+        self.makers.append(make)
+        return value
+
+    def __getattr__(self, op):
+        def emit(*inputs, **attrs):
+            outputs = self.builder.emit(op, *inputs, **attrs)
+            return outputs if len(outputs) > 1 else outputs[0]
+
+        return emit
+
+    def check(self, *outputs, state=None):
+        check(self.builder.build(outputs, state), self.makers, [{}], 0)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_product_with_one_column_and_an_epilogue(columns):
+    g = Small()
+    x, y, b = g.input(F32, 5, 7), g.input(F32, 7, columns), g.input(F32, 5, columns)
+    g.check(g.exp(g.add(g.dot_general(x, y, contract=((1,), (0,)), batch=((), ())), b)))
+
+
+def test_an_outer_product_with_one_column():
+    g = Small()
+    x, y = g.input(F32, 1, 1, 13, 1), g.input(F32, 1)
+    g.check(g.dot_general(x, y, contract=((), ()), batch=((), ())))
+
+
+def test_a_convolution_with_one_column_left():
+    g = Small()
+    x, w = g.input(F32, 2, 5, 3, 3, 1), g.input(F32, 7, 5, 3, 3, 2)
+    g.check(g.convolution(x, w, dilation=(1, 1, 2), groups=1, padding=((0, 2), (0, 0), (2, 0)), stride=(1, 1, 2)))
+
+
+def test_a_pooled_index_read_under_a_condition():
+    g = Small()
+    pooling = {"kernel": (2,), "padding": ((0, 0),), "stride": (2,)}
+    x, index = g.input(F64, 3, 31), g.input(I32, 3, 15, low=0, high=2)
+    g.check(g.max_unpool(g.max_pool_gather(x, index, **pooling), index, shape=(3, 31), **pooling))
+
+
+def test_a_scatter_whose_result_is_returned_twice():
+    g = Small()
+    x = g.input(I32, 1, 13, 1)
+    index = g.remainder(g.iota(shape=(1, 13, 1), axis=0, dtype=I64), Literal(1, I64))
+    y = g.scatter_along_add(x, index, x, axis=0)
+    g.check(y, y)
