@@ -14,11 +14,11 @@ if _Path(_nd.__file__).resolve().parent.parent != _Path(__file__).resolve().pare
         "distribution (or a folder on sys.path) hides that of hybrid-blocks. Remove it, or reorder sys.path"
     )
 
-from ndarray.settings import settings  # noqa: E402
+from ndarray.settings import settings
 
-from .call import statistics as stats  # noqa: E402
-from .hybridize import CompiledFunction, hybridize, scalar_input  # noqa: E402
-from .trace import LeakedTracerError, TraceError  # noqa: E402
+from .call import statistics as stats
+from .hybridize import CompiledFunction, hybridize, scalar_input
+from .trace import LeakedTracerError, TraceError
 
 _LAZY = {
     "Block": "block", "HybridBlock": "block", "Constant": "parameter", "Parameter": "parameter",

@@ -155,7 +155,7 @@ class Derivative:
             ([(a, a._version) for a in inputs], [_kept_out(o) for o in outs]),
         )
         for i in self.inexact:
-            outs[i]._node = (node, i, 0 if outs[i]._storage is None else outs[i]._storage.version)
+            outs[i]._node = (node, i, outs[i]._version)
         return outs[:count]
 
     def _pull(self, node: Node, entries: tuple, cotangents: list, wanted: list) -> list:

@@ -189,7 +189,9 @@ class Builder:
     """Makes equations one by one, inferring their output types, and finally the graph."""
 
     def __init__(self, name: str = "graph"):
-        self.name, self.inputs, self.equations = name, [], []
+        self.name = name
+        self.inputs: list[Value] = []
+        self.equations: list[Equation] = []
 
     def input(self, type: ArrayType, name: str = "") -> Value:
         """A new input."""

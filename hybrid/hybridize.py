@@ -68,7 +68,7 @@ class CompiledFunction:
         **options: Any,
     ):
         self._function, self._block, self.backend = function, block, backend
-        self.name = name or getattr(function, "__name__", "function")
+        self.name: str = name or getattr(function, "__name__", "function")
         self._counter = epoch or _epoch
         self._seen_epoch: int | None = None
         self._cores = Cores(backend, options)
@@ -123,7 +123,7 @@ class CompiledFunction:
                         self.calls += 1
                         out = _new(NDArray)
                         (out._data,) = entry.program([data, *entry.fixed])  # type: ignore[misc]
-                        out._device = entry.single
+                        out._device = entry.single  # type: ignore[assignment]
                         out._node = out._storage = None
                         return out
         else:
@@ -155,7 +155,7 @@ class CompiledFunction:
                     arrays += entry.fixed
                     out = _new(NDArray)
                     (out._data,) = (entry.program or entry.compiled())(arrays)
-                    out._device = entry.single
+                    out._device = entry.single  # type: ignore[assignment]
                     out._node = out._storage = None
                     return out
         return self._call(args, kwargs, recording)
@@ -195,8 +195,8 @@ class CompiledFunction:
         """Drop a symbolic entry, and what it stands for."""
         core = entry.core
         for entries in (self._entries, self._fast, self._shortest):
-            for key in [k for k, e in entries.items() if e.core is core]:  # type: ignore[attr-defined]
-                del entries[key]  # type: ignore[attr-defined]
+            for key in [k for k, e in entries.items() if e.core is core]:
+                del entries[key]
         for family in self._symbolic.values():
             family[:] = [e for e in family if e.core is not core]
 
@@ -268,7 +268,7 @@ class CompiledFunction:
         """The user's functions that run when this one is called."""
         if self._block is None:
             return [self._function]
-        found = {}
+        found: dict[Any, None] = {}
         for _, block in self._block._walk():
             for method in ("forward", "hybrid_forward"):
                 function = getattr(type(block), method, None)
@@ -451,11 +451,11 @@ class CompiledFunction:
         for i, leaf in enumerate(leaves):
             if _request(leaf):
                 names[id(leaf.grad)] = f"{trace.graph.inputs[i].name}.grad"
-        found = {}
+        found: dict[int, str] = {}
         for number, source in enumerate(trace.captured, trace.arguments):
-            name = names.get(id(source)) if isinstance(source, NDArray) else f"number{number}"
-            if name:
-                found[number] = name
+            label = names.get(id(source)) if isinstance(source, NDArray) else f"number{number}"
+            if label:
+                found[number] = label
         return found
 
     def _report_side_effects(self, before: dict) -> None:

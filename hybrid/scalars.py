@@ -30,7 +30,7 @@ class ScalarInput:
     """A float known when the program runs. `roots` are the inputs that it is computed from."""
 
     __slots__ = ("_array", "_hint", "_roots", "_tracer")
-    __class__ = property(lambda self: float)  # type: ignore[assignment]
+    __class__ = property(lambda self: float)
     __array_ufunc__ = None
 
     def __init__(self, tracer: Tracer, array: NDArray, hint: Callable[[], float], roots: tuple[int, ...]):
@@ -39,7 +39,9 @@ class ScalarInput:
     def as_array(self, dtype: Any, device: Device) -> NDArray:
         """The number as a 0-d array; `ndarray.array.literal` asks for it."""
         if not self._tracer.active:
-            raise LeakedTracerError(f"a traced number of {self._tracer.name!r} is used after its trace; return it instead of keeping it")
+            raise LeakedTracerError(
+                f"a traced number of {self._tracer.name!r} is used after its trace; return it instead of keeping it"
+            )
         array = self._array
         if array._device is not device:
             array = wrap(array._data, device)
@@ -131,9 +133,8 @@ def _unary(op: str, function: Callable) -> Callable:
     return method
 
 
-ScalarInput.__neg__ = _unary("negative", operator.neg)  # type: ignore[attr-defined]
-ScalarInput.__abs__ = _unary("abs", abs)  # type: ignore[attr-defined]
-ScalarInput.__pos__ = lambda self: self  # type: ignore[attr-defined]
+for _name, _method in (("neg", _unary("negative", operator.neg)), ("abs", _unary("abs", abs)), ("pos", lambda self: self)):
+    setattr(ScalarInput, f"__{_name}__", _method)
 
 
 def argument_scalar(tracer: Tracer, value: float, name: str = "") -> ScalarInput:

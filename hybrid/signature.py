@@ -6,6 +6,7 @@ the closure cells and globals that a function (and the user's functions that it 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import types
 from collections.abc import Callable, Iterable, Sequence
@@ -80,10 +81,7 @@ def repeats(value: Any, known: Any, leaves: list[Any]) -> bool:
     if kind is dict:
         if type(known) is not dict or len(known) != len(value):
             return False
-        for (i, v), (j, k) in zip(value.items(), known.items()):
-            if i != j or not repeats(v, k, leaves):
-                return False
-        return True
+        return all(i == j and repeats(v, k, leaves) for (i, v), (j, k) in zip(value.items(), known.items()))
     if kind is NDArray:
         leaves.append(value)
         return value is known
@@ -107,8 +105,8 @@ def _rebuild(value: Any, leaves: Any, static: frozenset, path: tuple) -> Any:
         items = [_rebuild(v, leaves, static, (*path, i)) for i, v in enumerate(value)]
         return kind(*items) if hasattr(value, "_fields") else kind(items)
     if isinstance(value, dict):
-        items = {k: _rebuild(v, leaves, static, (*path, k)) for k, v in value.items()}
-        return items if kind is dict else _same_dict(value, items)
+        named = {k: _rebuild(v, leaves, static, (*path, k)) for k, v in value.items()}
+        return named if kind is dict else _same_dict(value, named)
     return value
 
 
@@ -156,12 +154,12 @@ class Surroundings:
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             if ("cell", id(cell)) not in seen:
                 seen.add(("cell", id(cell)))
-                self._watch(name, lambda cell=cell: _contents(cell), seen, depth)
+                self._watch(name, functools.partial(_contents, cell), seen, depth)
         space = function.__globals__
         for name in _global_names(code):
             if name in space and ("global", id(space), name) not in seen:
                 seen.add(("global", id(space), name))
-                self._watch(name, lambda space=space, name=name: space.get(name), seen, depth)
+                self._watch(name, functools.partial(space.get, name), seen, depth)
 
     def _watch(self, name: str, reader: Callable[[], Any], seen: set[Any], depth: int) -> None:
         value = reader()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import FrameType
 
 from .graph import Source
 
@@ -26,7 +27,7 @@ def is_library_file(filename: str) -> bool:
 
 def user_source(depth: int = 1) -> Source | None:
     """The line of the innermost caller outside the library; None where there is none."""
-    frame = sys._getframe(depth)
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
         if not is_library_file(code.co_filename):

@@ -50,7 +50,8 @@ class Cell:
 
     def __init__(self, atom: Atom, origin: NDArray | None = None, index: int | None = None):
         self.atom, self.type, self.origin, self.index = atom, atom.type, origin, index
-        self.version, self.written_at = 0, None
+        self.version = 0
+        self.written_at: Source | None = None
         self.contiguous = origin is None or bool(getattr(origin._data.flags, "c_contiguous", True))
         self.node = None if origin is None else origin._node
 
@@ -71,7 +72,9 @@ class Traced:
         self, tracer: Tracer, cell: Cell, atom: Atom, parent: Traced | None = None, op: Op | None = None,
         attrs: dict[str, Any] | None = None, source: Source | None = None,
     ):
-        self.tracer, self.cell, self.parent, self.op, self.attrs = tracer, cell, parent, op, attrs
+        self.tracer, self.cell, self.parent = tracer, cell, parent
+        self.op: Any = op  # which makes the view of `parent`, with `attrs`
+        self.attrs = attrs or {}
         self.shape, self.dtype, self.source = atom.shape, atom.dtype, source
         self._atom, self._version = atom, cell.version
 
@@ -297,7 +300,8 @@ class Tracer:
         if cell.origin is not None:
             sample = cell.origin._data
         else:
-            sample = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), _hints(cell.type.shape), _row_major(_hints(cell.type.shape)))
+            shape = _hints(cell.type.shape)
+            sample = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), shape, _row_major(shape))
         for v in reversed(chain):
             sample = _view_sample(sample, v.op.name, v.attrs)
         return _reshapes_in_place(sample.shape, sample.strides, sample.itemsize, hints)
@@ -380,7 +384,7 @@ class Tracer:
             if not isinstance(cell, Cell) or cell.origin is None:
                 continue
             for k, other in origins:
-                if k != i and np.may_share_memory(cell.origin._data, other.origin._data):
+                if k != i and other.origin is not None and np.may_share_memory(cell.origin._data, other.origin._data):
                     raise TraceError(
                         f"{cell.written_at}: {self.name!r} writes a captured array ({cell.type}) whose memory another captured "
                         f"array ({other.type}) shares: both are inputs of the graph, so one would not see the write. Take the "

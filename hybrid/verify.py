@@ -1,4 +1,4 @@
-"""Is a graph well formed? Run after every pass in tests and under ``HYBRID_DEBUG >= 2``."""
+"""Is a graph well formed? Run after every pass in tests and under ``HYBRID_DEBUG >= 1``."""
 
 from __future__ import annotations
 

@@ -453,6 +453,12 @@ class Function:
         return tuple([keep(s, type(self).__name__, "a saved array") for s in self._saved])
 
     def __call__(self, *inputs: Any) -> Any:
+        if _apply.is_tracing() and _caller_records():
+            raise NotImplementedError(
+                f"{user_line()}: autograd.Function {type(self).__name__!r} in a hybridized function that is called under "
+                f"autograd.record(): its own gradient can't be a part of the compiled program yet. Record inside the "
+                f"hybridized function (a whole training step, say), or don't hybridize the part that calls it"
+            )
         arrays = [x for x in inputs if isinstance(x, NDArray)]
         with _differentiating(False, is_training()):
             outputs = self.forward(*inputs)
@@ -477,6 +483,14 @@ class Function:
                 f"{type(self).__name__}.backward returned {len(found)} gradients for {count} array arguments"
             )
         return found
+
+
+def _caller_records() -> bool:
+    """Whether the caller of the function being traced records."""
+    frame: Frame | None = _apply.current()
+    while frame is not None and getattr(frame.interpreter, "transparent", False):
+        frame = frame.below
+    return frame is not None and bool(getattr(frame.interpreter, "recording", False))
 
 
 def get_symbol(x: NDArray) -> None:

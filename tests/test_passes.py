@@ -50,7 +50,7 @@ SIMPLIFIED = {
     "x + 0": (lambda x: 0 + x, []),
     "x - 0": (lambda x: x - 0, []),
     "x / 1": (lambda x: x / 1, []),
-    "--x": (lambda x: -(-x), []),
+    "--x": (lambda x: nd.negative(nd.negative(x)), []),
     "x + -x": (lambda x: x + (-(x * 2)), ["multiply", "subtract"]),
     "x.T.T": (lambda x: x.T.T, []),
     "transpose composed": (lambda x: p("transpose", p("transpose", x.reshape((1, 2, 3)), axes=(1, 2, 0)), axes=(1, 2, 0)),

@@ -2,7 +2,7 @@
 
     with skip_passes("cse"): ...         # leave passes out, to find the one that breaks something
 
-Under ``HYBRID_DEBUG >= 2`` the graph is verified and printed after every pass; tests verify always.
+Under ``HYBRID_DEBUG >= 1`` the graph is verified after every pass, from 2 on it is printed; tests verify always.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _verify: ContextVar[bool] = ContextVar("verify_passes", default=False)
 def optimize(graph: Graph, pipeline: Sequence[tuple[str, Pass]] = PIPELINE) -> Graph:
     """The graph after all passes that are switched on."""
     debug, skipped = settings.debug, _skipped.get()
-    check = debug >= 2 or _verify.get()
+    check = debug >= 1 or _verify.get()
     if check:
         verify(graph)
     if debug >= 2:

@@ -30,9 +30,9 @@ from .simplify import simplify
 __all__ = ["Joint", "Split", "joint", "split"]
 
 _COSTLY = frozenset(
-    "exp expm1 log log1p sin cos tanh erf power sigmoid arctan2 random_bits".split()
+    ["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "power", "sigmoid", "arctan2", "random_bits"]
 )
-_FREE = frozenset("reshape transpose broadcast_to slice flip iota stop_gradient copy".split())
+_FREE = frozenset(["reshape", "transpose", "broadcast_to", "slice", "flip", "iota", "stop_gradient", "copy"])
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def joint(graph: Graph, wanted: Sequence[bool]) -> Joint:
         gradients = tuple(i for i, g in zip(targets, found) if g is not None)
         trace = tracer.finish([*outputs, *(g for g in found if g is not None)])
     assert not trace.captured, "a gradient rule met an array that is no input of the graph"
-    whole = trace.graph.replace(state={i: tracer.atom(a) for i, a in state.items()}, guards=merged(graph.guards, trace.graph.guards))
+    new_state = {i: tracer.atom(a) for i, a in state.items()}
+    whole = trace.graph.replace(state=new_state, guards=merged(graph.guards, trace.graph.guards))
     whole = cse(simplify(dce(whole)))
     return Joint(dce(whole), len(graph.outputs), cotangents, gradients)
 
@@ -222,9 +223,9 @@ def _choose(
                     available.add(kept)
                 available.add(v)
     # outputs are handed over only where something is made of them
-    for v in outputs:
-        if isinstance(v, Value) and v in available and v not in stored and v not in inputs:
-            stored[v] = None
+    for out in outputs:
+        if isinstance(out, Value) and out in available and out not in stored and out not in inputs:
+            stored[out] = None
     return stored
 
 

@@ -51,7 +51,6 @@ class Match:
 
 
 _COMMUTATIVE = {"add", "multiply", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor"}
-_REAL = "float16 float32 float64 bfloat16".split()
 
 
 class _Ops:
@@ -204,7 +203,7 @@ def _first_match(rewriter: Rewriter, equation: Equation) -> Atom | None:
             match.attrs.setdefault(pattern.op, []).append(equation.attrs)
             if all(_matches(match, a, b) for a, b in zip(pattern.args, args)):
                 count = len(rewriter.equations)
-                new = match[replacement.name] if isinstance(replacement, Variable) else replacement(match)  # type: ignore[operator]
+                new = match[replacement.name] if isinstance(replacement, Variable) else replacement(match)
                 if new is not None and same_type(new.type, equation.output.type) and same_symbols(new, equation.output):
                     return new
                 del rewriter.equations[count:]
