@@ -68,7 +68,7 @@ class CompiledFunction:
         **options: Any,
     ):
         self._function, self._block, self.backend = function, block, backend
-        self.name: str = name or getattr(function, "__name__", "function")
+        self.name = str(name or getattr(function, "__name__", "function"))
         self._counter = epoch or _epoch
         self._seen_epoch: int | None = None
         self._cores = Cores(backend, options)
