@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 import llvmlite
+
 from hybrid.backend import Options
 from hybrid.graph import Graph
 from ndarray.settings import settings
@@ -81,7 +82,7 @@ class NativeBackend:
         with self._lock:
             disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
             key = self._key(graph, options)
-            recipe = self._from_disk(disk, key) if disk else None
+            recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
             if recipe is None:
                 recipe = self._generate(graph, disk)
                 self.statistics.compilations += 1
@@ -123,6 +124,10 @@ class NativeBackend:
 
     def _generate(self, graph: Graph, disk: DiskCache | None) -> Recipe:
         lowered = lower(graph, self.target)
+        if settings.debug >= 3:
+            from . import debug
+
+            debug.show(lowered, self.target, settings.debug)
         return make_recipe(lowered, self.native_kernels([x.kernel for x in lowered.launches], disk))
 
     def native_kernels(self, kernels: Sequence[Kernel], disk: DiskCache | None = None) -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ndarray.settings import settings
+
 __all__ = ["MAXIMUM_BYTES", "DiskCache", "key_of"]
 
 log = logging.getLogger("hybrid.cache")
@@ -32,12 +34,16 @@ _HEADER = struct.Struct("<8sQQ32s")  # magic, length of the JSON part, length of
 _SUFFIX = ".hybrid"
 
 
+def _level() -> int:
+    return logging.WARNING if settings.debug >= 1 else logging.DEBUG
+
+
 def key_of(entries: Mapping[str, Any]) -> str:
-    """The SHA-256 of named entries; logs each at debug level."""
+    """The SHA-256 of named entries; logs each, visibly from HYBRID_DEBUG=1 on."""
     text = json.dumps({k: str(v) for k, v in entries.items()}, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()
     for name, value in entries.items():
-        log.debug("key %s: %s = %s", key[:12], name, value)
+        log.log(_level(), "key %s: %s = %s", key[:12], name, value)
     return key
 
 
@@ -56,7 +62,7 @@ class DiskCache:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            log.debug("miss %s: not there", key[:12])
+            log.log(_level(), "miss %s: not there", key[:12])
             return None
         except OSError as error:
             log.warning("cache entry %s can't be read (%s); compiling instead", path, error)
@@ -74,7 +80,7 @@ class DiskCache:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        log.debug("hit %s", key[:12])
+        log.log(_level(), "hit %s", key[:12])
         return description, body[described:]
 
     def store(self, key: str, description: Any, payload: bytes) -> bool:

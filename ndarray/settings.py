@@ -1,12 +1,23 @@
 """Settings: one table, read from the environment, changed for a while by a context manager.
 
     name                 values            meaning
-    HYBRID_DEBUG         0-5 (0)           how much is checked and printed: 1 counts and cache decisions, 2 the graph
-                                           after each pass and a verifier after each, 3 fused groups and loop IR,
-                                           4 LLVM IR, 5 assembly and the time of each kernel
+    HYBRID_DEBUG         0-6 (0)           how much is checked and printed, each level with all below it (see there)
     HYBRID_CACHE_DIR     folder, or empty  where compiled objects are kept ($XDG_CACHE_HOME/hybrid, else
                                            ~/.cache/hybrid); empty: nothing is kept on disk
     HYBRID_NUM_THREADS   1-1024            workers of the native thread pool (the cores this process may use)
+
+The ladder of HYBRID_DEBUG. Everything goes to standard error; the compiler's rungs show what is compiled, so from 3 on
+recipes kept on disk are not used.
+
+    1   why something is traced again, the entries of each cache key with hit or miss, and a verifier after every graph
+        pass and over every kernel
+    2   the graph as traced and after each pass that changed it
+    3   the fused groups, the user's lines, and why neighbours were not fused
+    4   the launches, and the loop IR of their kernels
+    5   the LLVM IR
+    6   the assembly
+
+The time of each kernel is told by ``net.explain(x)``.
 
 ``settings.debug``, ``settings.cache_dir`` and ``settings.num_threads`` give the values in force, and
 ``with settings(HYBRID_DEBUG=2): ...`` changes them for the code inside (in this thread or task only).
@@ -66,7 +77,7 @@ def _cores() -> int:
 SETTINGS = {
     s.name: s
     for s in (
-        Setting("HYBRID_DEBUG", lambda: 0, _integer(0, 5), "an integer from 0 to 5"),
+        Setting("HYBRID_DEBUG", lambda: 0, _integer(0, 6), "an integer from 0 to 6"),
         Setting("HYBRID_CACHE_DIR", _cache_dir, _folder, "the path of a folder, or an empty text for no cache"),
         Setting("HYBRID_NUM_THREADS", _cores, _integer(1, 1024), "an integer from 1 to 1024"),
     )
