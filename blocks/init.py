@@ -29,7 +29,7 @@ class Xavier(Initializer):
         self.rnd_type, self.factor_type, self.magnitude = rnd_type, factor_type, float(magnitude)
 
     def _init_weight(self, name: str, array: NDArray) -> None:
-        shape = tuple(array.shape)
+        shape = tuple(map(int, array.shape))
         if len(shape) < 2:
             raise ValueError(
                 f"Xavier: parameter {name!r} of shape {shape} needs at least 2 axes; give it another initializer"

@@ -127,15 +127,15 @@ class Trainer:
         for i, p in enumerate(self._params):
             if p.grad_req == "null":
                 continue
-            data = p.list_data()
+            grads = p.list_grad()
             if not is_tracing():
-                stale = [a.device for a in data if self._seen.get((i, a.device), 0) == a.grad._version]
+                stale = [g.device for g in grads if self._seen.get((i, g.device), 0) == g._version]
                 if stale:
                     if not ignore_stale_grad:
                         raise UserWarning(
                             f"Gradient of Parameter {p.path or p.name!r} on {stale[0]} has not been updated by "
-                            "backward since the last step. "
-                            "If only part of the network was meant to be used, call step with ignore_stale_grad=True"
+                            "backward since the last step. If only part of the network was meant to be used, call step "
+                            "with ignore_stale_grad=True"
                         )
                     continue
             trained.append((i, p))
@@ -154,11 +154,11 @@ class Trainer:
             self._optimizer.rescale_grad = rescale
         per_device: dict[Any, tuple[list[int], list[NDArray], list[NDArray]]] = {}
         for i, p in trained:
-            for array in p.list_data():
+            for array, grad in zip(p.list_data(), p.list_grad()):
                 indices, weights, grads = per_device.setdefault(array.device, ([], [], []))
                 indices.append(i)
                 weights.append(array)
-                grads.append(array.grad)
+                grads.append(grad)
         for k, (device, (indices, weights, grads)) in enumerate(per_device.items()):
             updater = self._updater(device)
             updater(indices, grads, weights, count=k == 0, rescale=rescale)
@@ -213,8 +213,8 @@ class Trainer:
         assert self._kvstore is not None
         self._kvstore.pushpull(keys, [p.list_grad() for _, p in trained], [p.list_data() for _, p in trained])
         for i, p in trained:
-            for array in p.list_data():
-                self._seen[i, array.device] = array.grad._version
+            for grad in p.list_grad():
+                self._seen[i, grad.device] = grad._version
 
     # -- files
 

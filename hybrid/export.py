@@ -115,7 +115,9 @@ def flatten(tree: Any, leaves: list[NDArray]) -> Any:
         return {"tuple": [flatten(t, leaves) for t in tree]}
     if isinstance(tree, dict):
         return {"dict": {str(k): flatten(t, leaves) for k, t in tree.items()}}
-    raise TypeError(f"export: arguments and results must be arrays, None, lists, tuples and dicts of them, got {type(tree).__name__}")
+    raise TypeError(
+        f"export: arguments and results must be arrays, None, lists, tuples and dicts of them, got {type(tree).__name__}"
+    )
 
 
 def unflatten(form: Any, leaves: Sequence[Any]) -> Any:
@@ -139,7 +141,7 @@ def _check_form(form: Any, count: int, where: str, depth: int = 0) -> int:
     if depth < 20 and isinstance(form, dict) and len(form) == 1:
         ((kind, items),) = form.items()
         if (kind in ("list", "tuple") and isinstance(items, list)) or (kind == "dict" and isinstance(items, dict)):
-            for item in items.values() if kind == "dict" else items:
+            for item in items.values() if isinstance(items, dict) else items:
                 count = _check_form(item, count, where, depth + 1)
             return count
     raise FileFormatError(f"{where}: bad nesting {str(form)[:60]!r}")
@@ -163,7 +165,7 @@ class SymbolBlock(HybridBlock):
         """The graph that was exported."""
         return self._graph
 
-    def forward(self, *args: Any) -> Any:  # type: ignore[override]
+    def forward(self, *args: Any) -> Any:
         """The exported Block's results."""
         leaves: list[NDArray] = []
         form = flatten(tuple(args), leaves)
@@ -205,11 +207,15 @@ class SymbolBlock(HybridBlock):
                 error = float(np.abs(have.astype(np.float64) - want.astype(np.float64)).max()) / scale
                 worst = max(worst, error if error == error else float("inf"))
         if worst > tolerance:
-            raise RuntimeError(f"self_test: the results differ from the golden ones by {worst:.3g} of their scale, more than {tolerance}")
+            raise RuntimeError(
+                f"self_test: the results differ from the golden ones by {worst:.3g} of their scale, more than {tolerance}"
+            )
         return worst
 
     @staticmethod
-    def imports(symbol_file: Any, input_names: Any = None, param_file: Any = None, device: Any = None, *, ctx: Any = None) -> SymbolBlock:
+    def imports(
+        symbol_file: Any, input_names: Any = None, param_file: Any = None, device: Any = None, *, ctx: Any = None
+    ) -> SymbolBlock:
         """Gluon's name of `load`."""
         return load(symbol_file, device if device is not None else ctx, param_file=param_file)
 
@@ -240,13 +246,15 @@ def export(net: HybridBlock, path: Any, *example: Any, dynamic_batch: bool = Tru
     trace, results = _traced(net, args, leaves, dynamic_batch)
     names = _names_of_arrays(net)
     roles = ["argument"] * trace.arguments
-    inputs = [Value(v.type, f"data{i}" if trace.arguments > 1 else "data") for i, v in enumerate(trace.graph.inputs[: trace.arguments])]
+    inputs = [
+        Value(v.type, f"data{i}" if trace.arguments > 1 else "data") for i, v in enumerate(trace.graph.inputs[: trace.arguments])
+    ]
     arrays: dict[str, np.ndarray] = {}
     frozen = []
     for value, source in zip(trace.graph.inputs[trace.arguments :], trace.captured, strict=True):
         if not isinstance(source, NDArray):
             raise TypeError(f"export: {net.name} reads a number that changes from call to call; export predicts with fixed ones")
-        parameter, name = names.get(id(source), (None, None))
+        parameter, name = names.get(id(source), (None, "random"))
         if source is nd.random.state(source.device):
             roles.append("random")
         elif parameter is not None:
@@ -257,7 +265,7 @@ def export(net: HybridBlock, path: Any, *example: Any, dynamic_batch: bool = Tru
             roles.append("constant")
             name = f"constant{len(roles)}"
             arrays[name] = source.asnumpy()
-        inputs.append(Value(value.type, name or "random"))
+        inputs.append(Value(value.type, name))
     graph = _renamed(trace.graph, inputs)
     model_path, parameter_path, golden_path = _paths(path)
     save_arrays(parameter_path, arrays, {"format": FORMAT, "version": str(VERSION)})
@@ -265,7 +273,9 @@ def export(net: HybridBlock, path: Any, *example: Any, dynamic_batch: bool = Tru
         with autograd.pause():
             outputs: list[NDArray] = []
             flatten(net._run(*args), outputs)
-        values = {f"input{i}": a.asnumpy() for i, a in enumerate(leaves)} | {f"output{i}": a.asnumpy() for i, a in enumerate(outputs)}
+        values = {f"input{i}": a.asnumpy() for i, a in enumerate(leaves)} | {
+            f"output{i}": a.asnumpy() for i, a in enumerate(outputs)
+        }
         save_arrays(golden_path, values, {"format": FORMAT, "version": str(VERSION)})
     elif os.path.exists(golden_path):
         os.unlink(golden_path)  # it belonged to an older export
@@ -298,7 +308,7 @@ def _traced(net: HybridBlock, args: tuple, leaves: list[NDArray], dynamic_batch:
         tracer = Tracer(net.name)
         wrapped = []
         for i, a in enumerate(leaves):
-            shape = (symbol("n", a.shape[0]), *a.shape[1:]) if attempt else tuple(a.shape)
+            shape = (symbol("n", int(a.shape[0])), *a.shape[1:]) if attempt else tuple(a.shape)
             wrapped.append(tracer.argument(ArrayType(shape, a.dtype), a.device, f"data{i}"))
         count: list[NDArray] = []
         form = flatten(tuple(args), count)
@@ -342,16 +352,21 @@ def load(path: Any, device: Any = None, *, param_file: Any = None, backend: str 
     parameter_path = os.fspath(param_file) if param_file is not None else parameter_path
     data = load_json(model_path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise FileFormatError(f"{model_path}: no exported model (format {str(data.get('format') if isinstance(data, dict) else data)[:40]!r})")
+        raise FileFormatError(
+            f"{model_path}: no exported model (format {str(data.get('format') if isinstance(data, dict) else data)[:40]!r})"
+        )
     if data.get("version") != VERSION:
         raise FileFormatError(
-            f"{model_path}: version {str(data.get('version'))[:20]}, this library reads version {VERSION}; export the model again, "
+            f"{model_path}: version {str(data.get('version'))[:20]}, this library reads version {VERSION}; export "
+            "the model again, "
             "or update the library"
         )
     graph = decode_graph(data.get("graph"), model_path)
     roles, arguments, results = data.get("roles"), data.get("arguments"), data.get("results")
     if not isinstance(roles, list) or len(roles) != len(graph.inputs) or any(r not in _ROLES for r in roles):
-        raise FileFormatError(f"{model_path}: 'roles' must name one of {', '.join(_ROLES)} for each of {len(graph.inputs)} inputs")
+        raise FileFormatError(
+            f"{model_path}: 'roles' must name one of {', '.join(_ROLES)} for each of {len(graph.inputs)} inputs"
+        )
     for what, form, count in (("arguments", arguments, roles.count("argument")), ("results", results, len(graph.outputs))):
         if _check_form(form, 0, f"{model_path}, {what}") != count:
             raise FileFormatError(f"{model_path}: {what!r} must hold {count} arrays")
@@ -361,7 +376,7 @@ def load(path: Any, device: Any = None, *, param_file: Any = None, backend: str 
     block = SymbolBlock(graph, roles, arguments, results, parameters)
     if os.path.exists(golden_path):
         block._golden = _load_golden(golden_path, roles.count("argument"), len(graph.outputs))
-    block.hybridize(**({} if backend is None else {"backend": backend}))
+    block.hybridize(backend=backend)
     return block
 
 

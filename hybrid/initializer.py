@@ -56,7 +56,7 @@ class Initializer:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._config.items())})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._config == other._config  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._config == other._config
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -253,12 +253,12 @@ class Parameter:
     def grad(self, device: Any = None, *, ctx: Any = None) -> NDArray:
         """The gradient on `device`. Raises RuntimeError where grad_req is "null"."""
         self._check_grad()
-        return self.data(device, ctx=ctx).grad
+        return _grad(self.data(device, ctx=ctx))
 
     def list_grad(self) -> list[NDArray]:
         """The gradients on all devices."""
         self._check_grad()
-        return [array.grad for array in self.list_data()]
+        return [_grad(array) for array in self.list_data()]
 
     def _check_grad(self) -> None:
         if self._grad_req == "null":
@@ -278,7 +278,7 @@ class Parameter:
         if self._grad_req != "null" and self._data is not None:
             with autograd.pause():
                 for array in self._data:
-                    array.grad[...] = 0
+                    _grad(array)[...] = 0
 
     def set_data(self, data: Any) -> None:
         """Write `data` (an array of the same shape) into the arrays of all devices; completes unknown sizes."""
@@ -433,7 +433,7 @@ class OwnParameters(dict[str, Parameter]):
         super().__init__()
         self._register, self._shared = register, {k.rpartition(".")[2]: p for k, p in (shared or {}).items()}
 
-    def get(self, name: str, default: Any = None, **options: Any) -> Any:  # type: ignore[override]
+    def get(self, name: str, default: Any = None, **options: Any) -> Any:
         """The parameter called `name`; made if it does not exist and options are given."""
         if name not in self and (options or name in self._shared):
             self._register(name, self._shared.get(name) or Parameter(name, **options))
@@ -443,6 +443,12 @@ class OwnParameters(dict[str, Parameter]):
         """A new `Constant` called `name`."""
         self._register(name, Constant(name, value))
         return self[name]
+
+
+def _grad(array: NDArray) -> NDArray:
+    grad = array.grad
+    assert grad is not None
+    return grad
 
 
 def _copy_to(array: NDArray, device: Any) -> NDArray:

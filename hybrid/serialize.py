@@ -134,7 +134,8 @@ def decode_graph(data: Any, where: str = "graph") -> Graph:
 
 class _Decoder:
     def __init__(self, where: str, depth: int):
-        self._where, self._depth, self._hints = where, depth, {}
+        self._where, self._depth = where, depth
+        self._hints: dict[str, int] = {}
         self._at = ""
         if depth > _MAX_DEPTH:
             self._fail(f"sub-graphs are nested deeper than {_MAX_DEPTH}")

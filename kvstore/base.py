@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from ndarray import NDArray
@@ -9,7 +10,7 @@ from ndarray import NDArray
 __all__ = ["KVStoreBase", "create"]
 
 T = TypeVar("T", bound="type[KVStoreBase]")
-Arrays = NDArray | list[NDArray] | tuple[NDArray, ...]
+Arrays = NDArray | Sequence[NDArray] | Sequence[Sequence[NDArray]]
 
 
 class KVStoreBase:

@@ -35,7 +35,7 @@ class Old(HybridBlock):
             self.weight = self.params.get("weight", shape=(units, in_units))
             self.child = nn.Dense(2)
 
-    def hybrid_forward(self, F, x, weight):  # noqa: N803
+    def hybrid_forward(self, F, x, weight):
         return self.child(F.relu(F.dot(x, weight.T)))
 
 
@@ -220,7 +220,7 @@ def test_damaged_parameter_files(tmp_path, damage):
     net(nd.ones((1, 5)))
     net.save_parameters(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(FileFormatError, match="net.params"):
+    with pytest.raises(FileFormatError, match=r"net\.params"):
         mlp().load_parameters(path)
 
 

@@ -84,7 +84,7 @@ def test_hybridized_net_trains_like_the_eager_one(backend, name, settings):
         trainer = Trainer(net.collect_params(), name, settings)
         step = eager_step(net, trainer, loss.SoftmaxCrossEntropyLoss())
         losses = [step(x, y).asnumpy() for x, y in batches(6, "float64", (6, 5))]
-        results.append(({**values(net, trainer), "losses": np.concatenate(losses)}))
+        results.append({**values(net, trainer), "losses": np.concatenate(losses)})
     assert_same(*results, 1e-9)
 
 

@@ -25,8 +25,13 @@ float32 = np.dtype("float32")
 def lenet():
     net = nn.HybridSequential()
     net.add(
-        nn.Conv2D(3, 3, padding=1, activation="relu"), nn.BatchNorm(), nn.MaxPool2D(2), nn.Flatten(), nn.Dropout(0.5),
-        nn.Dense(5, activation="relu"), nn.Dense(2),
+        nn.Conv2D(3, 3, padding=1, activation="relu"),
+        nn.BatchNorm(),
+        nn.MaxPool2D(2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Dense(5, activation="relu"),
+        nn.Dense(2),
     )
     net.initialize()
     return net
@@ -194,12 +199,12 @@ def test_truncated_and_swapped_files(exported):
     text, data = model.read_bytes(), parameters.read_bytes()
     for cut in (0, 1, len(text) // 2, len(text) - 2):
         model.write_bytes(text[:cut])
-        with pytest.raises(FileFormatError, match="model.json"):
+        with pytest.raises(FileFormatError, match=r"model\.json"):
             load(path)
     model.write_bytes(text)
     for cut in (0, 5, 100, len(data) - 1):
         parameters.write_bytes(data[:cut])
-        with pytest.raises(FileFormatError, match="model.safetensors"):
+        with pytest.raises(FileFormatError, match=r"model\.safetensors"):
             load(path)
     parameters.write_bytes((1 << 40).to_bytes(8, "little") + data[8:])
     with pytest.raises(FileFormatError, match="header"):
@@ -216,9 +221,19 @@ def test_deep_nesting_is_refused(exported):
     with pytest.raises(FileFormatError):
         load(path)
     deep = "[" * 50 + "]" * 50
-    model.write_text(json.dumps({"format": "hybrid-model", "version": 1, "graph": {
-        "inputs": [], "outputs": [], "equations": [{"op": "iota", "inputs": [], "attrs": {"shape": json.loads(deep)}, "types": []}]
-    }}))
+    model.write_text(
+        json.dumps(
+            {
+                "format": "hybrid-model",
+                "version": 1,
+                "graph": {
+                    "inputs": [],
+                    "outputs": [],
+                    "equations": [{"op": "iota", "inputs": [], "attrs": {"shape": json.loads(deep)}, "types": []}],
+                },
+            }
+        )
+    )
     with pytest.raises(FileFormatError, match="deep"):
         load(path)
 

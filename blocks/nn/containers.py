@@ -40,12 +40,12 @@ class _Stack:
         return iter(self._children.values())
 
     def __getitem__(self, key: int | slice) -> Any:
-        blocks = list(self._children.values())[key]
+        blocks = list(self._children.values())
         if isinstance(key, slice):
             part = type(self)()
-            part.add(*blocks)
+            part.add(*blocks[key])
             return part
-        return blocks
+        return blocks[key]
 
 
 class Sequential(_Stack, Block):
@@ -71,7 +71,7 @@ class Concatenate(Sequential):
         super().__init__(**kwargs)
         self.axis = axis
 
-    def forward(self, x: Any) -> Any:  # type: ignore[override]
+    def forward(self, x: Any, *_: Any) -> Any:
         """The concatenated results."""
         return nd.concatenate([block(x) for block in self._children.values()], axis=self.axis)
 
@@ -83,4 +83,4 @@ class HybridConcatenate(HybridSequential):
         super().__init__(**kwargs)
         self.axis = axis
 
-    forward = Concatenate.forward  # type: ignore[assignment]
+    forward = Concatenate.forward
