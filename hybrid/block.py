@@ -52,6 +52,11 @@ class Block:
     ``features.0.weight``. `prefix` is accepted for Gluon 1 and has no meaning; `params` are parameters to share.
     """
 
+    _children: dict[str, Block]
+    _own: OwnParameters
+    _hooks: dict[int, Callable]
+    _pre_hooks: dict[int, Callable]
+
     def __init__(self, prefix: str | None = None, params: Mapping[str, Parameter] | None = None):
         put = object.__setattr__
         put(self, "_children", {})
@@ -343,6 +348,10 @@ class HybridBlock(Block):
     defined instead (Gluon 1), where F is the `ndarray` namespace and `params` are the Block's own parameters by name.
     A Block with parameters of unknown shape defines ``infer_shape(self, *args)``, which sets them from the inputs.
     """
+
+    _active: bool
+    _compiled: Any
+    _options: dict[str, Any]
 
     def __init__(self, prefix: str | None = None, params: Mapping[str, Parameter] | None = None):
         super().__init__(prefix, params)
