@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import ndarray as nd
+from kvstore import KVStore
 from kvstore.optimizer import Optimizer, Updater, create, register
 from ndarray import NDArray
 
@@ -60,6 +61,7 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
 
 
 Optimizer.compile = staticmethod(_compile)
+KVStore.compile = staticmethod(_compile)
 Optimizer._traced_numbers = _traced_numbers  # type: ignore[method-assign]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ndarray import NDArray, autograd
 from ndarray.apply import eagerly, is_tracing
 from ndarray.array import wrap
+from ndarray.device import cpu
 
 from .base import KVStoreBase
 from .optimizer import Optimizer, Updater
@@ -22,10 +23,15 @@ class KVStore(KVStoreBase):
     weight by it); `pull` copies the stored value out. `pushpull` does both without storing where nothing was stored.
     """
 
+    compile: Callable[[Callable], Callable] | None = None
+    """Turns the sum of all keys into a compiled function of the same meaning; set by a package that can."""
+
     def __init__(self, name: str = "local"):
         self._type = name
         self._store: dict[Any, NDArray] = {}
         self._updater: Updater | None = None
+        self._program: Callable | None = None
+        self._twins: dict[int, tuple[NDArray, NDArray]] = {}
 
     # -- description
 
@@ -102,14 +108,43 @@ class KVStore(KVStoreBase):
                 self.push(key, value)
                 self.pull(key, value if out is None else out)
                 return
-            for k, values in _pairs(key, value, "pushpull"):
-                targets = outs.get(k, values)
-                if len(values) == 1 and len(targets) == 1 and targets[0] is values[0]:
-                    continue
+            pairs = [(values, outs.get(k, values)) for k, values in _pairs(key, value, "pushpull")]
+            pairs = [(v, t) for v, t in pairs if not (len(v) == len(t) == 1 and v[0] is t[0])]
+            if self._sum_compiled(pairs):
+                return
+            for values, targets in pairs:
                 total = _total(values, targets[0] if targets[0].device == values[0].device else None)
                 for target in targets:
                     if target is not total:
                         target[...] = _on(total, target.device)
+
+    def _sum_compiled(self, pairs: list[tuple[list[NDArray], list[NDArray]]]) -> bool:
+        """Sum all keys into their values' own arrays in one call of a compiled function; False where that can't be done.
+
+        CPU devices share their memory, so that one program may see the buffers of several as arrays of one.
+        """
+        make = type(self).compile
+        in_place = all(list(map(id, v)) == list(map(id, t)) for v, t in pairs)
+        if make is None or not pairs or not in_place or is_tracing():
+            return False
+        if any(a.device.kind != "cpu" for values, _ in pairs for a in values):
+            return False
+        if self._program is None:
+            self._program = make(_sum_in_place)
+        old, self._twins = self._twins, {}
+        self._program([[self._twin(a, old) for a in values] for values, _ in pairs])
+        for values, _ in pairs:
+            for a in values:
+                a._touch()
+        return True
+
+    def _twin(self, array: NDArray, known: dict[int, tuple[NDArray, NDArray]]) -> NDArray:
+        """An array of the first CPU device on the same memory; the same object again in the next call."""
+        pair = known.get(id(array))
+        if pair is None or pair[0] is not array or pair[1]._data is not array._data:
+            pair = array, wrap(array._data, cpu(0))
+        self._twins[id(array)] = pair
+        return pair[1]
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """Store each value under its key (unless the key exists), and copy it into every array of `out`."""
@@ -190,6 +225,16 @@ def _pairs(key: Any, value: Any, verb: str) -> Iterator[tuple[Any, list[NDArray]
 
 def _on(array: NDArray, device: Any) -> NDArray:
     return array if array.device == device else array.to_device(device)
+
+
+def _sum_in_place(values: list[list[NDArray]]) -> None:
+    """Write the sum of each list of arrays into all of them; summed in their order."""
+    for copies in values:
+        total = copies[0]
+        for value in copies[1:]:
+            total = total + value
+        for value in copies:
+            value[...] = total
 
 
 def _total(values: list[NDArray], out: NDArray | None) -> NDArray:

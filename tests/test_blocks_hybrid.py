@@ -7,6 +7,7 @@ import hybrid
 import ndarray as nd
 from blocks import HybridBlock, Parameter, Trainer, init, loss, lr_scheduler, nn, split_and_load
 from blocks.optimizer import Optimizer
+from kvstore import KVStore
 from ndarray import autograd
 
 BACKENDS = ["interpreter", "jit"]
@@ -17,6 +18,7 @@ def update_with_the_same_backend(request, monkeypatch):
     backend = getattr(request.node, "callspec", None) and request.node.callspec.params.get("backend")
     compile = lambda function: hybrid.CompiledFunction(function, backend=backend or "interpreter")
     monkeypatch.setattr(Optimizer, "compile", staticmethod(compile))
+    monkeypatch.setattr(KVStore, "compile", staticmethod(compile))
 
 
 def lenet(dtype="float32", rate=0.3):

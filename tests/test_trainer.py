@@ -211,3 +211,23 @@ def test_a_changed_learning_rate_makes_no_new_program():
         trainer.step(1)
     np.testing.assert_allclose(p.data().asnumpy(), np.full(3, 0.25))
     assert len(trainer.optimizer._programs) == 1
+
+
+def test_gradients_of_all_keys_are_summed_in_one_native_call():
+    from jit.runtime import native_calls
+
+    devices = [nd.cpu(0), nd.cpu(1)]
+    net = net_of(devices)
+    trainer = Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    for i in range(3):
+        grads = [p.list_grad() for p in net.collect_params().values()]
+        for g in grads:
+            for k, a in enumerate(g):
+                a[...] = i + k + 1.0
+        versions = [a._version for g in grads for a in g]
+        before = native_calls()
+        trainer.allreduce_grads()
+        assert native_calls() == before + 1
+        assert all(a._version > v for a, v in zip([a for g in grads for a in g], versions))
+        assert all((a.asnumpy() == 2 * i + 3).all() for g in grads for a in g)
+    assert trainer._kvstore._program.traces == 1
