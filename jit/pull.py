@@ -102,6 +102,7 @@ class Scope:
         """The node for ``atom[index]``."""
         if isinstance(atom, Literal):
             return self.arena.const(atom.value, atom.dtype)
+        index = tuple([self.arena.size(0) if type(n) is int and n == 1 else i for i, n in zip(index, atom.shape)])
         key = (atom, index)
         node = self._memo.get(key)
         if node is None:

@@ -17,7 +17,7 @@ from ndarray.dims import Size
 
 from .launch import KernelBuilder, Storage
 from .loopir import INT, Apply, Const, Expr, Let, Load, Stmt, Store, Type, Var, apply, cast, ramp, splat
-from .nodes import INT64, Arena, Node
+from .nodes import BOOL, INT64, Arena, Node
 
 __all__ = ["Block", "Emitter"]
 
@@ -129,7 +129,10 @@ class Emitter:
             raise AssertionError(f"the result of {node.args[0].op.name} is read before it is known, or at another row")
         if op == "select":
             return self._select(node, mask, block)
-        args = tuple(self.emit(a, mask) for a in node.args)
+        if op == "and" and node.args[1].unsafe and node.dtype == BOOL:  # the second is read only where the first holds
+            args = (self.emit(node.args[0], mask), self.emit(node.args[1], self._both(mask, node.args[0])))
+        else:
+            args = tuple(self.emit(a, mask) for a in node.args)
         if op == "cast":
             return self.let(block, cast(args[0], node.dtype.name))
         if op == "bitcast":
@@ -141,10 +144,12 @@ class Emitter:
     def _select(self, node: Node, mask: Node | None, block: Block) -> Expr:
         condition, a, b = node.args
         c = self.emit(condition, mask)
-        both = lambda m: m if mask is None else self.arena.operate("and", (mask, m), m.dtype)
-        yes = self.emit(a, both(condition)) if a.unsafe else self.emit(a)
-        no = self.emit(b, both(self.arena.operate("not", (condition,), condition.dtype))) if b.unsafe else self.emit(b)
+        yes = self.emit(a, self._both(mask, condition)) if a.unsafe else self.emit(a)
+        no = self.emit(b, self._both(mask, self.arena.operate("not", (condition,), condition.dtype))) if b.unsafe else self.emit(b)
         return self.let(block, apply("select", c, yes, no))
+
+    def _both(self, mask: Node | None, condition: Node) -> Node:
+        return condition if mask is None else self.arena.operate("and", (mask, condition), condition.dtype)
 
     def _divide(self, op: str, args: tuple[Expr, ...], node: Node) -> Expr:
         divisor = self.arena.constant_of(node.args[1]) if node.dtype == INT64 else None

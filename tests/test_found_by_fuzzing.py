@@ -72,3 +72,18 @@ def test_a_scatter_whose_result_is_returned_twice():
     index = g.remainder(g.iota(shape=(1, 13, 1), axis=0, dtype=I64), Literal(1, I64))
     y = g.scatter_along_add(x, index, x, axis=0)
     g.check(y, y)
+
+
+def test_conditions_that_read_memory():
+    g = Small()
+    x, index = g.input(F32, 6, 6, 16), g.input(I64, 6, 6, 16)
+    u = g.tanh(x)
+    taken = g.add(u, g.take_along(u, index, axis=0))
+    g.check(g.pad(taken, low=(0, 1, 0), high=(-3, -3, -1), interior=(0, 0, 0), value=0.0))
+
+
+def test_a_sum_read_at_a_padded_position():
+    g = Small()
+    x = g.input(F32, 4, 4, 2)
+    total = g.sum(g.exp(x), axes=(1,), keepdims=True)
+    g.check(g.pad(total, high=(0, 1, 0), interior=(0, 1, 0), low=(0, 2, 0), value=0.0))
