@@ -34,10 +34,12 @@ class Fold:
     def identity(self) -> tuple:
         return tuple(self.equation.op.lower.identity(self.dtypes))
 
-    def combiner(self) -> tuple[Scalar, ...]:
-        """`combine` as Scalars over index leaves "a0" ... (accumulator) and "e0" ... (element)."""
+    def combiner(self, in_order: bool = False) -> tuple[Scalar, ...]:
+        """`combine` as Scalars over index leaves "a0" ... (accumulator) and "e0" ... (element); `append` where there is
+        one and elements come `in_order`."""
         leaf = lambda p: tuple(Scalar("index", (f"{p}{k}",), d) for k, d in enumerate(self.dtypes))
-        result = self.equation.op.lower.combine(leaf("a"), leaf("e"))
+        lower = self.equation.op.lower
+        result = (lower.append if in_order and lower.append is not None else lower.combine)(leaf("a"), leaf("e"))
         return result if isinstance(result, tuple) else (result,)
 
     def horizontal(self) -> str | None:

@@ -12,6 +12,7 @@ Few positions with a long domain are folded in two stages: partial results of fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product as cartesian
 
 from hybrid.graph import Value
 from ndarray.dims import Size, product
@@ -34,6 +35,8 @@ ROW = "@row"  # the pseudo-variable on which results of reductions depend
 PIECE = 32768  # elements in a piece of a fold in two stages
 BLOCK = 1024  # additions in sequence before partial sums are added up
 SCRATCH_BYTES = 128 << 10
+WINDOW = 9  # a domain of so many positions is written out, if that makes no more than
+UNROLLED_NODES = 200  # nodes
 
 
 class _RowKernel:
@@ -302,6 +305,12 @@ class _RowKernel:
             step(0, {}, "", 1, None)
             return
         bounds = self.bounds
+        sizes = [a.extent for a in self.domain]
+        if not self.lane_reduces and not bounds and all(isinstance(n, int) for n in sizes):
+            if product(sizes) <= WINDOW and product(sizes) * len(self.nodes) <= UNROLLED_NODES:  # a window: written out
+                for at in cartesian(*map(range, sizes)):
+                    step(0, {a.name: Const(k, INT) for a, k in zip(self.domain, at)}, "", 1, None)
+                return
 
         def loop(axes: list[Axis]) -> None:
             axis = axes[0]
@@ -360,7 +369,8 @@ class _RowKernel:
         leaves = {f"a{c}": Get(n, t) for c, (n, t) in enumerate(zip(names, types))}
         leaves |= {f"e{c}": widen(v, lanes) for c, v in enumerate(values)}
         result = []
-        for c, scalar in enumerate(fold.combiner()):
+        in_order = not self.lane_reduces or len(self.domain) == 1
+        for c, scalar in enumerate(fold.combiner(in_order)):
             value = scalar_expr(self.builder, scalar, leaves, lanes)
             if tail is not None:
                 value = apply("select", tail, value, leaves[f"a{c}"])

@@ -76,7 +76,8 @@ class Reduction:
     ``domain(*types, **attrs) -> sizes`` of the reduced axes; ``element(index, reduced, *arguments, **attrs)``
     maps positions to a tuple of Scalars; ``combine(accumulator, element)`` folds two such tuples, starting from
     ``identity(dtypes of the elements)`` (Python numbers); ``post(accumulator, *types, **attrs)`` gives the tuple of
-    results. `combine` is associative and commutative unless `ordered`; the compiler may then split the fold.
+    results. `combine` is associative and commutative unless `ordered`; the compiler may then split the fold. `append`, if
+    given, is a cheaper `combine` for an element that comes after all that the accumulator has seen, in row-major order.
     """
 
     domain: Callable[..., tuple[Size, ...]]
@@ -85,6 +86,7 @@ class Reduction:
     identity: Callable[[tuple[np.dtype, ...]], tuple[Any, ...]]
     post: Callable[..., tuple[Scalar, ...]] = lambda accumulator, *types, **attrs: accumulator
     ordered: bool = False
+    append: Callable[[tuple[Scalar, ...], tuple[Scalar, ...]], tuple[Scalar, ...]] | None = None
 
 
 @dataclass(frozen=True)

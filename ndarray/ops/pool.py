@@ -154,6 +154,15 @@ def _max_combine(a: tuple, b: tuple) -> tuple[Scalar, ...]:
     return where(take, y, x), where(take, j, i)
 
 
+def _max_append(a: tuple, b: tuple) -> tuple[Scalar, ...]:
+    """As `_max_combine` where b comes later: only a larger value, or the first NaN, is taken."""
+    (x, i), (y, j) = a, b
+    take = y > x
+    if x.dtype.kind not in "iu":
+        take = operate("not", y <= x) & x.equals(x)
+    return where(take, y, x), where(take, j, i)
+
+
 def _max_vjp(g0: Any, out1: Any, x_type: ArrayType, kernel: tuple, stride: tuple, padding: Pads) -> Any:
     return F.primitive("max_unpool", g0, out1, shape=x_type.shape, kernel=kernel, stride=stride, padding=padding)
 
@@ -212,7 +221,7 @@ def _max_samples() -> Iterator[Sample]:
 register(Op(
     "max_pool", ("x",), _max_infer, _max_eager, {"x": Vjp(_max_vjp)},
     Reduction(lambda x, *, kernel, **_: kernel, _max_element, _max_combine,
-              lambda dtypes: (_lowest(dtypes[0]), int(np.iinfo(INT32).max))),
+              lambda dtypes: (_lowest(dtypes[0]), 0), append=_max_append),  # where all are lowest, the first is the answer
     _max_samples, results=2,
 ))
 
