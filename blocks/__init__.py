@@ -3,7 +3,7 @@
 from hybrid.block import Block, HybridBlock
 from hybrid.parameter import Constant, DeferredInitializationError, Parameter, ParameterDict
 
-from . import data, init, loss, lr_scheduler, metric, nn, optimizer, utils
+from . import data, init, loss, lr_scheduler, metric, nn, optimizer, rnn, utils
 from .trainer import Trainer
 from .utils import clip_global_norm, split_and_load, split_data
 
@@ -23,6 +23,7 @@ __all__ = [
     "metric",
     "nn",
     "optimizer",
+    "rnn",
     "split_and_load",
     "split_data",
     "utils",

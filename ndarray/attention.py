@@ -34,7 +34,8 @@ def scaled_dot_product_attention(
     """
     name = "scaled_dot_product_attention"
     query, key, value = common(name, query, key, value, arguments=("query", "key", "value"))
-    if min(query.ndim, key.ndim, value.ndim) < 2 or differ(query.shape[-1], key.shape[-1]) or differ(key.shape[-2], value.shape[-2]):
+    flat = min(query.ndim, key.ndim, value.ndim) < 2
+    if flat or differ(query.shape[-1], key.shape[-1]) or differ(key.shape[-2], value.shape[-2]):
         raise ValueError(
             f"{name}: expected query (..., L, E), key (..., S, E) and value (..., S, V), got shapes {query.shape}, {key.shape} "
             f"and {value.shape}"

@@ -8,7 +8,7 @@ from hybrid import hybridize
 from ndarray import autograd
 
 torch = pytest.importorskip("torch")
-T, N, I, H = 5, 3, 4, 6
+T, N, X, H = 5, 3, 4, 6
 
 
 def draw(*shape, seed=0):
@@ -17,10 +17,10 @@ def draw(*shape, seed=0):
 
 def torch_layer(mode, reverse):
     gates = {"lstm": 4, "gru": 3, "rnn": 1}[mode]
-    weights = [draw(gates * H, I, seed=1), draw(gates * H, H, seed=2), draw(gates * H, seed=3), draw(gates * H, seed=4)]
-    x, h, c, dy = draw(T, N, I, seed=5), draw(N, H, seed=6), draw(N, H, seed=7), draw(T, N, H, seed=8)
+    weights = [draw(gates * H, X, seed=1), draw(gates * H, H, seed=2), draw(gates * H, seed=3), draw(gates * H, seed=4)]
+    x, h, c, dy = draw(T, N, X, seed=5), draw(N, H, seed=6), draw(N, H, seed=7), draw(T, N, H, seed=8)
     leaves = [torch.tensor(a, requires_grad=True) for a in (x, *weights, h, c)]
-    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[mode](I, H)
+    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[mode](X, H)
     given = dict(zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), leaves[1:5]))
     state = (leaves[5][None], leaves[6][None]) if mode == "lstm" else leaves[5][None]
     y, last = torch.func.functional_call(layer, given, (leaves[0].flip(0) if reverse else leaves[0], state))

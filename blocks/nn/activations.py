@@ -7,9 +7,11 @@ from typing import Any
 
 import ndarray as nd
 from hybrid.block import HybridBlock
+from hybrid.initializer import Constant
+from hybrid.parameter import Parameter
 from ndarray import NDArray
 
-__all__ = ["ELU", "GELU", "SELU", "Activation", "LeakyReLU", "SiLU", "Swish", "activate"]
+__all__ = ["ELU", "GELU", "SELU", "Activation", "LeakyReLU", "PReLU", "ReLU6", "SiLU", "Swish", "activate"]
 
 _FUNCTIONS: dict[str, Callable[[NDArray], NDArray]] = {
     "relu": lambda x: nd.relu(x),
@@ -66,6 +68,27 @@ class LeakyReLU(HybridBlock):
 
     def _extra_repr(self) -> str:
         return str(self._alpha)
+
+
+class PReLU(HybridBlock):
+    """``x`` where positive, ``alpha * x`` elsewhere, with a learned alpha for each channel (axis 1), or one for all."""
+
+    def __init__(self, alpha_initializer: Any = None, in_channels: int = 1, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.alpha = Parameter("alpha", shape=(in_channels,), init=alpha_initializer or Constant(0.25))
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Elementwise."""
+        alpha = self.alpha.data(x.device)
+        return nd.where(x > 0, x, nd.reshape(alpha, (-1,) + (1,) * (x.ndim - 2) if x.ndim > 1 else (-1,)) * x)
+
+
+class ReLU6(HybridBlock):
+    """``min(max(x, 0), 6)``."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Elementwise."""
+        return nd.minimum(nd.relu(x), 6.0)
 
 
 class ELU(HybridBlock):

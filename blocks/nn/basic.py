@@ -1,4 +1,4 @@
-"""Dense, Dropout, Flatten, Lambda, Identity."""
+"""Dense, Embedding, Dropout, Flatten, Lambda, Identity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ndarray.dims import product
 
 from .activations import activate, check_activation
 
-__all__ = ["Dense", "Dropout", "Flatten", "HybridLambda", "Identity", "Lambda"]
+__all__ = ["Dense", "Dropout", "Embedding", "Flatten", "HybridLambda", "Identity", "Lambda"]
 
 
 class Dense(HybridBlock):
@@ -61,6 +61,34 @@ class Dense(HybridBlock):
     def _extra_repr(self) -> str:
         shape = self.weight.shape
         return f"{shape[1] if shape and shape[1] > 0 else None} -> {self._units}, {self._act_type or 'linear'}"
+
+
+class Embedding(HybridBlock):
+    """The rows of a learned table, weight of shape (input_dim, output_dim), at given numbers.
+
+    Numbers may be of any shape and dtype (floats are rounded down); those beyond the ends mean the ends. Gradients are
+    dense; `sparse_grad` is accepted for Gluon.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        dtype: Any = "float32",
+        weight_initializer: Any = None,
+        sparse_grad: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self._input_dim, self._output_dim = input_dim, output_dim
+        self.weight = Parameter("weight", shape=(input_dim, output_dim), dtype=dtype, init=weight_initializer)
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Shape (*x.shape, output_dim)."""
+        return nd.embedding(x, self.weight.data(x.device))
+
+    def _extra_repr(self) -> str:
+        return f"{self._input_dim} -> {self._output_dim}"
 
 
 class Dropout(HybridBlock):

@@ -9,7 +9,7 @@ from hybrid.block import HybridBlock
 from hybrid.parameter import Parameter
 from ndarray import NDArray, autograd
 
-__all__ = ["BatchNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"]
 
 
 class BatchNorm(HybridBlock):
@@ -96,3 +96,100 @@ class BatchNorm(HybridBlock):
             f"axis={self._axis}, eps={self._epsilon}, momentum={self._momentum}, fix_gamma={not self._scale}, "
             f"use_global_stats={self._use_global_stats}, in_channels={channels if channels > 0 else None}"
         )
+
+
+class _Norm(HybridBlock):
+    """What the normalizations without running statistics have in common: gamma and beta, one for each channel."""
+
+    def __init__(
+        self, axis: int, epsilon: float, center: bool, scale: bool, beta_initializer: Any, gamma_initializer: Any,
+        in_channels: int, dtype: Any = "float32", **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self._axis, self._epsilon, self._center, self._scale = axis, epsilon, center, scale
+        shape = (in_channels,)
+        self.gamma = Parameter(
+            "gamma", "write" if scale else "null", shape, dtype, init=gamma_initializer, differentiable=scale
+        )
+        self.beta = Parameter(
+            "beta", "write" if center else "null", shape, dtype, init=beta_initializer, differentiable=center
+        )
+
+    def infer_shape(self, x: NDArray, *_: Any) -> None:
+        """The number of channels from the input."""
+        for parameter in self.params.values():
+            parameter.shape = (int(x.shape[self._axis]),)
+
+    def _factors(self, x: NDArray) -> tuple[NDArray | None, NDArray | None]:
+        device = x.device
+        return self.gamma.data(device) if self._scale else None, self.beta.data(device) if self._center else None
+
+    def _extra_repr(self) -> str:
+        channels = (self.gamma.shape or (-1,))[0]
+        return f"axis={self._axis}, eps={self._epsilon}, in_channels={channels if channels > 0 else None}"
+
+
+class LayerNorm(_Norm):
+    """``(x - mean) / sqrt(variance + epsilon) * gamma + beta`` with the statistics along `axis` (Ba et al., 2016)."""
+
+    def __init__(
+        self,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        in_channels: int = 0,
+        dtype: Any = "float32",
+        **kwargs: Any,
+    ):
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, in_channels, dtype, **kwargs)
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Of the input's shape."""
+        return nd.layer_norm(x, *self._factors(x), axis=self._axis, eps=self._epsilon)
+
+
+class GroupNorm(_Norm):
+    """(N, C, ...) normalized over each of `num_groups` groups of channels (Wu and He, 2018)."""
+
+    def __init__(
+        self,
+        num_groups: int = 1,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        in_channels: int = 0,
+        dtype: Any = "float32",
+        **kwargs: Any,
+    ):
+        super().__init__(1, epsilon, center, scale, beta_initializer, gamma_initializer, in_channels, dtype, **kwargs)
+        self._num_groups = num_groups
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Of the input's shape."""
+        return nd.group_norm(x, *self._factors(x), num_groups=self._num_groups, eps=self._epsilon)
+
+
+class InstanceNorm(_Norm):
+    """Each channel of each sample normalized over its positions (Ulyanov et al., 2016). `axis` is the channel's."""
+
+    def __init__(
+        self,
+        axis: int = 1,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = False,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        in_channels: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, in_channels, **kwargs)
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Of the input's shape."""
+        return nd.instance_norm(x, *self._factors(x), axis=self._axis, eps=self._epsilon)
