@@ -7,11 +7,11 @@ from typing import Any
 
 import kvstore as kv
 from hybrid.parameter import Parameter
+from hybrid.scalars import scalar_input
 from kvstore.optimizer import Optimizer, Updater
 from ndarray import NDArray
 from ndarray.apply import is_tracing
 from ndarray.dims import Dim
-from ndarray.dtypes import float64
 
 from . import optimizer as opt
 
@@ -113,13 +113,12 @@ class Trainer:
         self._update(self._trained(ignore_stale_grad), self._rescale(batch_size))
 
     def _rescale(self, batch_size: Any) -> Any:
-        if isinstance(batch_size, Dim):  # in a trace, a size that varies: counted by the program itself
-            return self._scale / batch_size.as_array(float64, self._params[0].list_device()[0])
-        if isinstance(batch_size, NDArray):
-            return self._scale / batch_size
+        scale = scalar_input(lambda: self._scale)  # in a trace, read anew at each call
+        if isinstance(batch_size, (Dim, NDArray)):  # in a trace, a size that varies: counted by the program itself
+            return scale / batch_size
         if not batch_size > 0:
             raise ValueError(f"Trainer.step: batch_size must be positive, got {batch_size}")
-        return self._scale / batch_size
+        return scale / batch_size
 
     def _trained(self, ignore_stale_grad: bool) -> list[tuple[int, Parameter]]:
         """The parameters to be updated."""

@@ -322,10 +322,8 @@ class CompiledFunction:
         if tapes and not self._tapes:
             self._tapes = True
             self._fast, self._shortest = {}, {}
-            if any(_request(a) for a in leaves):
-                structure = (structure, tuple([_request(a) for a in leaves]))
-            else:
-                structure = (structure, (None,) * len(leaves))
+            before, structure = structure, (structure, tuple([_request(a) for a in leaves]))
+            self._shapes_seen[structure] = self._shapes_seen[before]  # the second size is to become a symbol
         if trace.pinned:
             where = paths((args, kwargs), self._static_paths)
             self._static_paths |= {where[i] for i in trace.pinned}

@@ -23,7 +23,7 @@ from tests.networks import (
     updates_by,
 )
 
-STEPS, SIZES = 20, (8, 5)
+STEPS, SIZES = 20, (8, 5, 8, 7)
 
 
 def train(name, optimizer, mode, whole=False, steps=STEPS, sizes=SIZES):
