@@ -66,8 +66,12 @@ def run_launches(
     """
     for launch in launches:
         for storage in launch.buffers:
-            if storage not in memory:
-                memory[storage] = poison(evaluate(storage.size, sizes), storage.dtype)
+            whole = storage.parent or storage
+            if whole not in memory:
+                memory[whole] = poison(evaluate(whole.size, sizes), whole.dtype)
+            if storage is not whole:
+                first = evaluate(storage.offset, sizes)
+                memory[storage] = memory[whole].reshape(-1)[first : first + evaluate(storage.size, sizes)]
         arrays = []
         for storage in launch.buffers:
             array = memory[storage]
@@ -433,8 +437,8 @@ class _Compiler:
             return f"np.concatenate(({args[0]}, {args[1]}))"
         if e.op == "interleave":
             return f"np.stack(({args[0]}, {args[1]}), 1).reshape(-1)"
-        if e.op == "even":
-            return f"{args[0]}[::2]"
+        if e.op in ("even", "odd"):
+            return f"{args[0]}[{int(e.op == 'odd')}::2]"
         if first.lanes == 1 and not self.elementwise:
             if first.dtype == "int64" and e.op in _INT_CODE:
                 return _INT_CODE[e.op].format(*args)

@@ -512,4 +512,5 @@ VECTOR: dict[str, Builder] = {
     "concat": lambda f, t, r, a, b: _shuffle(f, t, a, b, range(2 * t.lanes)),
     "interleave": lambda f, t, r, a, b: _shuffle(f, t, a, b, [k for i in range(t.lanes) for k in (i, t.lanes + i)]),
     "even": lambda f, t, r, a: _shuffle(f, t, a, "poison", range(0, t.lanes, 2)),
+    "odd": lambda f, t, r, a: _shuffle(f, t, a, "poison", range(1, t.lanes, 2)),
 }

@@ -17,7 +17,7 @@ from ndarray.dims import Size
 
 from .launch import KernelBuilder, Storage
 from .loopir import INT, Apply, Const, Expr, Let, Load, Stmt, Store, Type, Var, apply, cast, ramp, splat
-from .nodes import BOOL, INT64, Arena, Node
+from .nodes import BOOL, INT64, Arena, Node, walk
 
 __all__ = ["Block", "Emitter"]
 
@@ -116,6 +116,9 @@ class Emitter:
         op = node.op
         if op == "const":
             return Const(node.args[0], Type(node.dtype.name))
+        if op in ("cast", "mod") and self.masked and self._alternates(node):
+            pair = [splat(self.emit(half, mask), self._lanes() // 2) for half in self._halves(node)]
+            return self.let(block, Apply("interleave", tuple(pair), pair[0].type.with_lanes(self._lanes())))
         if op in ("affine", "var"):
             base, step, vector = self.address(node, mask)
             lanes = self._lanes()
@@ -219,7 +222,8 @@ class Emitter:
         buffer = self.builder.buffer(self.storage(value), "read")
         condition = None if safe or mask is None else self.emit(mask)
         type = Type(node.dtype.name)
-        base, step, vector = self.address(flat, mask)
+        halves = self.masked and self._climbs_by_halves(flat)
+        base, step, vector = (Const(0, INT), Const(1, INT), None) if halves else self.address(flat, mask)
         if step is None and vector is None:
             if condition is None or condition.type.lanes == 1:
                 if self.guard is not None:
@@ -233,6 +237,8 @@ class Emitter:
             condition = splat(condition, lane.lanes) if condition.type.lanes == 1 else condition
             on = condition if on is None else self.let(block, apply("and", on, condition), "m")
         type = type.with_lanes(lane.lanes)
+        if halves:
+            return self._load_halves(flat, buffer, type, on, block)
         if vector is None and isinstance(step, Const) and step.value == 1:
             return Load(buffer, base, type, on)
         if vector is None and isinstance(step, Const) and step.value == -1 and on is None:
@@ -244,6 +250,53 @@ class Emitter:
             only = isinstance(base, Const) and base.value == 0 and step is None
             index = vector if only else apply("add", vector, index)
         return Load(buffer, self.let(block, index, "i"), type, on)
+
+    # -- positions i // 2 and i % 2 of the lanes, as unpooling has them: the even lanes, and the odd ones, are simple
+    def _in_lanes(self, node: Node) -> tuple[Block, dict[Node, Size]] | None:
+        """The lanes' block and the terms of an int64 node that depend on the lanes' variable, if there are lanes enough."""
+        lane = self.lane_block()
+        if lane is None or lane.lanes < 4 or node.dtype != INT64 or node.unsafe or self.place(self.arena.var(lane.lane, 1)) is not lane:
+            return None
+        return lane, {t: c for t, c in self.arena.parts(node)[0].items() if lane.lane in t.deps}
+
+    def _is_by_two(self, atom: Node, op: str, lane: Block) -> bool:
+        """Whether an atom is ``(lane + what is equal in all lanes) op 2``."""
+        if atom.op != op or atom.dtype != INT64 or self.arena.constant_of(atom.args[1]) != 2:
+            return False
+        terms = self.arena.parts(atom.args[0])[0]
+        moving = {t: c for t, c in terms.items() if lane.lane in t.deps}
+        return [(t.op, c) for t, c in moving.items()] == [("var", 1)]
+
+    def _climbs_by_halves(self, flat: Node) -> bool:
+        """Whether a position is (lane + ...) // 2 + ..., which climbs by 1 from one even lane to the next."""
+        found = self._in_lanes(flat)
+        return found is not None and [c for c in found[1].values()] == [1] and self._is_by_two(*found[1], "floordiv", found[0])
+
+    def _alternates(self, node: Node) -> bool:
+        """Whether a value depends on the lanes through (lane + ...) % 2 only: one value in the even lanes, one in the odd."""
+        inner = node.args[0] if node.op == "cast" else node
+        found = self._in_lanes(inner)
+        return found is not None and bool(found[1]) and all(self._is_by_two(t, "mod", found[0]) for t in found[1])
+
+    def _halves(self, node: Node) -> list[Node]:
+        """The node at the first lane and at the second one."""
+        lane = self.lane_block()
+        assert lane is not None
+        variable = next(n for n in walk([node]) if n.op == "var" and n.args[0] == lane.lane)
+        first = self.arena.var(f"@{lane.lane}", variable.args[1])
+        lane.variables[first.args[0]] = lane.variables[lane.lane]
+        at = (first, self.arena.add(first, self.arena.size(1)))
+        return [self.arena.rebuild(node, lambda n, p=p: p if n is variable else None, {}) for p in at]
+
+    def _load_halves(self, flat: Node, buffer: str, type: Type, on: Expr | None, block: Block) -> Expr:
+        """A contiguous vector for the even lanes and one for the odd ones, interleaved: faster than a gather."""
+        half = type.with_lanes(type.lanes // 2)
+        parts = []
+        for place, position in zip(("even", "odd"), self._halves(flat)):
+            base, _, _ = self.address(position)
+            mask = None if on is None else self.let(block, Apply(place, (on,), Type("bool", half.lanes)), "m")
+            parts.append(self.let(block, Load(buffer, base, half, mask), "x"))
+        return Apply("interleave", tuple(parts), type)
 
     def _load_even(self, buffer: str, base: Expr, type: Type, on: Expr | None, block: Block) -> Expr:
         """Every second element: contiguous vectors without what lies between are faster than a gather."""

@@ -314,10 +314,10 @@ class _Verifier:
                 self.fail(f"{e.op} of {first}, expected integers or bool")
         elif e.op == "reverse":
             expected = first
-        elif e.op == "even":
+        elif e.op in ("even", "odd"):
             expected = first.with_lanes(first.lanes // 2)
             if first.lanes % 2 or first.lanes < 4:
-                self.fail(f"even of {first}, expected an even number of lanes, at least 4")
+                self.fail(f"{e.op} of {first}, expected an even number of lanes, at least 4")
         elif e.op in ("concat", "interleave"):
             expected = first.with_lanes(2 * first.lanes)
             if e.args[1].type != first:
