@@ -65,8 +65,8 @@ class Contraction:
                   consecutive columns, for each row: ``over_rows(deliver)`` makes the loop over rows around
                   the statements ``deliver(row, value)``
     vector_store  False: it is called with one lane only
-    stop          (builder, batch, digit) gives where a digit of k ends if that depends on the batch, or None; not
-                  for the first digit. What lies beyond counts as zero
+    stop, start   (builder, batch, digit) gives where a digit of k ends, or begins, if that depends on the batch, or None;
+                  not for the first digit. What lies beyond counts as zero
 
     The last digit of k is unrolled where it is a small constant (the taps of a filter row).
     """
@@ -81,6 +81,7 @@ class Contraction:
     store: Callable[[KernelBuilder, Digits, Expr, int, Expr | None, Callable[[Deliver], list[Stmt]]], list[Stmt]]
     vector_store: bool = True
     stop: Callable[[KernelBuilder, Digits, int], Expr | None] | None = None
+    start: Callable[[KernelBuilder, Digits, int], Expr | None] | None = None
     name: str = "product"
     equations: tuple[Any, ...] = ()
 

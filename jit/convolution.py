@@ -24,7 +24,7 @@ from .contraction import Contraction, Digits, Operand, bind, ceil_div, choose, d
 from .gemm import lower_product
 from .inner_product import lower_inner_product
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
-from .loopir import INT, Const, Expr, For, If, Let, Load, Stmt, Store, Type, Var, cast, const, ramp, splat
+from .loopir import INT, Const, Expr, For, If, Let, Load, Stmt, Store, Type, Var, apply, cast, const, ramp, splat
 from .plain import plain_sink
 from .target import Target
 
@@ -316,6 +316,8 @@ def lower_data_gradient(
     quotient = tuple(ceil_div(h, s) for h, s in zip(shape[2:], stride))
     extent = tuple(q + (b - a) for q, a, b in zip(quotient, first, last))
     ones = (1,) * rank
+    if not schedule and rank == 2 and set(stride) == {1} and _worth_lines(g.shape, shape, kernel, low, dilation, extent, target):
+        return _gradient_by_lines(g, w, sink, low, dilation, groups, first, extent, target, equations)
     launch, planes = _make_planes(g, tuple(-f for f in first), extent, ones, ones, target, equations)
 
     def load_w(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
@@ -369,6 +371,76 @@ def lower_data_gradient(
         equations=equations,
     )
     return [launch, *lower_product(c, target, choose(c, target, **schedule))]
+
+
+def _line_taps(rows: Size, height: Size, kernel: int, low: int, dilation: int) -> int:
+    """How many (line of the input's gradient, tap) pairs meet a line of g."""
+    return sum(0 <= h + low - t * dilation < hint(rows) for h in range(hint(height)) for t in range(kernel))
+
+
+def _worth_lines(g: tuple[Size, ...], shape: tuple[Size, ...], kernel: tuple[int, ...], low: tuple[int, ...],
+                 dilation: tuple[int, ...], extent: tuple[Size, ...], target: Target) -> bool:
+    """Whether leaving out the taps that meet padding saves more than vectors that end with each line cost."""
+    lanes = target.lanes("float32")
+    pairs = _line_taps(g[2], shape[2], kernel[0], low[0], dilation[0])
+    by_lines = -(-hint(shape[3]) // lanes) * lanes * pairs
+    return product(kernel) <= 128 and hint(shape[2]) <= 256 and by_lines * 1.2 < hint(shape[2]) * hint(extent[1]) * kernel[0]
+
+
+def _gradient_by_lines(
+    g: Source, w: Source, sink: Sink, low: tuple[int, ...], dilation: tuple[int, ...], groups: int, first: tuple[int, ...],
+    extent: tuple[Size, ...], target: Target, equations: tuple,
+) -> list[Launch]:
+    """The gradient for the input at stride 1, one line a tile: taps are those whose line of g exists, none meets padding
+    above or below. g is padded to the left and right only."""
+    kernel, shape = _constant(w.shape[2:]), sink.shape
+    batch, channels, outputs = shape[0], w.shape[1], w.shape[0] // groups
+    launch, planes = _make_planes(g, (0, -first[1]), (g.shape[2], extent[1]), (1, 1), (1, 1), target, equations)
+
+    def line(b: Digits) -> Expr:
+        return b[2] + low[0]
+
+    def load_w(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
+        return w.load(builder, Position((b[1] * builder.size(outputs) + k[0], row, *k[1:]), None, 1, mask))
+
+    def load_g(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
+        point = (line(b) - k[1] * dilation[0], const(low[1] - first[1]) - k[2] * dilation[1])
+        at = planes.index(builder, b[0], b[1] * builder.size(outputs) + k[0], (const(0),) * 2, point) + column
+        return Load(builder.buffer(planes.storage, "read"), at, Type(g.dtype, lanes), mask)
+
+    def start(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
+        if digit != 1:
+            return None
+        beyond = line(b) - builder.size(g.shape[2]) + dilation[0]  # the first tap whose line lies within g
+        return apply("max", beyond // dilation[0], const(0))
+
+    def stop(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
+        return minimum(line(b) // dilation[0] + 1, const(kernel[0])) if digit == 1 else None
+
+    def store(
+        builder: KernelBuilder, b: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
+    ) -> list[Stmt]:
+        def deliver(row: Expr, value: Expr) -> list[Stmt]:
+            at = (b[0], b[1] * builder.size(channels) + row, b[2], column)
+            return sink.store(builder, Position(at, 3 if lanes > 1 else None, lanes, mask), value)
+
+        return over_rows(deliver)
+
+    c = Contraction(
+        g.dtype,
+        (batch, groups, shape[2]),
+        channels,
+        shape[3],
+        (outputs, *kernel),
+        Operand(load_w, (False, True, False), False, cheap=w.storage is not None, constant=w.constant),
+        Operand(load_g, (True, True, True), True, slack=True),
+        store,
+        stop=stop,
+        start=start,
+        name="convolution_lines",
+        equations=equations,
+    )
+    return [launch, *lower_product(c, target, choose(c, target, digit=0))]
 
 
 def lower_weight_gradient(

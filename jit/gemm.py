@@ -395,7 +395,7 @@ class _Product:
                 ragged is None
                 and number > s.digit
                 and isinstance(size, int)
-                and (size == 1 or (tail and size * s.mr * s.nv <= 256))
+                and (size == 1 or (tail and size * s.mr * s.nv <= 40))
             ):
                 unrolled = [(const(i),) for i in range(size)] if tail else unrolled
                 if not tail:
@@ -403,7 +403,8 @@ class _Product:
                 continue
             name = builder.fresh("k")
             start, stop = self.block if number == s.digit else (const(0), self.inner[number])
-            loops.append((name, start, stop if ragged is None else ragged))
+            begin = c.start(builder, self.batch, number) if c.start is not None and number > s.digit else None
+            loops.append((name, start if begin is None else begin, stop if ragged is None else ragged))
             ks.append(Var(name, INT))
         inside = []
         for last in unrolled:

@@ -297,6 +297,30 @@ def test_convolution(op, seed):
     )
 
 
+@pytest.mark.parametrize(
+    ("x", "kernel", "padding", "dilation", "groups"),
+    [
+        ((2, 3, 14, 14), (5, 5), ((0, 0), (0, 0)), (1, 1), 1),
+        ((1, 4, 9, 13), (5, 3), ((1, 0), (2, 1)), (1, 1), 2),
+        ((2, 2, 11, 15), (3, 3), ((0, 1), (0, 0)), (2, 2), 1),
+        ((1, 1, 12, 33), (7, 2), ((0, 0), (1, 1)), (1, 3), 1),
+    ],
+)
+def test_data_gradient_line_by_line(x, kernel, padding, dilation, groups):
+    """Where padding would be a large part of the work, taps that meet it above and below are left out."""
+    rng = np.random.default_rng(0)
+    w = (4, x[1] // groups, *kernel)
+    out = tuple(out_size(n, k, 1, p, d) for n, k, p, d in zip(x[2:], kernel, padding, dilation))
+    attrs = {"stride": (1, 1), "padding": padding, "dilation": dilation, "groups": groups}
+    for fused in (False, True):
+        check_convolution("convolution_data_gradient", x, w, (x[0], 4, *out), attrs, rng, fused=fused)
+    g, weights = (Storage("float32", int(np.prod(s))) for s in ((x[0], 4, *out), w))
+    sources = [plain_source(g, (x[0], 4, *out)), plain_source(weights, w)]
+    sink = plain_sink(Storage("float32", int(np.prod(x))), x)
+    used = lower_contraction("convolution_data_gradient", {"shape": x, **attrs}, sources, sink, SMALL)
+    assert any("lines" in launch.kernel.name for launch in used)
+
+
 def test_weight_gradient_with_few_outputs():
     """The form with vectors along the image: few outputs, wide images; also in parts."""
     rng = np.random.default_rng(3)
