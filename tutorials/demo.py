@@ -127,7 +127,7 @@ def train(name: str, images: np.ndarray, labels: np.ndarray, epochs: int, hybrid
         begin, total, count = time.perf_counter(), 0.0, 0
         for x, y in loader:
             with autograd.record():
-                l = loss_fn(net(x), y)  # noqa: E741
+                l = loss_fn(net(x), y)
             l.backward()
             trainer.step(x.shape[0])
             total, count = total + float(l.sum()), count + x.shape[0]
