@@ -31,6 +31,7 @@ from .contraction import (
     ceil_div,
     digits,
     flatten,
+    hint,
     lane_mask,
     minimum,
     multiply_add,
@@ -59,13 +60,22 @@ def panel_size(c: Contraction, operand: Operand, positions: Size, width: int) ->
 def pack_operand(
     c: Contraction, operand: Operand, positions: Size, width: int, lanes: int, side: str
 ) -> tuple[Launch, Storage]:
-    """A launch that copies an operand into panels [batch][panel][k][width], one task a panel."""
+    """A launch that copies an operand into panels [batch][panel][k][width], one task a panel, or a part of it where
+    there are few."""
     builder = KernelBuilder()
     storage = Storage(c.dtype, panel_size(c, operand, positions, width), f"packed {side}")
     body: list[Stmt] = []
     batch_sizes = tuple(s for s, used in zip(c.batch, operand.batch) if used)
     panels = ceil_div(positions, width)
-    task = Var("task", INT)
+    task: Expr = Var("task", INT)
+    count = product(batch_sizes) * panels
+    block = None
+    parts = min(16, hint(c.inner[0])) if c.inner and hint(count) < 8 and hint(count * product(c.inner)) * width > 16384 else 1
+    if parts > 1:
+        length = builder.size(ceil_div(c.inner[0], parts))
+        first = bind(builder, body, task % builder.size(parts) * length)
+        block = (first, bind(builder, body, minimum(first + length, builder.size(c.inner[0]))))
+        task = bind(builder, body, task // builder.size(parts))
     panel = bind(builder, body, task % builder.size(panels))
     found = iter(digits(builder, bind(builder, body, task // builder.size(panels)), batch_sizes))
     batch = tuple(bind(builder, body, next(found)) if used else const(0) for used in operand.batch)
@@ -82,16 +92,15 @@ def pack_operand(
         lanes,
         0,
         (),
-        None,
+        block,
         lambda k, offset: (target, base + flatten(builder, k, c.inner) * width + offset),
     )
-    count = product(batch_sizes) * panels
     work = product(batch_sizes) * positions * product(c.inner) // (8 if operand.contiguous else 1) // 2
     launch = builder.launch(
         f"pack_{side}",
         body,
         "task",
-        count,
+        count * parts,
         work,
         equations=c.equations,
         note="pack constant" if operand.constant else "pack",

@@ -110,7 +110,7 @@ def _count(cpus: str) -> int:
 def _target_machine(target: Target) -> Any:
     _initialize()
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+        cpu=target.cpu, features=target.features, opt=1, reloc="pic", codemodel="small"
     )
 
 
