@@ -30,9 +30,10 @@ class Net(HybridBlock, Layers):
         super().__init__()
         self.spec, self.model = spec, MODELS[spec["model"]]
         for name, role, value in params(spec):
-            parameter = Parameter(name, "null" if role in BUFFERS else "write", value.shape)
+            trained = spec["train"] and role not in BUFFERS
+            parameter = Parameter(name, "write" if trained else "null", value.shape)
             parameter.initialize(init="zeros")
-            parameter.set_data(nd.array(value))
+            parameter.data()[...] = value
             setattr(self, name, parameter)
 
     def forward(self, *xs):

@@ -173,7 +173,12 @@ def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
     for i, s in enumerate(lowered.outputs):
         add(s, "output", i)
     for s in lowered.temporaries:
-        add(s, "arena")
+        if s.parent is None:
+            add(s, "arena")
+    for s in lowered.temporaries:
+        if s.parent is not None:
+            storages[s] = len(recipes)
+            recipes.append(StorageRecipe(s.dtype, s.size, "part", storages[s.parent], s.offset))
     distinct = list(dict.fromkeys(kernels))
     number = {k: i for i, k in enumerate(distinct)}
     place = {eq: i for i, eq in enumerate(lowered.graph.equations)}

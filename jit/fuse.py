@@ -11,6 +11,7 @@ Kinds of groups
     rows      positions P, and reductions over a domain R for each; values of shape P, of the shape F that the
               reductions fold (`full`), or of any shape if they are only read; softmax, norms, losses, pooling
     template  a contraction or another kernel family, with elementwise equations on its operands and its result
+    join      a concatenation whose parts lie one behind the other: they are computed in place, or copied there
 
 Ops of `CHEAP` belong to no group: they are computed wherever they are read.
 """
@@ -35,6 +36,7 @@ TWO_STAGES = "a reduction over few long rows runs in two stages"
 MAX_BUFFERS = 40
 MAX_EQUATIONS = 160
 MAX_EPILOGUE_READS = 20
+MIN_PARTS = 5  # of a concatenation that is stored part by part
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Group:
     space: tuple[Size, ...] = ()
     rows: Rows = None  # type: ignore[assignment]  # of row groups only
     template: Equation = None  # type: ignore[assignment]  # of template groups only
+    parts: tuple[Value, ...] = ()  # of joins only: what lies one behind the other
     outputs: list[Value] = field(default_factory=list)
     reads: set[Value] = field(default_factory=set)
 
@@ -147,6 +150,11 @@ class _Fuser:
 
     def find_accesses(self, eq: Equation) -> list[_Access]:
         """All reads of stored or computed values, through cheap ops."""
+        parts = self.parts(eq)
+        if parts is not None:
+            self.costs[eq] = 1
+            zero = self.arena.size(0)
+            return [_Access(p, (zero,) * len(p.shape), zero) for p in dict.fromkeys(parts)]
         index, reduced = self.canonical(eq)
         if isinstance(eq.op.lower, Template):
             scope = Scope(self.pull, ())
@@ -159,6 +167,23 @@ class _Fuser:
         nodes = list(walk(roots))
         self.costs[eq] = sum(n.cost for n in nodes if n.op != "load")
         return [_Access(n.args[0], n.args[3], n.args[1]) for n in nodes if n.op == "load"]
+
+    def parts(self, eq: Equation) -> tuple[Value, ...] | None:
+        """The values that a concatenation of many lays one behind the other, most of them computed here; else None."""
+        if eq.op.name != "concatenate" or len(eq.inputs) < MIN_PARTS:
+            return None
+        if any(not (isinstance(n, int) and n == 1) for n in eq.outputs[0].shape[: eq.attrs["axis"]]):
+            return None
+        found = []
+        for atom in eq.inputs:
+            while isinstance(atom, Value) and atom in self.pull.producer and self.pull.producer[atom].op.name == "reshape":
+                (atom,) = self.pull.producer[atom].inputs
+            producer = self.pull.producer.get(atom) if isinstance(atom, Value) else None
+            if not isinstance(atom, Value) or (producer is not None and producer.op.name in CHEAP):
+                return None
+            found.append(atom)
+        computed = sum(v in self.pull.producer for v in dict.fromkeys(found))
+        return tuple(found) if 2 * computed > len(found) else None
 
     def start(self) -> None:
         """Find who reads what."""
@@ -173,7 +198,10 @@ class _Fuser:
     def create(self, eq: Equation) -> Group:
         """The equation as a group of its own."""
         lower, number = eq.op.lower, self.position[eq]
-        if isinstance(lower, Template):
+        parts = self.parts(eq)
+        if parts is not None:
+            group = Group(number, "join", [eq], eq.outputs[0].shape, parts=parts)
+        elif isinstance(lower, Template):
             group = Group(number, "template", [eq], eq.outputs[0].shape, template=eq)
         elif isinstance(lower, Reduction):
             group = Group(number, "rows", [eq], rows=self._rows(eq))
@@ -278,6 +306,8 @@ class _Fuser:
 
     def combine(self, a: Group, b: Group) -> tuple | str:
         """How to join: (kind, space, rows), or the reason why not."""
+        if "join" in (a.kind, b.kind):
+            return "parts of a concatenation are stored one behind the other"
         reason = self.fits(a, b)
         if reason is not None:
             return reason

@@ -23,11 +23,16 @@ __all__ = ["KernelBuilder", "Launch", "Position", "Sink", "Source", "Storage"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Storage:
-    """A piece of memory that the plan places: `size` elements of `dtype`; compared by identity."""
+    """A piece of memory that the plan places: `size` elements of `dtype`; compared by identity.
+
+    With a `parent` (itself no part of another), it is a part of that storage, from element `offset` on.
+    """
 
     dtype: str
     size: Size
     name: str = ""
+    parent: Storage | None = None
+    offset: Size = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hybrid.graph import Atom, Graph, Literal, Value
+from ndarray.dims import Size
 from ndarray.op import ArrayType
 
 from .fuse import Group, fuse
@@ -56,7 +57,8 @@ class Lowered:
         fixed = {*self.inputs, *self.outputs}
         found: dict[Storage, None] = {}
         for launch in self.launches:
-            found.update(dict.fromkeys(s for s in launch.buffers if s not in fixed))
+            for s in launch.buffers:
+                found.update(dict.fromkeys(x for x in (s.parent, s) if x is not None and x not in fixed))
         return tuple(found)
 
 
@@ -91,6 +93,9 @@ class _Lowerer:
         for atom, storage in zip(self.graph.outputs, self.outputs):
             self.deliver(atom, storage)
         self.place_state()
+        for group in self.fusion.groups:
+            if group.kind == "join" and group.outputs:
+                self.place_parts(group)
         for value in self.group_of:
             if value not in self.home:
                 self.home[value] = _storage(value, value.name)
@@ -108,9 +113,44 @@ class _Lowerer:
         arguments = (group, self.pull, self.target, self.home.__getitem__, self.results)
         if not group.outputs:
             return []
+        if group.kind == "join":
+            return self.join(group)
         if group.kind == "map":
             return [lower_map(*arguments)]
         return lower_rows(*arguments) if group.kind == "rows" else lower_template(*arguments)
+
+    # -- joins
+    def place_parts(self, group: Group) -> None:
+        """Have what a join joins computed where it belongs in the result, as far as nothing else says where it lies."""
+        (value,) = group.outputs
+        if value not in self.home:
+            self.home[value] = _storage(value, value.name)
+            self.results[value].insert(0, self.home[value])
+        whole = self.home[value]
+        if whole in self.inputs or whole.parent is not None:
+            return
+        offset: Size = 0
+        for part in group.parts:
+            size = volume(part.shape)
+            if part in self.group_of and part not in self.home and self.group_of[part].kind != "join":
+                self.home[part] = Storage(part.dtype.name, size, part.name, whole, offset)
+                self.results[part].insert(0, self.home[part])
+            offset = offset + size
+
+    def join(self, group: Group) -> list[Launch]:
+        """Copies of the parts that lie elsewhere."""
+        (value,) = group.outputs
+        launches = []
+        whole = self.home[value]
+        offset: Size = 0
+        for part in group.parts:
+            size = volume(part.shape)
+            home = self.home[part]
+            if home.parent is not whole or home.offset != offset:
+                place = Storage(part.dtype.name, size, part.name, whole, offset)
+                launches.append(self.copy_storage(home, place, part))
+            offset = offset + size
+        return launches + [self.copy_storage(whole, s, value) for s in self.results[value] if s is not whole]
 
     def base(self, atom: Atom) -> Atom:
         """The value whose memory an atom is."""
@@ -210,6 +250,8 @@ class _Lowerer:
     def reads_in_place(self, group: Group, old: Value, new: Value) -> bool:
         """Whether a group may write `new` over `old`: it reads `old` nowhere, or only where it writes."""
         if group.kind == "template" and template_name(group.template).startswith("scatter"):
+            return False
+        if group.kind == "join":
             return False
         if old not in group.reads:
             return True

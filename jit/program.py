@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Binding", "CompiledProgram", "thread_count"]
 
-FORK_NANOSECONDS = 8_000
+FORK_NANOSECONDS = 4_000
 """A launch whose estimated work per thread is below this many nanoseconds isn't worth another thread."""
+
+RELEASE_NANOSECONDS = 8_000
+"""A call whose estimated work is below this many nanoseconds keeps other Python threads waiting."""
 
 BINDINGS_KEPT = 64
 """Plans for different sizes that a program remembers."""
@@ -48,7 +51,7 @@ class Binding:
         for name, value in (
             ("address", self.plan.ctypes.data),
             ("checks_address", self.checks.ctypes.data),
-            ("release", self.work >= FORK_NANOSECONDS),  # long calls let other Python threads run
+            ("release", self.work >= RELEASE_NANOSECONDS),  # long calls let other Python threads run
         ):
             object.__setattr__(self, name, value)
 
@@ -150,8 +153,9 @@ class CompiledProgram:
             if storage.role == "arena":
                 where[number] = (1 + len(slots), 0)
                 slots.append(guarded_empty(evaluate(storage.size, sizes) * np.dtype(storage.dtype).itemsize, side))
-            else:
+            elif storage.role != "part":
                 where[number] = (1 + storage.index + (self._inputs if storage.role == "output" else 0), 0)
+        self._find_parts(where, sizes)
         binding = self.pack(sizes, where, plan.Placement((), 0, 0), threads)
         # scratch memory keeps its alignment, so only what lies beyond a whole number of cache lines is caught there
         arena = guarded_empty(plan.aligned(binding.arena_bytes), side)
@@ -188,7 +192,15 @@ class CompiledProgram:
                 where[number] = (1 + storage.index, 0)
             elif storage.role == "output":
                 where[number] = (1 + self._inputs + storage.index, 0)
+        self._find_parts(where, sizes)
         return self.pack(sizes, where, placement)
+
+    def _find_parts(self, where: dict[int, tuple[int, int]], sizes: Mapping[str, int]) -> None:
+        """Add where the storages lie that are parts of others."""
+        for number, storage in enumerate(self.recipe.storages):
+            if storage.role == "part" and storage.index in where:
+                slot, offset = where[storage.index]
+                where[number] = (slot, offset + evaluate(storage.offset, sizes) * np.dtype(storage.dtype).itemsize)
 
     def pack(self, sizes: Mapping[str, int], where: Mapping[int, tuple[int, int]], placement: plan.Placement,
              threads: int | None = None) -> Binding:
@@ -225,6 +237,8 @@ class CompiledProgram:
         last: dict[int, int] = {}
         for at, launch in enumerate(self.recipe.launches):
             for b in launch.buffers:
+                whole = self.recipe.storages[b]
+                b = whole.index if whole.role == "part" else b
                 first.setdefault(b, at)
                 last[b] = at
         members = [n for n, s in enumerate(self.recipe.storages) if s.role == "arena" and n in first]

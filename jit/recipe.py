@@ -16,12 +16,14 @@ __all__ = ["LaunchRecipe", "Recipe", "StorageRecipe", "size_from_json", "size_to
 
 @dataclass(frozen=True)
 class StorageRecipe:
-    """A piece of memory: `size` elements of `dtype`. role: "input", "output" or "arena"; `index` counts in the role."""
+    """A piece of memory: `size` elements of `dtype`. role: "input", "output" or "arena", and `index` counts in the role; or
+    "part" of the storage of number `index` (an earlier one), from element `offset` on."""
 
     dtype: str
     size: Size
     role: str
     index: int = 0
+    offset: Size = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Recipe:
         return cls(
             kernels=tuple((str(d), str(s)) for d, s in data["kernels"]),
             storages=tuple(
-                StorageRecipe(s["dtype"], size_from_json(s["size"]), s["role"], int(s["index"])) for s in data["storages"]
+                StorageRecipe(s["dtype"], size_from_json(s["size"]), s["role"], int(s["index"]), size_from_json(s["offset"]))
+                for s in data["storages"]
             ),
             launches=tuple(
                 LaunchRecipe(

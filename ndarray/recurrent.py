@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .apply import is_tracing
 from .array import NDArray
-from .autograd import Function
+from .autograd import Function, _caller_records
 from .creation import zeros
 from .elementwise import add, greater, multiply, subtract, tanh, where
 from .linear import matmul, tensordot
@@ -103,6 +104,10 @@ class _Layer(Function):
     """The loop over time of one layer. `steps` are the time steps in the order in which they are taken."""
 
     reverse = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        """In a graph whose caller records, the gradient is made from the graph, by the rules of the operations."""
+        return self.forward(*inputs) if is_tracing() and _caller_records() else super().__call__(*inputs)
 
     def steps(self, count: Any) -> range:
         return range(int(count))[:: -1 if self.reverse else 1]
