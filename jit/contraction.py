@@ -193,7 +193,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     # columns of a task: a block of B in half of the second-level cache; then rows, fewer where tasks are wanted
     wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
     macs = m * n * k * hint(product(c.batch))
-    wanted = min(16, max(1, macs // (lanes * 100_000)))
+    wanted = min(16, max(1, macs // (lanes * 40_000)))
     outer = max(1, hint(product(c.batch)))
     column_blocks = -(-column_panels // wide)
     room = (
@@ -207,7 +207,10 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
             column_blocks = min(column_panels, column_blocks * 2)
         else:
             row_blocks *= 2
-    mt = override.get("mt") or -(-row_panels // row_blocks) * mr
+    per_block = -(-row_panels // row_blocks)
+    while per_block > 1 and 1 < (tasks := outer * column_blocks * -(-row_panels // per_block)) < 8 and tasks % 2:
+        per_block -= 1  # an odd number of large tasks would leave a thread idle
+    mt = override.get("mt") or per_block * mr
     nt = override.get("nt") or -(-column_panels // column_blocks) * nr
 
     # packing pays where a load does more than load; plain operands are read in place as fast (measured to k = 8192)
