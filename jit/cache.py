@@ -29,7 +29,7 @@ log = logging.getLogger("hybrid.cache")
 MAXIMUM_BYTES = 1 << 29
 """The folder's size bound."""
 
-_MAGIC = b"HYBRIDC1"
+_MAGIC = b"HYBRIDC2"
 _HEADER = struct.Struct("<8sQQ32s")  # magic, length of the JSON part, length of the object, SHA-256 of both
 _SUFFIX = ".hybrid"
 
@@ -72,8 +72,10 @@ class DiskCache:
             body = data[_HEADER.size:]
             if magic != _MAGIC or len(body) != described + size or hashlib.sha256(body).digest() != digest:
                 raise ValueError("wrong magic, length or checksum")
-            description = json.loads(body[:described])
-        except (struct.error, ValueError) as error:
+            name, description = json.loads(body[:described])
+            if name != key:
+                raise ValueError(f"it holds {str(name)[:12]}")  # copied or renamed
+        except (struct.error, ValueError, TypeError) as error:
             log.warning("cache entry %s is damaged (%s); compiling instead", path, error)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -85,7 +87,7 @@ class DiskCache:
 
     def store(self, key: str, description: Any, payload: bytes) -> bool:
         """Write an entry; says whether it is on disk now."""
-        described = json.dumps(description, separators=(",", ":")).encode()
+        described = json.dumps([key, description], separators=(",", ":")).encode()
         body = described + payload
         header = _HEADER.pack(_MAGIC, len(described), len(payload), hashlib.sha256(body).digest())
         try:

@@ -746,7 +746,11 @@ def sizes_for(graph: Graph, maker: Maker) -> list[dict]:
         return [{}]
     r = maker.random
     options = [2, 3, 5, 8, 17, 33, 64]
-    found = [dict.fromkeys(names, 1), {n: int(r.choice(options)) for n in names}]
+    large = {n: int(r.choice(options)) for n in names}
+    total = lambda: sum(int(np.prod([evaluate(d, large) for d in v.shape])) for eq in graph.equations for v in eq.outputs)
+    while total() > 1_000_000 and max(large.values()) > 2:
+        large = {n: max(2, k // 2) for n, k in large.items()}
+    found = [dict.fromkeys(names, 1), large]
     if maker.empty and r.random() < 0.5:
         found.append({n: int(r.choice([0, 3])) for n in names})
     return found
