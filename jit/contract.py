@@ -123,6 +123,7 @@ def lower_dot_general(
         bool(inner) and x_contract[last] == len(x.shape) - 1,
         cheap=x.storage is not None,
         constant=x.constant,
+        uses=x.uses,
     )
     b = Operand(
         load_y,
@@ -131,6 +132,7 @@ def lower_dot_general(
         bool(inner) and y_contract[last] == len(y.shape) - 1,
         cheap=y.storage is not None,
         constant=y.constant,
+        uses=y.uses,
     )
     c = Contraction(
         x.dtype,

@@ -46,6 +46,7 @@ class Operand:
     cheap         a load is one machine load
     slack         vector loads that run past the last position stay within the memory, so they need no mask
     constant      a weight: its packed form could be kept
+    uses          how many products of the graph read it, and may share its packed form
     """
 
     load: Callable[[KernelBuilder, Digits, Expr, Digits, int, Expr | None], Expr]
@@ -55,6 +56,7 @@ class Operand:
     cheap: bool = True
     slack: bool = False
     constant: bool = False
+    uses: int = 1
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     pack_a = "no" if c.a.cheap or n <= 2 * nr else "global"
     pack_b = "no"
     if not c.b.contiguous:
-        pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant else "task"
+        pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant or c.b.uses > 3 else "task"
     elif not c.b.slack and m > 2 * mr and (not c.b.cheap or not target.masked):
         pack_b = "task"
     if pack_b == "task" and not all(isinstance(z, int) for z in c.inner[digit + (blocked or not c.inner) :]):

@@ -24,7 +24,7 @@ def suits_inner_product(c: Contraction, target: Target) -> bool:
     m, n, k = hint(c.rows), hint(c.columns), hint(c.inner[-1]) if c.inner else 0
     if not (c.a.k_contiguous and c.b.k_contiguous) or c.dtype == "bool" or k < 2 * lanes:
         return False
-    return min(m, n) <= 4 or (m <= 96 and k >= 8 * lanes)
+    return min(m, n) <= 4 or (m * c.b.uses <= 96 and k >= 8 * lanes)
 
 
 def _tile(m: int, n: int, lanes: int, target: Target, vector_store: bool) -> tuple[int, int]:

@@ -157,6 +157,7 @@ class Source:
     load: Any  # (KernelBuilder, Position) -> Expr
     storage: Storage | None = None  # set when it is a plain row-major array
     constant: bool = False  # a weight: a packed copy may be kept between calls
+    uses: int = 1  # how many templates of the graph read it: equal packed copies are made once
     extra: dict = field(default_factory=dict)
 
 

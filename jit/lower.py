@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -62,15 +62,17 @@ class Lowered:
         return tuple(found)
 
 
-def lower(graph: Graph, target: Target, **options: Any) -> Lowered:
+def lower(graph: Graph, target: Target, ready: Callable[[Launch], None] | None = None) -> Lowered:
     """Fuse the graph's equations into groups and make the kernels of each.
+
+    `ready` is called with each launch as soon as it is made, not in the order in which they run.
 
     Raises NotImplementedError, naming op and line, where an op can't be compiled.
     """
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20000))  # expressions of long chains are deep
     try:
-        return _Lowerer(graph, target).run()
+        return _Lowerer(graph, target).run(ready or (lambda launch: None))
     finally:
         sys.setrecursionlimit(limit)
 
@@ -89,7 +91,7 @@ class _Lowerer:
         self.before: list[Launch] = []  # copies of inputs, made while they hold their old values
         self.after: list[Launch] = []
 
-    def run(self) -> Lowered:
+    def run(self, ready: Callable[[Launch], None]) -> Lowered:
         for atom, storage in zip(self.graph.outputs, self.outputs):
             self.deliver(atom, storage)
         self.place_state()
@@ -102,8 +104,13 @@ class _Lowerer:
                 self.results[value].insert(0, self.home[value])
         launches = list(self.before)
         for group in self.fusion.groups:
-            launches += self.lower_group(group)
-        launches += self.after
+            made = self.lower_group(group)
+            for launch in made:
+                ready(launch)
+            launches += made
+        for launch in (*self.before, *self.after):
+            ready(launch)
+        launches = share_packing(launches + self.after)
         storages = dict(self.home)
         storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}
         return Lowered(self.graph, launches, self.inputs, self.outputs, frozenset(self.written), storages,
@@ -287,6 +294,33 @@ class _Lowerer:
         tasks = nest(em, [], lane, lanes, 1, self.target, body, 4)
         work = storage.size * dtype.itemsize // 5
         return builder.launch("copy", em.blocks[0].statements, "task", tasks, work, note="copy")
+
+
+def share_packing(launches: list[Launch]) -> list[Launch]:
+    """The launches with operands that are packed more than once packed once: the weights of a recurrence, say."""
+    packs = [x for x in launches if x.note.startswith("pack")]
+    if len(packs) < 2:
+        return launches
+    kept: dict[tuple, Storage] = {}  # what has been packed, while its source has not been written
+    sources: set[Storage] = set()
+    renamed: dict[Storage, Storage] = {}
+    found = []
+    for x in launches:
+        buffers = [b.access for b in x.kernel.buffers if b.access != "scratch"]
+        reads = tuple(s for s, access in zip(x.buffers, buffers, strict=True) if access == "read")
+        writes = [s for s, access in zip(x.buffers, buffers, strict=True) if access != "read"]
+        if x.note.startswith("pack") and len(writes) == 1:
+            key = (replace(x.kernel, name=""), reads, x.arguments)
+            if key in kept:
+                renamed[writes[0]] = kept[key]
+                continue
+            kept[key] = writes[0]
+            sources.update(s.parent or s for s in reads)
+        elif any((s.parent or s) in sources for s in writes):
+            dirty = {s.parent or s for s in writes}
+            kept = {k: s for k, s in kept.items() if dirty.isdisjoint(r.parent or r for r in k[1])}
+        found.append(replace(x, buffers=tuple(renamed.get(s, s) for s in x.buffers)))
+    return found
 
 
 def _storage(atom: Atom, name: str = "") -> Storage:

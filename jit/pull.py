@@ -7,6 +7,7 @@ computed in place and everything else is read from memory. ``scope.element(value
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from hybrid.graph import Atom, Equation, Graph, Literal, Value
@@ -34,6 +35,8 @@ class Pull:
         self.graph, self.arena = graph, arena
         self.producer: dict[Value, Equation] = {v: eq for eq in graph.equations for v in eq.outputs}
         self._rules: dict[Equation, tuple[Scalar, ...]] = {}
+        self.uses = Counter(a for eq in graph.equations if isinstance(eq.op.lower, Template)
+                            for a in eq.inputs if isinstance(a, Value))
 
     def rule(self, eq: Equation) -> tuple[Scalar, ...]:
         """The scalar expression of each result; index variables are named "0", "1" ... along the result's axes. For a

@@ -66,7 +66,8 @@ def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value],
         return value if plain else apply("select", at.mask, value, 0)
 
     whole = node.op == "load" and node.args[1] is arena.flatten(index, atom.shape)
-    return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None)
+    uses = pull.uses[atom] if isinstance(atom, Value) else 1
+    return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None, uses=uses)
 
 
 def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],

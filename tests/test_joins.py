@@ -97,3 +97,30 @@ def test_one_launch_for_each_part():
     report = str(compiled.explain(nd.array(draw(16, 16) * 0.1)))
     assert "concatenate" not in report.split("stay apart")[0]
     assert "copy" not in report.split("machine")[0]
+
+
+def test_shared_operands_are_packed_once():
+    def products(x, w):
+        found = []
+        for _ in range(6):
+            x = nd.tanh(nd.fully_connected(x, w))
+            found.append(x)
+        return nd.stack(found), x
+
+    x, w = draw(40, 96), draw(96, 96, seed=1) * 0.1
+    compiled = check(products, x, w)
+    assert str(compiled.explain(nd.array(x), nd.array(w))).count("(pack)") <= 1
+
+    state = nd.array(w)
+
+    @hybridize
+    def changing(x):
+        for _ in range(5):
+            x = nd.tanh(nd.fully_connected(x, state))
+            state[...] = state * 0.5
+        return x
+
+    expected, weight = x, w
+    for _ in range(5):
+        expected, weight = np.tanh(expected @ weight.T), weight * 0.5
+    np.testing.assert_allclose(changing(nd.array(x)).asnumpy(), expected, rtol=1e-4, atol=1e-5)
