@@ -9,6 +9,7 @@ Three stores, asked in this order:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -17,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import llvmlite
@@ -25,8 +27,9 @@ from hybrid.backend import Options
 from hybrid.graph import Graph
 from ndarray.settings import settings
 
-from . import llvm, machine, vector_math, verify
+from . import machine, runtime
 from .cache import DiskCache, key_of
+from .generate import Generation
 from .launch import Storage
 from .loopir import Kernel
 from .lower import Lowered, lower
@@ -57,10 +60,10 @@ class _Kernels:
     known: dict[tuple[Kernel, Target], tuple[str, str]] = field(default_factory=dict)
     libraries: dict[str, object] = field(default_factory=dict)
 
-    def add_object(self, digest: str, payload: bytes, symbols: Sequence[str]) -> None:
+    def add_objects(self, digest: str, objects: Sequence[bytes], symbols: Sequence[str]) -> None:
         library = self.libraries.get(digest)
         if library is None:
-            library = self.libraries[digest] = machine.load(payload)
+            library = self.libraries[digest] = machine.load(*objects)
         for s in symbols:
             self.addresses[digest, s] = library.address(s)
 
@@ -116,39 +119,45 @@ class NativeBackend:
                     payload = disk.load("object-" + digest)
                     if payload is None:
                         return None
-                    self._kernels.add_object(digest, payload[1], symbols)
+                    self._kernels.add_objects(digest, _split(payload[1], payload[0]["sizes"]), symbols)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             log.warning("cache entry %s can't be used (%s); compiling instead", key[:12], error)
             return None
         return recipe
 
     def _generate(self, graph: Graph, disk: DiskCache | None) -> Recipe:
-        lowered = lower(graph, self.target)
+        with Generation(self.target, self._kernels.known) as generation:
+            generation.run(_make_runner)
+            lowered = lower(graph, self.target, lambda launch: generation.add(launch.kernel))
         if settings.debug >= 3:
             from . import debug
 
             debug.show(lowered, self.target, settings.debug)
+        self._add(generation, disk)
         return make_recipe(lowered, self.native_kernels([x.kernel for x in lowered.launches], disk))
 
     def native_kernels(self, kernels: Sequence[Kernel], disk: DiskCache | None = None) -> list[tuple[str, str]]:
-        """(object digest, symbol) of each kernel; those not yet in memory are generated together, as one object."""
-        plain = [replace(k, name="") for k in kernels]  # names don't matter for equality
-        new = [k for k in dict.fromkeys(plain) if (k, self.target) not in self._kernels.known]
-        if new:
-            if settings.debug >= 1:
-                for k in new:
-                    verify.verify(k)
-            symbols = [f"k{i}" for i in range(len(new))]
-            text = llvm.emit([vector_math.expand(k) for k in new], symbols, self.target)
-            payload = machine.emit_object(text, self.target)
-            digest = hashlib.sha256(payload).hexdigest()
-            self._kernels.add_object(digest, payload, symbols)
-            if disk:
-                disk.store("object-" + digest, {"symbols": symbols}, payload)
-            for k, s in zip(new, symbols, strict=True):
-                self._kernels.known[k, self.target] = (digest, s)
-            self.statistics.kernels += len(new)
+        """(digest, symbol) of each kernel; those not yet in memory are generated together."""
+        plain = [replace(k, name="") for k in kernels]
+        if any((k, self.target) not in self._kernels.known for k in plain):
+            with Generation(self.target, self._kernels.known) as generation:
+                for k in kernels:
+                    generation.add(k)
+            self._add(generation, disk)
         return [self._kernels.known[k, self.target] for k in plain]
+
+    def _add(self, generation: Generation, disk: DiskCache | None) -> None:
+        """Load what was generated, and keep it."""
+        if not generation.symbols:
+            return
+        symbols = list(generation.symbols.values())
+        self._kernels.add_objects(generation.digest, generation.objects, symbols)
+        if disk:
+            described = {"symbols": symbols, "sizes": [len(x) for x in generation.objects]}
+            disk.store("object-" + generation.digest, described, b"".join(generation.objects))
+        for kernel, symbol in generation.symbols.items():
+            self._kernels.known[kernel, self.target] = (generation.digest, symbol)
+        self.statistics.kernels += len(symbols)
 
     def address(self, kernel: tuple[str, str]) -> int:
         """Where a kernel that `native_kernels` named lies in memory."""
@@ -157,6 +166,20 @@ class NativeBackend:
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """Native export is not a part of this backend yet."""
         raise NotImplementedError("emitting object files for other programs is not supported yet; use export and load")
+
+
+def _split(data: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """Bytes cut into pieces of these sizes. Raises ValueError where they don't add up."""
+    if sum(sizes) != len(data) or min(sizes, default=0) < 0:
+        raise ValueError("the objects' sizes don't add up")
+    ends = list(accumulate(sizes, initial=0))
+    return [data[a:b] for a, b in pairwise(ends)]
+
+
+def _make_runner() -> None:
+    """The native runner is needed soon: make it while kernels are being lowered."""
+    with contextlib.suppress(Exception):  # who needs it meets the error again
+        runtime.runner()
 
 
 def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:

@@ -45,7 +45,7 @@ from .loopir import (
 )
 from .target import Target
 
-__all__ = ["emit"]
+__all__ = ["emit", "function", "module"]
 
 
 def emit(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> str:
@@ -55,17 +55,24 @@ def emit(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> str
     dtype doesn't have and ValueError for a malformed kernel, both naming the kernel.
     """
     declarations: set[str] = set()
-    functions = []
+    return module([function(k, n, target, declarations) for k, n in zip(kernels, names, strict=True)], declarations, target)
+
+
+def function(kernel: Kernel, name: str, target: Target, declarations: set[str]) -> str:
+    """The definition of one function, as `emit`; what it calls is added to `declarations`."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20_000))  # fused expressions can be deep
     try:
-        for kernel, name in zip(kernels, names, strict=True):
-            try:
-                functions.append(FunctionEmitter(kernel, name, target, declarations).text())
-            except UndefinedOperation:  # perhaps a function such as exp, which nobody has expanded yet
-                functions.append(FunctionEmitter(_expanded(kernel), name, target, declarations).text())
+        try:
+            return FunctionEmitter(kernel, name, target, declarations).text()
+        except UndefinedOperation:  # perhaps a function such as exp, which nobody has expanded yet
+            return FunctionEmitter(_expanded(kernel), name, target, declarations).text()
     finally:
         sys.setrecursionlimit(limit)
+
+
+def module(functions: Sequence[str], declarations: set[str], target: Target) -> str:
+    """The text of a module of these functions."""
     width = 8 * target.vector_bytes
     attributes = f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}'
     zeros = "@hybrid.zeros = internal constant [64 x i8] zeroinitializer, align 64"

@@ -7,9 +7,12 @@ stays for the life of the process, because worker threads and programs hold bare
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -21,7 +24,7 @@ from .target import Target
 
 __all__ = ["Library", "assembly", "emit_object", "host", "load", "restricted", "version"]
 
-_lock = threading.RLock()  # LLVM's parser and code generator share a global context in llvmlite
+_lock = threading.RLock()  # of the loader
 _numbers = itertools.count()
 
 
@@ -106,8 +109,21 @@ def _count(cpus: str) -> int:
     return max(1, total)
 
 
-@lru_cache(maxsize=8)
-def _target_machine(target: Target) -> Any:
+_idle: dict[Target, list[Any]] = {}  # target machines that no thread is using
+
+
+@contextlib.contextmanager
+def _target_machine(target: Target) -> Iterator[Any]:
+    """A target machine for the calling thread alone."""
+    try:
+        machine = _idle.setdefault(target, []).pop()
+    except IndexError:
+        machine = _new_machine(target)
+    yield machine
+    _idle[target].append(machine)
+
+
+def _new_machine(target: Target) -> Any:
     _initialize()
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=1, reloc="pic", codemodel="small"
@@ -115,7 +131,7 @@ def _target_machine(target: Target) -> Any:
 
 
 def _parse(text: str, machine: Any) -> Any:
-    module = llvm.parse_assembly(text)
+    module = llvm.parse_assembly(text, llvm.create_context())  # of its own: threads can't share one
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     module.verify()  # the code generator crashes on malformed IR
@@ -123,16 +139,28 @@ def _parse(text: str, machine: Any) -> Any:
 
 
 def emit_object(text: str, target: Target) -> bytes:
-    """Compile LLVM IR to the bytes of an object file. Raises RuntimeError with LLVM's message for invalid IR."""
-    with _lock:
-        machine = _target_machine(target)
-        return machine.emit_object(_parse(text, machine))
+    """Compile LLVM IR to the bytes of an object file; several threads may at once.
+
+    Raises RuntimeError with LLVM's message for invalid IR.
+    """
+    library = llvm.ffi.lib
+    with _target_machine(target) as machine:
+        module = _parse(text, machine)
+        emit = library.LLVMPY_TargetMachineEmitToMemory
+        emit = getattr(emit, "_cfn", emit)  # without llvmlite's lock, which would keep other threads from generating code
+        with llvm.ffi.OutputString() as message:
+            memory = emit(machine, module, 1, message)
+            if not memory:
+                raise RuntimeError(str(message))
+        try:
+            return ctypes.string_at(library.LLVMPY_GetBufferStart(memory), library.LLVMPY_GetBufferSize(memory))
+        finally:
+            library.LLVMPY_DisposeMemoryBuffer(memory)
 
 
 def assembly(text: str, target: Target | None = None) -> str:
     """The machine code of LLVM IR as readable assembly."""
-    with _lock:
-        machine = _target_machine(target or host())
+    with _target_machine(target or host()) as machine:
         machine.set_asm_verbosity(False)
         return machine.emit_assembly(_parse(text, machine))
 
@@ -161,18 +189,21 @@ class Library:
 @lru_cache(maxsize=1)
 def _compiler() -> Any:
     _initialize()
-    compiler = llvm.create_lljit_compiler(_target_machine(host()), use_jit_link=True)
+    compiler = llvm.create_lljit_compiler(_new_machine(host()), use_jit_link=True)
     compiler._owned = True  # never torn down: workers may still be in its code while the process exits
     return compiler
 
 
-def load(data: bytes) -> Library:
-    """Map an object file into the process; C library symbols are found in the process.
+def load(*objects: bytes) -> Library:
+    """Map object files into the process as one library; C library symbols are found in the process.
 
     Raises RuntimeError with the linker's message for bytes that aren't an object for this machine.
     """
     with _lock:
         name = f"hybrid{next(_numbers)}"
-        builder = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
+        builder = llvm.JITLibraryBuilder()
+        for data in objects:
+            builder.add_object_img(data)
+        builder.add_current_process()
         builder.link(_compiler(), name).detach()
         return Library(name)

@@ -1,0 +1,115 @@
+"""Kernels -> native code while lowering still goes on: `Generation`.
+
+Python writes LLVM IR for one kernel after the other; threads turn pieces of about `PIECE` characters into objects, outside
+of Python's lock. Pieces are cut by what is generated alone, so the same kernels give the same objects on any machine of the
+kind, whatever the threads do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Container
+from dataclasses import replace
+from queue import SimpleQueue
+
+from ndarray.settings import settings
+
+from . import llvm, machine, vector_math, verify
+from .loopir import Kernel
+from .target import Target
+
+__all__ = ["Generation"]
+
+PIECE = 12_000
+MAX_THREADS = 8
+
+
+class Generation:
+    """Collects kernels that `known` doesn't hold and generates them; ``with Generation(...) as g: g.add(...)``.
+
+    After the block: `symbols` (kernel without its name -> symbol), `objects` in order, and `digest` of all of them.
+    """
+
+    def __init__(self, target: Target, known: Container[tuple[Kernel, Target]]):
+        self.target, self.known = target, known
+        self.symbols: dict[Kernel, str] = {}
+        self.objects: list[bytes] = []
+        self.digest = ""
+        self._functions: list[str] = []
+        self._declarations: set[str] = set()
+        self._results: list[bytes | BaseException | None] = []
+        self._threads: list[threading.Thread] = []
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def add(self, kernel: Kernel) -> None:
+        """Generate a kernel that is neither known nor added yet."""
+        plain = replace(kernel, name="")  # names don't matter for equality
+        if plain in self.symbols or (plain, self.target) in self.known:
+            return
+        if settings.debug >= 1:
+            verify.verify(kernel)
+        symbol = self.symbols[plain] = f"k{len(self.symbols)}"
+        self._functions.append(llvm.function(vector_math.expand(kernel), symbol, self.target, self._declarations))
+        if sum(map(len, self._functions)) >= PIECE:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Send what there is to the code generator."""
+        text = llvm.module(self._functions, self._declarations, self.target)
+        self._functions, self._declarations = [], set()
+        number = len(self._results)
+        self._results.append(None)
+
+        def make() -> None:
+            try:
+                self._results[number] = machine.emit_object(text, self.target)
+            except BaseException as error:  # raised again by the thread that asked
+                self._results[number] = error
+
+        self.run(make)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Have a thread do some work, which must not raise, before the block is left."""
+        self._queue.put(work)
+        if len(self._threads) < min(MAX_THREADS, os.cpu_count() or 1):
+            usual = threading.stack_size(16 << 20)  # LLVM recurses
+            try:
+                thread = threading.Thread(target=self._work, name="hybrid compiler", daemon=True)
+                thread.start()
+            finally:
+                threading.stack_size(usual)
+            self._threads.append(thread)
+
+    def _work(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._functions:
+            self._cut()
+        for _thread in self._threads:
+            self._queue.put(None)
+        self._work_off()
+        for thread in self._threads:
+            thread.join()
+        if kind is None:
+            for result in self._results:
+                if isinstance(result, BaseException):
+                    raise result
+                assert result is not None
+                self.objects.append(result)
+            self.digest = hashlib.sha256(b"".join(self.objects)).hexdigest()
+
+    def _work_off(self) -> None:
+        """Help the threads: nothing else is left to do."""
+        while not self._queue.empty():
+            work = self._queue.get()
+            if work is None:
+                self._queue.put(None)
+                return
+            work()
