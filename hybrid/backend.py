@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .graph import Graph
 
-__all__ = ["Backend", "Options", "Program", "get_backend", "register_backend"]
+__all__ = ["Backend", "Options", "Program", "get_backend", "refuse_leaked", "register_backend"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,13 @@ _backends: dict[str, str | Backend] = {
     "jit": "jit.backend:backend",
     "interpreter": "hybrid.interpret:backend",
 }
+
+
+def refuse_leaked(arrays: Sequence[Any], name: str) -> None:
+    """Raise the error of an array that a trace has left behind, if there is one among a program's inputs."""
+    for a in arrays:
+        if hasattr(a, "concretize"):
+            a.concretize(f"passing it to the compiled {name!r}")
 
 
 def register_backend(name: str, where: str | Backend) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ndarray.dims import Dim, evaluate
 
-from .backend import Options
+from .backend import Options, refuse_leaked
 from .graph import Atom, Graph, Literal, Value
 
 __all__ = ["InterpretedProgram", "backend", "bind_sizes", "concrete_attributes", "evaluate_graph"]
@@ -64,6 +64,7 @@ def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarra
     """
     if len(arrays) != len(graph.inputs):
         raise ValueError(f"{graph.name}: {len(arrays)} arrays for {len(graph.inputs)} inputs")
+    refuse_leaked(arrays, graph.name)
     sizes = bind_sizes(graph, [a.shape for a in arrays])
     for guard in graph.guards:
         if not guard.holds(sizes):

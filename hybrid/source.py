@@ -1,4 +1,5 @@
-"""Which line of the user's code is running: the innermost frame outside the library's own packages."""
+"""Which line of the user's code is running: the innermost frame outside the library's own packages and
+Python's."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ __all__ = ["is_library_file", "user_source"]
 
 _ROOT = str(Path(__file__).resolve().parent.parent) + os.sep
 _LIBRARY = tuple(_ROOT + name + os.sep for name in ("ndarray", "hybrid", "jit", "kvstore", "blocks"))
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 _known: dict[str, bool] = {}
 
 
@@ -25,15 +27,17 @@ def is_library_file(filename: str) -> bool:
     return known
 
 
+def _is_pythons(filename: str) -> bool:
+    """Whether a file belongs to Python's standard library."""
+    return filename.startswith(_STANDARD) and "-packages" not in filename
+
+
 def user_source(depth: int = 1) -> Source | None:
-    """The line of the innermost caller outside the library; None where there is none."""
+    """The line of the innermost caller outside the library and Python's own; None where there is none."""
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
-        if not is_library_file(code.co_filename):
-            if code.co_filename.endswith(("functools.py", "contextlib.py")):
-                frame = frame.f_back
-                continue
+        if not is_library_file(code.co_filename) and not _is_pythons(code.co_filename):
             return Source(code.co_filename, frame.f_lineno, code.co_name)
         frame = frame.f_back
     return None

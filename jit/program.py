@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hybrid.backend import refuse_leaked
 from hybrid.graph import Graph
 from ndarray.dims import Dim, evaluate
 from ndarray.settings import settings
@@ -122,6 +123,7 @@ class CompiledProgram:
 
     def _run_copies(self, arena: np.ndarray, arrays: Sequence[np.ndarray], outputs: list[np.ndarray], binding: Binding) -> None:
         """Run with copies in place of arrays that are not contiguous, or lie over memory of one that is written."""
+        refuse_leaked(arrays, self.graph.name)
         written = self.graph.state
         usable = [a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C") for a in arrays]
         for i in written:
