@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kvstore as kv
+from hybrid.epoch import epoch as _epoch
 from hybrid.parameter import Parameter
 from hybrid.scalars import scalar_input
 from kvstore.optimizer import Optimizer, Updater
@@ -16,6 +17,31 @@ from ndarray.dims import Dim
 from . import optimizer as opt
 
 __all__ = ["Trainer"]
+
+
+class _Place:
+    """The weights of one device with their gradients: the same tuples at each step."""
+
+    def __init__(self, indices: list[int], weights: list[NDArray], grads: list[NDArray], epoch: int):
+        self.indices, self.weights, self.grads, self.epoch = tuple(indices), tuple(weights), tuple(grads), epoch
+        self.device = weights[0].device
+        self.keys = [(i, self.device) for i in indices]
+        self.versions: list[int] = []  # of the gradients when they were last used here
+
+    def is_fresh(self, seen: dict[tuple[int, Any], int]) -> bool:
+        """Whether backward has written every gradient since it was last used, into the arrays known here."""
+        if not self.versions:
+            self.versions = [seen.get(k, 0) for k in self.keys]
+        for weight, grad, version in zip(self.weights, self.grads, self.versions):
+            storage = grad._storage
+            if storage is None or storage.version == version or weight.grad is not grad:
+                return False
+        return True
+
+    def remember(self, seen: dict[tuple[int, Any], int]) -> None:
+        """These gradients have been used."""
+        self.versions = [g._version for g in self.grads]
+        seen.update(zip(self.keys, self.versions))
 
 
 class Trainer:
@@ -59,6 +85,7 @@ class Trainer:
         self._ready = False
         self._on_store: set[int] = set()
         self._seen: dict[tuple[int, Any], int] = {}  # version of each gradient when it was last used
+        self._only: _Place | None = None  # the weights, where there is one device
 
     # -- rates
 
@@ -89,9 +116,29 @@ class Trainer:
         if self._update_on_kvstore:
             self._step_on_store(rescale)
             return
+        if self._kvstore is None and type(rescale) is float and not is_tracing():
+            place = self._place()
+            if place is not None and place.is_fresh(self._seen):
+                self._optimizer.rescale_grad = rescale
+                self._updater(place.device)(place.indices, place.grads, place.weights, rescale=rescale)
+                place.remember(self._seen)
+                return
         trained = self._trained(ignore_stale_grad)
         self._allreduce(trained)
         self._update(trained, rescale)
+
+    def _place(self) -> _Place | None:
+        """All weights, if they are on one device; kept until an array of a parameter is replaced."""
+        place = self._only
+        if place is None or place.epoch != _epoch.value:
+            place = None
+            trained = [(i, p) for i, p in enumerate(self._params) if p.grad_req != "null"]
+            ready = bool(trained) and all(p.is_initialized for _, p in trained)
+            if ready and all(len(p.list_device()) == 1 and p.list_device() == trained[0][1].list_device() for _, p in trained):
+                arrays = [p.list_data()[0] for _, p in trained]
+                place = _Place([i for i, _ in trained], arrays, [p.list_grad()[0] for _, p in trained], _epoch.value)
+            self._only = place
+        return place
 
     def allreduce_grads(self) -> None:
         """Sum the gradients over devices and workers only; then, for example, clip them, and call `update`."""
@@ -164,6 +211,8 @@ class Trainer:
             if not is_tracing():
                 for i, g in zip(indices, grads):
                     self._seen[i, device] = g._version
+                if self._only is not None:
+                    self._only.versions = []
 
     def _updater(self, device: Any) -> Updater:
         if device not in self._updaters:

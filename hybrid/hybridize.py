@@ -32,7 +32,7 @@ from .entry import Cores, Entry, Overlap, Unfit, form_of, with_names
 from .epoch import epoch as _epoch
 from .explain import Explanation, explain_entry
 from .scalars import argument_scalar, scalar_input
-from .signature import Surroundings, describe_change, flatten, paths, rebuild, repeats, symbolic_pattern, typed
+from .signature import Surroundings, describe_change, flatten, paths, rebuild, repeats, snapshot, symbolic_pattern, typed
 from .source import is_library_file
 from .trace import Trace, TraceError, Tracer
 
@@ -169,14 +169,15 @@ class CompiledFunction:
                 values = self._surroundings.read() if self._watches else []  # type: ignore[union-attr]
                 if not self._watches or Surroundings.key(values) == key:
                     self.calls += 1
-                    return entry.run([_leaf(v) for v in raw], values, recording, apart=True)
+                    leaves = [v if type(v) is NDArray else _leaf(v) for v in raw]
+                    return entry.run(leaves, values, recording, apart=True)
         entry, leaves, values, trace = self._entry(args, kwargs, recording)
         self.calls += 1
         try:
             out = entry.run(leaves, values, recording, trace.hints if trace is not None else None)
             if trace is None and not kwargs and not self._static_paths and not self._tapes and entry.writes_arguments:
                 # an update of weights is called with the same arrays each time: take it as it is
-                self._again = (args, (_training_get(), recording), Surroundings.key(values), entry)
+                self._again = (snapshot(args), (_training_get(), recording), Surroundings.key(values), entry)
             return out
         except Overlap:
             log.info("%s: an argument shares memory with an array that is written; this call runs line by line", self.name)
@@ -478,6 +479,12 @@ class CompiledFunction:
             name = first if isinstance(first, str) else plain[first] if first < len(plain) else f"x{first}"
             found.append("_".join([name, *map(str, where[2:])]))
         return found
+
+    def expect(self, *args: Any) -> None:
+        """Take arguments of these shapes as seen, without calling: sizes that differ between them become symbolic at once."""
+        raw: list[Any] = []
+        structure = flatten((args, {}), raw, self._static_paths)
+        self._shapes_seen.setdefault(structure, []).append(tuple([tuple(a.shape) for a in raw]))
 
     # -- for people and for export
     @property

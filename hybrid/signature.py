@@ -63,10 +63,38 @@ def flatten(value: Any, leaves: list[Any], static: frozenset = frozenset(), path
     return ("=", kind, value)
 
 
+def snapshot(value: Any) -> Any:
+    """`value` as it is nested now: its lists and dicts, which may change, are copied."""
+    kind = type(value)
+    if kind is list:
+        return [snapshot(v) for v in value]
+    if kind is dict:
+        return {k: snapshot(v) for k, v in value.items()}
+    if kind is tuple and not _collect(value, []):
+        return tuple([snapshot(v) for v in value])
+    return value
+
+
+def _collect(value: Any, leaves: list[Any]) -> bool:
+    """Whether `value` is a tuple of arrays, or of such tuples, which can't change; its arrays go to `leaves`, or none."""
+    if type(value) is not tuple:
+        return False
+    start = len(leaves)
+    for v in value:
+        if type(v) is NDArray:
+            leaves.append(v)
+        elif not _collect(v, leaves):
+            del leaves[start:]
+            return False
+    return True
+
+
 def repeats(value: Any, known: Any, leaves: list[Any]) -> bool:
     """Whether `value` is nested like `known` with the very same arrays; the leaves (floats may differ) go to `leaves`."""
     kind = type(value)
     if kind is list or kind is tuple:
+        if value is known and _collect(value, leaves):
+            return True
         if type(known) is not kind or len(known) != len(value):
             return False
         for v, k in zip(value, known):

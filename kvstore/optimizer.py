@@ -160,9 +160,12 @@ class Optimizer:
 
     def begin_update(self, indices: Sequence[Any]) -> None:
         """Count one update of each weight."""
+        counts, begin, latest = self._count, self.begin_num_update, self.num_update
         for i in indices:
-            self._count[i] = self._count.get(i, self.begin_num_update) + 1
-            self.num_update = max(self.num_update, self._count[i])
+            now = counts[i] = counts.get(i, begin) + 1
+            if now > latest:
+                latest = now
+        self.num_update = latest
 
     def update_all(
         self,
@@ -179,14 +182,22 @@ class Optimizer:
         trace a 0-d array) stands for `rescale_grad`.
         """
         rescale = self.rescale_grad if rescale is None else rescale
-        if type(self).update is not Optimizer.update:  # a subclass in Gluon's old form
+        if not self._is_rule():
             if count:
                 self.begin_update(indices)
             for arguments in zip(indices, weights, grads, states):
                 self.update(*arguments)
             return
+        self._run(indices, weights, grads, [_flat(s) for s in states], count, rescale)
+
+    def _is_rule(self) -> bool:
+        """Whether updates are stated as `rule`; a subclass in Gluon's old form has its own `update`."""
+        return type(self).update is Optimizer.update
+
+    def _run(self, indices: Sequence[Any], weights: Any, grads: Any, flat: Any, count: bool, rescale: Any) -> None:
+        """Update by `rule`. A compiled update that gets the very same tuples again is found at once."""
+        weights, grads, flat = tuple(weights), tuple(grads), tuple(map(tuple, flat))
         groups, members = self._groups(indices)
-        flat = [_flat(s) for s in states]
         if is_tracing():
             numbers = self._traced_numbers(indices, members, count)
             with autograd.pause():
@@ -232,8 +243,11 @@ class Optimizer:
         seen: dict[Any, int] = {}
         members: list[Any] = []
         groups = []
+        parameters, counts, begin = self.param_dict, self._count, self.begin_num_update
         for i in indices:
-            key = (*self._multipliers(i), self._count.get(i, self.begin_num_update))
+            parameter = parameters.get(i)
+            multipliers = (parameter.lr_mult, parameter.wd_mult) if parameter is not None else self._multipliers(i)
+            key = (multipliers, counts.get(i, begin))
             if key not in seen:
                 seen[key] = len(members)
                 members.append(i)
@@ -289,13 +303,22 @@ class Updater:
     def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
         self.states: dict[Any, Any] = {}
+        self._last: tuple[Any, list, tuple] = (None, [], ())  # indices, their states, these as tuples of arrays
 
     def __call__(self, index: Any, grad: Any, weight: Any, count: bool = True, rescale: Any = None) -> None:
         indices, grads, weights = (
             (index, grad, weight) if isinstance(index, (list, tuple)) else ([index], [grad], [weight])
         )
+        known = self.states
+        if type(indices) is tuple and indices is self._last[0] and self.optimizer._is_rule():
+            _, states, flat = self._last
+            if all(known.get(i) is s for i, s in zip(indices, states)):
+                rescale = self.optimizer.rescale_grad if rescale is None else rescale
+                self.optimizer._run(indices, weights, grads, flat, count, rescale)
+                return
         self.ensure_states(indices, weights)
-        states = [self.states[i] for i in indices]
+        states = [known[i] for i in indices]
+        self._last = (indices, states, tuple([tuple(_flat(s)) for s in states]))
         self.optimizer.update_all(list(indices), list(weights), list(grads), states, count, rescale)
 
     def ensure_states(self, indices: Sequence[Any], weights: Sequence[NDArray]) -> None:

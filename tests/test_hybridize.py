@@ -796,3 +796,19 @@ def test_a_function_with_its_own_gradient():
     assert_close(f(x), nd.sign(x))
     with autograd.record(), pytest.raises(NotImplementedError, match="Clip"):
         f(x)
+
+
+def test_a_list_that_changes_between_calls_is_looked_at_again():
+    @compiled
+    def update(weights, rate):
+        for w in weights:
+            w[...] = w * rate
+
+    weights = [nd.ones((2, 3))]
+    for _ in range(3):
+        update(weights, 2.0)
+    other = nd.ones((4, 5))
+    old, weights[0] = weights[0], other
+    update(weights, 3.0)
+    assert_close(other, nd.ones((4, 5)) * 3)
+    assert_close(old, nd.ones((2, 3)) * 8)

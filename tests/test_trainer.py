@@ -231,3 +231,30 @@ def test_gradients_of_all_keys_are_summed_in_one_native_call():
         assert all(a._version > v for a, v in zip([a for g in grads for a in g], versions))
         assert all((a.asnumpy() == 2 * i + 3).all() for g in grads for a in g)
     assert trainer._kvstore._program.traces == 1
+
+
+def test_steps_and_updates_share_what_they_have_used():
+    """A gradient that one way of updating has used is stale for the others too."""
+    p = Parameter("w", shape=(3,), init="one")
+    p.initialize()
+    trainer = Trainer([p], "sgd", {"learning_rate": 0.5})
+
+    def backward():
+        with autograd.record():
+            value = (p.data() * 2).sum()
+        value.backward()
+
+    for first, second in ((trainer.step, trainer.step), (trainer.update, trainer.step), (trainer.step, trainer.update)):
+        backward()
+        first(1)
+        with pytest.raises(UserWarning, match="has not been updated"):
+            second(1)
+        second(1, ignore_stale_grad=True)
+    np.testing.assert_allclose(p.data().asnumpy(), 1 - 3 * 0.5 * 2)
+    p.data().attach_grad()  # another array for the gradient
+    backward()
+    trainer.step(1)
+    np.testing.assert_allclose(p.data().asnumpy(), 1 - 4 * 0.5 * 2)
+    p.grad_req = "null"
+    trainer.step(1)
+    np.testing.assert_allclose(p.data().asnumpy(), 1 - 4 * 0.5 * 2)
