@@ -290,8 +290,8 @@ class Arena:
             if self.in_range(low, g):
                 q, r = self._divide(self.affine({t: c for t, c in high.items() if c is not None}, 0), m)
                 return q, self.add(low, r, g)
-        if a.op == "floordiv":  # (x // p) // q is x // (p*q)
-            inner = self.constant_of(a.args[1])
+        inner = self.constant_of(a.args[1]) if a.op == "floordiv" else None
+        if inner is not None:  # (x // p) // q is x // (p*q)
             q = self._divide(a.args[0], inner * by)[0]
             return q, self.add(a, q, -by if isinstance(by, int) else by * -1)
         d = self.size(by)
@@ -426,7 +426,7 @@ class Arena:
             return self.floordiv(a, 1 << y)
         if op == "shl" and isinstance(y, int) and y < 63:
             return self.scale(a, 1 << y)
-        if op == "and" and isinstance(y, int) and y & (y + 1) == 0:
+        if op == "and" and isinstance(y, int) and y & (y + 1) == 0 and y < 1 << 62:
             return self.mod(a, y + 1)
         return None
 

@@ -87,3 +87,10 @@ def test_a_sum_read_at_a_padded_position():
     x = g.input(F32, 4, 4, 2)
     total = g.sum(g.exp(x), axes=(1,), keepdims=True)
     g.check(g.pad(total, high=(0, 1, 0), interior=(0, 1, 0), low=(0, 2, 0), value=0.0))
+
+
+def test_a_quotient_by_numbers_from_memory_is_divided_again():
+    g = Small()
+    x, y = g.input(I64, 7, low=-90, high=90), g.input(I64, 7, low=1, high=9)
+    q = g.floor_divide(x, y)
+    g.check(g.floor_divide(q, Literal(4, I64)), g.bitwise_and(q, Literal(7, I64)), g.bitwise_and(x, Literal((1 << 63) - 1, I64)))
