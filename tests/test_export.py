@@ -282,3 +282,14 @@ def test_random_damage_is_refused_or_harmless():
         except Exception as error:
             raise AssertionError(f"seed {seed}: {changed}") from error
         assert isinstance(graph, Graph)
+
+
+def test_a_loaded_model_is_compiled_once_for_all_batch_sizes(tmp_path):
+    net = nn.Dense(3, in_units=4)
+    net.initialize()
+    net.export(tmp_path / "m", nd.ones((5, 4)))
+    loaded = load(tmp_path / "m")
+    for size in (7, 1, 5, 2):
+        x = nd.random.normal(shape=(size, 4))
+        np.testing.assert_allclose(loaded(x).asnumpy(), net(x).asnumpy(), rtol=1e-5, atol=1e-6)
+    assert loaded._compiled.traces == 1
