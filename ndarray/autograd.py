@@ -379,6 +379,8 @@ def _deliver(leaf: Leaf, g: NDArray, written: list[NDArray]) -> None:
 
 
 def _ones(like: NDArray) -> NDArray:
+    if type(like._data) is np.ndarray:
+        return wrap(np.ones(like._data.shape, like._data.dtype), like._device)
     from .creation import ones
 
     return ones(like.shape, dtype=like.dtype, device=like._device)

@@ -29,9 +29,10 @@ def default_batchify_fn(data: list[Any]) -> Any:
 
 
 def _to_array(values: np.ndarray) -> NDArray:
+    """A batch of values that nobody else holds: they are not copied again."""
     if values.dtype == np.float64:
         values = values.astype(np.float32)  # Python floats mean the default dtype
-    return nd.array(values, dtype=values.dtype)
+    return nd.array(values, dtype=values.dtype, copy=False)
 
 
 class DataLoader:
