@@ -259,6 +259,8 @@ class Arena:
         terms, const = self.parts(a)
         if isinstance(by, int) and by == 0:
             return self.size(0), self.size(0)
+        if a.op == "affine" and _may_wrap(*self.range(a)):
+            return self._undivided(a, by)
         whole: dict[Node, Size] = {}
         rest: dict[Node, Size] = {}
         for atom, c in terms.items():
@@ -294,6 +296,9 @@ class Arena:
         if inner is not None:  # (x // p) // q is x // (p*q)
             q = self._divide(a.args[0], inner * by)[0]
             return q, self.add(a, q, -by if isinstance(by, int) else by * -1)
+        return self._undivided(a, by)
+
+    def _undivided(self, a: Node, by: Size) -> tuple[Node, Node]:
         d = self.size(by)
         return self._node("floordiv", (a, d), INT64, (a, d)), self._node("mod", (a, d), INT64, (a, d))
 
@@ -318,7 +323,7 @@ class Arena:
                     lo, hi = hi, lo
                 low = None if low is None or lo is None else low + lo * c
                 high = None if high is None or hi is None else high + hi * c
-            return low, high
+            return (None, None) if _may_wrap(low, high) else (low, high)
         if node.op in ("floordiv", "mod"):
             by = self.constant_of(node.args[1])
             lo, hi = self.range(node.args[0])
@@ -431,6 +436,8 @@ class Arena:
         return None
 
     def _compare(self, op: str, a: Node, b: Node) -> Node | None:
+        if any(n.op == "affine" and _may_wrap(*self.range(n)) for n in (a, b)):
+            return None
         lo, hi = self.range(self.add(a, b, -1))
         true, false = (self._node("const", (v, repr(v)), BOOL, ()) for v in (True, False))
         below = hi is not None and nonnegative(hi * -1 - 1)  # a < b
@@ -515,3 +522,8 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
 def volume(shape: tuple[Size, ...]) -> Size:
     """Number of elements."""
     return product(shape)
+
+
+def _may_wrap(low: Size | None, high: Size | None) -> bool:
+    """Whether a sum with such bounds may leave int64, as sums of numbers from memory may: then it is no exact integer."""
+    return any(e is None or (type(e) is int and abs(e) >= 1 << 63) for e in (low, high))

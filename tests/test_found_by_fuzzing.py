@@ -94,3 +94,19 @@ def test_a_quotient_by_numbers_from_memory_is_divided_again():
     x, y = g.input(I64, 7, low=-90, high=90), g.input(I64, 7, low=1, high=9)
     q = g.floor_divide(x, y)
     g.check(g.floor_divide(q, Literal(4, I64)), g.bitwise_and(q, Literal(7, I64)), g.bitwise_and(x, Literal((1 << 63) - 1, I64)))
+
+
+def test_integers_that_wrap_around():
+    """What is exact for positions in an array is not for numbers from memory: (x * 8) // 8 is not x."""
+    import ndarray as nd
+    from hybrid import hybridize
+
+    x = nd.array(np.array([2**62, -2**62, 2**63 - 1, -2**63, 5, -5, 2**61 + 3], np.int64))
+    for f in (
+        lambda x: (x * 8) // 8, lambda x: (x * 8 + 3) // 8, lambda x: x + 1 > x, lambda x: (x * 3) % 3, lambda x: (x + 1) // 2,
+        lambda x: nd.maximum(x + 1, x), lambda x: (x * 6 + 4) // 2, lambda x: (x * 2) == (x * 2 + 0), lambda x: -x,
+        lambda x: abs(x), lambda x: (x // 2) // 3, lambda x: nd.maximum(x, 0) + 1 > 0,
+    ):
+        for a in (x, x.astype("int32"), x.astype("uint8")):
+            with np.errstate(all="ignore"):
+                np.testing.assert_array_equal(hybridize(f)(a).asnumpy(), f(a).asnumpy())
