@@ -110,3 +110,14 @@ def test_integers_that_wrap_around():
         for a in (x, x.astype("int32"), x.astype("uint8")):
             with np.errstate(all="ignore"):
                 np.testing.assert_array_equal(hybridize(f)(a).asnumpy(), f(a).asnumpy())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_eager_error_function_up_to_one(dtype):
+    from math import erf
+
+    from ndarray.ops.error_function import erf as eager
+
+    x = np.concatenate([np.linspace(-6, 6, 20_001), 1 - np.arange(500) * 6e-8]).astype(dtype)
+    want = np.array([erf(v) for v in x])
+    assert np.max(np.abs(eager(np, x) - want) / np.spacing(np.abs(want).astype(dtype))) <= 4
