@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -58,7 +58,7 @@ class _Kernels:
 
     addresses: dict[tuple[str, str], int] = field(default_factory=dict)
     known: dict[tuple[Kernel, Target], tuple[str, str]] = field(default_factory=dict)
-    libraries: dict[str, object] = field(default_factory=dict)
+    libraries: dict[str, machine.Library] = field(default_factory=dict)
 
     def add_objects(self, digest: str, objects: Sequence[bytes], symbols: Sequence[str]) -> None:
         library = self.libraries.get(digest)
@@ -138,13 +138,12 @@ class NativeBackend:
 
     def native_kernels(self, kernels: Sequence[Kernel], disk: DiskCache | None = None) -> list[tuple[str, str]]:
         """(digest, symbol) of each kernel; those not yet in memory are generated together."""
-        plain = [replace(k, name="") for k in kernels]
-        if any((k, self.target) not in self._kernels.known for k in plain):
+        if any((k, self.target) not in self._kernels.known for k in kernels):
             with Generation(self.target, self._kernels.known) as generation:
                 for k in kernels:
                     generation.add(k)
             self._add(generation, disk)
-        return [self._kernels.known[k, self.target] for k in plain]
+        return [self._kernels.known[k, self.target] for k in kernels]
 
     def _add(self, generation: Generation, disk: DiskCache | None) -> None:
         """Load what was generated, and keep it."""

@@ -11,7 +11,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Container
-from dataclasses import replace
 from queue import SimpleQueue
 
 from ndarray.settings import settings
@@ -29,7 +28,7 @@ MAX_THREADS = 8
 class Generation:
     """Collects kernels that `known` doesn't hold and generates them; ``with Generation(...) as g: g.add(...)``.
 
-    After the block: `symbols` (kernel without its name -> symbol), `objects` in order, and `digest` of all of them.
+    After the block: `symbols` (kernel -> symbol), `objects` in order, and `digest` of all of them.
     """
 
     def __init__(self, target: Target, known: Container[tuple[Kernel, Target]]):
@@ -48,12 +47,11 @@ class Generation:
 
     def add(self, kernel: Kernel) -> None:
         """Generate a kernel that is neither known nor added yet."""
-        plain = replace(kernel, name="")  # names don't matter for equality
-        if plain in self.symbols or (plain, self.target) in self.known:
+        if kernel in self.symbols or (kernel, self.target) in self.known:
             return
         if settings.debug >= 1:
             verify.verify(kernel)
-        symbol = self.symbols[plain] = f"k{len(self.symbols)}"
+        symbol = self.symbols[kernel] = f"k{len(self.symbols)}"
         self._functions.append(llvm.function(vector_math.expand(kernel), symbol, self.target, self._declarations))
         if sum(map(len, self._functions)) >= PIECE:
             self._cut()

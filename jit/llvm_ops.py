@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,21 +42,21 @@ def kind(dtype: str) -> str:
     return _KINDS[dtype]
 
 
-@lru_cache(maxsize=None)
+@cache
 def value_type(type: Type) -> str:
     """The LLVM type of a value: a bool is an i1."""
     scalar = _SCALARS[type.dtype]
     return scalar if type.lanes == 1 else f"<{type.lanes} x {scalar}>"
 
 
-@lru_cache(maxsize=None)
+@cache
 def memory_type(type: Type) -> str:
     """The LLVM type of a value in memory: a bool is an i8."""
     scalar = "i8" if type.dtype == "bool" else _SCALARS[type.dtype]
     return scalar if type.lanes == 1 else f"<{type.lanes} x {scalar}>"
 
 
-@lru_cache(maxsize=None)
+@cache
 def suffix(llvm_type: str) -> str:
     """How an intrinsic's name spells a type: v16f32 for <16 x float>."""
     if llvm_type.startswith("<"):
@@ -86,13 +86,24 @@ def literal(value: Any, type: Type) -> str:
     elif k == "f":
         text = _float(float(value), type.dtype)
     else:
-        width = bits(type)
-        wrapped = int(value) & ((1 << width) - 1)
-        text = str(wrapped - (1 << width) if wrapped >> (width - 1) else wrapped)
+        return _integer(int(value), type)
     return _literal(text, type)
 
 
+@lru_cache(maxsize=4096)
+def _integer(value: int, type: Type) -> str:
+    width = bits(type)
+    wrapped = value & ((1 << width) - 1)
+    return _literal(str(wrapped - (1 << width) if wrapped >> (width - 1) else wrapped), type)
+
+
 def _float(value: float, dtype: str) -> str:
+    return _float_text(repr(value), dtype)  # repr tells -0.0 from 0.0
+
+
+@lru_cache(maxsize=4096)
+def _float_text(text: str, dtype: str) -> str:
+    value = float(text)
     if dtype == "float16":
         return f"0xH{np.float16(value).view(np.uint16):04X}"
     if dtype == "bfloat16":

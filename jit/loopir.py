@@ -26,7 +26,7 @@ Nodes are frozen and compared by structure; a body is a tuple of statements.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, dataclass_transform
 
 from ndarray.scalar import OPERATIONS
@@ -37,15 +37,37 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+@dataclass_transform(frozen_default=True)
+def _node(cls):
+    """A frozen, slotted dataclass whose hash is computed once (trees are deep, and hashed often), in the slot `_hash`."""
+    cls = dataclass(frozen=True, slots=True)(cls)
+    structural = cls.__hash__
+
+    def cached(self):
+        try:
+            return self._hash
+        except AttributeError:
+            value = structural(self)
+            object.__setattr__(self, "_hash", value)
+            return value
+
+    cls.__hash__ = cached
+    return cls
+
+
+class _Hash:
+    __slots__ = ("_hash",)
+
+
+@_node
+class Type(_Hash):
     """A NumPy dtype name and a number of lanes (1 for a scalar)."""
 
     dtype: str
     lanes: int = 1
 
     def with_lanes(self, lanes: int) -> Type:
-        return Type(self.dtype, lanes)
+        return self if lanes == self.lanes else Type(self.dtype, lanes)
 
     def __str__(self) -> str:
         return self.dtype if self.lanes == 1 else f"{self.dtype}x{self.lanes}"
@@ -82,24 +104,6 @@ class Expr:
         raise TypeError("a loop-IR expression has no truth value; build an If or a select")
 
 
-@dataclass_transform(frozen_default=True)
-def _node(cls):
-    """A frozen, slotted dataclass whose hash is computed once (trees are deep, and hashed often)."""
-    cls = dataclass(frozen=True, slots=True)(cls)
-    structural = cls.__hash__
-
-    def cached(self):
-        try:
-            return self._hash
-        except AttributeError:
-            value = structural(self)
-            object.__setattr__(self, "_hash", value)
-            return value
-
-    cls.__hash__ = cached
-    return cls
-
-
 class _Hashed(Expr):
     __slots__ = ("_hash",)
 
@@ -112,7 +116,11 @@ class Const(_Hashed):
     type: Type
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Const) and self.type == other.type and repr(self.value) == repr(other.value)
+        if self is other:
+            return True
+        if not isinstance(other, Const) or self.type != other.type:
+            return False
+        return self.value is other.value or repr(self.value) == repr(other.value)
 
     def __hash__(self) -> int:
         return hash((repr(self.value), self.type))
@@ -172,34 +180,34 @@ VECTOR_OPERATIONS = {
 
 # -- statements
 
-@dataclass(frozen=True, slots=True)
-class Let:
+@_node
+class Let(_Hash):
     name: str
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+@_node
+class Register(_Hash):
     name: str
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
+@_node
+class Set(_Hash):
     name: str
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+@_node
+class Store(_Hash):
     buffer: str
     index: Expr
     value: Expr
     mask: Expr | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class For:
+@_node
+class For(_Hash):
     """``for var in range(start, stop, step)`` with a positive constant step; `unroll` asks for that many copies."""
 
     var: str
@@ -210,8 +218,8 @@ class For:
     unroll: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class If:
+@_node
+class If(_Hash):
     condition: Expr
     then: tuple[Stmt, ...]
     otherwise: tuple[Stmt, ...] = ()
@@ -220,8 +228,8 @@ class If:
 Stmt = Let | Register | Set | Store | For | If
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
+@_node
+class Buffer(_Hash):
     """Memory that a kernel touches. access: "read", "write" (every element it may touch is written before it is read),
     "readwrite", or "scratch": private to the worker, with `size` elements, of undefined content when a task begins.
     Buffers are aligned to 64 bytes and do not overlap, except that one storage may be bound to a "read" and a "write"
@@ -233,11 +241,11 @@ class Buffer:
     size: Expr | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """``for task in range(first, last): body``, with buffers and int64 parameters from outside."""
+@_node
+class Kernel(_Hash):
+    """``for task in range(first, last): body``, with buffers and int64 parameters from outside. Equal under any name."""
 
-    name: str
+    name: str = field(compare=False)
     buffers: tuple[Buffer, ...]
     parameters: tuple[str, ...]
     task: str
@@ -257,6 +265,12 @@ def const(value: Any, type: Type = INT) -> Const:
     return Const(value, type)
 
 
+class _Bools(dict):
+    def __missing__(self, lanes: int) -> Type:
+        return self.setdefault(lanes, Type("bool", lanes))
+
+
+_BOOLS = _Bools({1: BOOL})
 _PREDICATES = frozenset(n for n, o in OPERATIONS.items() if o.result == "bool")
 
 
@@ -264,6 +278,14 @@ def apply(op: str, *args: Any) -> Expr:
     """`Apply` of an operation of `OPERATIONS`, with the type inferred: Python numbers take the type of the expressions
     beside them and scalars are splatted to the lanes of vectors. Integer arithmetic with constants is simplified.
     """
+    if len(args) == 2:  # the common case, quickly
+        a, b = args
+        if isinstance(a, Expr) and (b.__class__ is int or isinstance(b, Expr)):
+            kind = a.type
+            if b.__class__ is int:
+                b = Const(b, kind)
+            if b.type is kind or b.type == kind:
+                return _simplify(op, (a, b), _BOOLS[kind.lanes] if op in _PREDICATES else kind)
     exprs = [a for a in args if isinstance(a, Expr)]
     lanes = max(a.type.lanes for a in exprs)
     typed = [a for a in (args[1:] if op == "select" else args) if isinstance(a, Expr)]
@@ -306,7 +328,7 @@ def cast(value: Expr, dtype: str) -> Expr:
 
 def _simplify(op: str, args: tuple[Expr, ...], type: Type) -> Expr:
     """x+0, x*1, x*0, x//1, x%1 and arithmetic of constants, for integers only."""
-    if type.dtype == "int64" and len(args) == 2:
+    if len(args) == 2 and type.dtype == "int64":
         a, b = args
         x = a.value if isinstance(a, Const) else None
         y = b.value if isinstance(b, Const) else None
