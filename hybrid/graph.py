@@ -28,11 +28,12 @@ __all__ = ["Atom", "Equation", "Graph", "Literal", "Source", "Value"]
 
 @dataclass(frozen=True)
 class Source:
-    """The user's line that made an equation."""
+    """The user's line that made an equation; `block` is the library's Block that it went through, as "Conv2D 0"."""
 
     file: str
     line: int
     function: str = ""
+    block: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from .graph import Source
 
@@ -35,9 +36,19 @@ def _is_pythons(filename: str) -> bool:
 def user_source(depth: int = 1) -> Source | None:
     """The line of the innermost caller outside the library and Python's own; None where there is none."""
     frame: FrameType | None = sys._getframe(depth)
+    block = ""
     while frame is not None:
         code = frame.f_code
-        if not is_library_file(code.co_filename) and not _is_pythons(code.co_filename):
-            return Source(code.co_filename, frame.f_lineno, code.co_name)
+        if not is_library_file(code.co_filename):
+            if not _is_pythons(code.co_filename):
+                return Source(code.co_filename, frame.f_lineno, code.co_name, block)
+        elif code.co_name == "forward" and not block:
+            block = _block_name(frame.f_locals.get("self"))
         frame = frame.f_back
     return None
+
+
+def _block_name(block: Any) -> str:
+    """Class and place of a Block, as its parameters know it: "Conv2D 0"."""
+    path = next((p.path.rpartition(".")[0] for p in getattr(block, "_own", {}).values()), "")
+    return f"{type(block).__name__} {path}".rstrip() if block is not None else ""

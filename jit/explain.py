@@ -38,6 +38,7 @@ class KernelReport:
     name        of the kernel
     operations  the equations computed, by op; empty for a helper (a padded copy, packing) of the launch that has them
     lines       the user's lines that made them, "file.py:12"
+    blocks      the library's Blocks that they belong to, "Conv2D 0"
     note        how it is computed
     tasks       independent pieces of work, split over `threads`
     flops       floating operations
@@ -50,6 +51,7 @@ class KernelReport:
     name: str
     operations: tuple[str, ...]
     lines: tuple[str, ...]
+    blocks: tuple[str, ...]
     note: str
     tasks: int
     threads: int
@@ -171,7 +173,7 @@ def _table(kernels: Sequence[KernelReport]) -> list[str]:
         if measured and k.seconds is not None:
             line += f" {k.seconds * 1e6:>9.1f} {k.seconds / total:>5.0%} {k.gflops or 0:>8.1f} {k.share_of_peak or 0:>5.0%}" \
                     f" {k.gigabytes or 0:>6.1f} {k.share_of_bandwidth or 0:>5.0%}"
-        where = f"   # {', '.join(k.lines)}" if k.lines else ""
+        where = "   # " + ", ".join([*k.blocks, *k.lines]) if k.lines else ""
         lines.append(f"{line}  {' '.join(k.operations) or f'({k.note})'}{where}")
     return lines
 
@@ -201,6 +203,7 @@ def report(
         widths = [np.dtype(s.dtype).itemsize for s in storages if s.dtype in ("float32", "float64")]
         kernels.append(KernelReport(
             i, launch.name, tuple(eq.op.name for eq in computed), _lines(equations[e] for e in launch.equations),
+            tuple(dict.fromkeys(eq.source.block for e in launch.equations if (eq := equations[e]).source and eq.source.block)),
             launch.note, tasks[i], int(plans[numbers.index(i)][3]) if tasks[i] > 0 else 0,
             _flops(launch.equations, equations, sizes) if computed else 0,
             sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages),

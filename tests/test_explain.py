@@ -43,6 +43,7 @@ def test_rows_name_what_was_fused_where_and_what_it_costs():
     assert row.flops == 4 * 3 * 28 * 28 * (2 * 25 + 2)
     assert row.bytes >= 4 * 3 * 28 * 28 * 4
     assert any(line.startswith("test_explain.py:") for line in row.lines)
+    assert row.blocks == ("Conv2D 0",)
     assert row.seconds > 0 and row.gflops > 0 and 0 < row.share_of_peak <= 1.5 and row.share_of_bandwidth > 0
     assert row.threads >= 1 and row.tasks >= 1
     assert program.seconds > 0 and program.limits.gflops > 1
@@ -126,7 +127,7 @@ def test_a_recipe_from_disk_tells_the_same(tmp_path):
     assert texts[0] == texts[1] and "dot_general exp" in texts[0] and "stay apart" in texts[0]
 
 
-@pytest.mark.parametrize("op, shapes, attrs, expected", [
+@pytest.mark.parametrize(("op", "shapes", "attrs", "expected"), [
     ("dot_general", [(2, 3, 5), (2, 7, 5)], {"contract": ((2,), (2,)), "batch": ((0,), (0,))}, 2 * 2 * 3 * 7 * 5),
     ("convolution", [(2, 4, 8, 8), (6, 2, 3, 3)],
      {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 2}, 2 * 2 * 6 * 64 * 2 * 9),
