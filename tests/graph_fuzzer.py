@@ -25,7 +25,7 @@ from hybrid.graph import Builder, Graph, Literal, Value
 from hybrid.interpret import bind_sizes, concrete_attributes
 from hybrid.passes import optimize
 from hybrid.passes.dce import dce
-from hybrid.passes.gradient import joint
+from hybrid.passes.gradient import Joint, joint, split
 from hybrid.verify import verify
 from jit.backend import backend
 from ndarray.dims import Dim, evaluate, symbol
@@ -726,7 +726,7 @@ def check(graph: Graph, makers: list, sizes_list: list[dict], seed: int, guard: 
                             raise Finding(f"{what}, sizes {sizes}: result {i} differs between guard pages {side, threads}")
 
 
-def gradient_graph(graph: Graph, makers: list, seed: int) -> tuple[Graph, list] | None:
+def gradient_graph(graph: Graph, makers: list, seed: int) -> tuple[Joint, list] | None:
     """The graph with its gradient, the cotangents made at random; None where nothing is differentiable."""
     plain = graph.replace(state={})
     wanted = [v.dtype.kind == "f" for v in plain.inputs]
@@ -741,7 +741,26 @@ def gradient_graph(graph: Graph, makers: list, seed: int) -> tuple[Graph, list] 
             shape = tuple(evaluate(d, sizes) for d in v.shape)
             return np.asarray(np.random.default_rng(seed + k).standard_normal(shape)).astype(v.dtype)
         extra.append(make)
-    return whole.graph, [*makers, *extra]
+    return whole, [*makers, *extra]
+
+
+def check_parts(whole: Joint, makers: list, sizes_list: list[dict]) -> None:
+    """The joint graph cut in two, as a recorded call and its backward run it, against the joint graph."""
+    parts = split(whole)
+    forward, backward = optimize(parts.forward), optimize(parts.backward)
+    verify(forward)
+    verify(backward)
+    programs = backend.compile(forward), backend.compile(backward)
+    for sizes in sizes_list:
+        if not all(g.holds(sizes) for g in (*whole.graph.guards, *forward.guards, *backward.guards)):
+            continue
+        arrays = [make(sizes) for make in makers]
+        inputs, cotangents = arrays[: whole.inputs], arrays[whole.inputs :]
+        outputs = programs[0]([a.copy() for a in inputs])
+        residuals = [(inputs if kind == "input" else outputs)[i] for kind, i in parts.residuals]
+        given = dict(zip(whole.cotangents, cotangents))
+        gradients = programs[1]([*residuals, *[given[j] for j in parts.cotangents]])
+        compare_results(whole.graph, arrays, [*outputs[: whole.outputs], *gradients], f"in two parts, sizes {sizes}")
 
 
 def sizes_for(graph: Graph, maker: Maker) -> list[dict]:
@@ -772,12 +791,14 @@ def one_seed(seed: int, gradients: bool = True) -> Graph:
     if gradients and seed % 3 == 0:
         with_gradient = gradient_graph(graph, maker.arrays, seed)
         if with_gradient is not None:
-            derived, makers = with_gradient
+            whole, makers = with_gradient
+            derived = whole.graph
             positive = [s for s in sizes if 0 not in s.values()]
             try:
                 check(derived, makers, positive, seed)
             except Exception as error:
                 raise reduced(derived, makers, positive, seed, error) from error
+            check_parts(whole, makers, positive)
     return graph
 
 

@@ -121,3 +121,19 @@ def test_the_eager_error_function_up_to_one(dtype):
     x = np.concatenate([np.linspace(-6, 6, 20_001), 1 - np.arange(500) * 6e-8]).astype(dtype)
     want = np.array([erf(v) for v in x])
     assert np.max(np.abs(eager(np, x) - want) / np.spacing(np.abs(want).astype(dtype))) <= 4
+
+
+@pytest.mark.parametrize("index", ["int8", "uint8", "int64"])
+def test_indices_that_are_short_or_far_away(index):
+    from ndarray.op import OPS
+
+    x, far = np.arange(300.0), np.array([0, 1, 120, 127], index)
+    if index == "int64":
+        far = np.array([0, -1, 2**62 + 5, -(2**62)], index)
+    for mode, want in (("wrap", far.astype(object) % 300), ("clip", np.clip(far.astype(object), 0, 299))):
+        want = want.astype(np.int64)
+        np.testing.assert_array_equal(OPS["take"].eager(np, x, far, axis=0, mode=mode), x[want])
+        added = OPS["scatter_add"].eager(np, x, far, np.ones(4), axis=0, mode=mode)
+        expected = x.copy()
+        np.add.at(expected, want, 1)
+        np.testing.assert_array_equal(added, expected)

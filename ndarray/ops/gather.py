@@ -47,6 +47,8 @@ def _take_infer(x: ArrayType, indices: ArrayType, *, axis: int, mode: str) -> tu
 def _take_eager(xp: Any, x: Any, indices: Any, *, axis: int, mode: str) -> Any:
     if x.shape[axis] == 0:
         return xp.zeros((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
+    if mode == "wrap":  # NumPy's own mode adds the size again and again until it fits
+        indices, mode = xp.mod(indices.astype(np.int64), x.shape[axis]), "clip"
     return xp.take(x, indices, axis=axis, mode=mode)
 
 
@@ -94,8 +96,9 @@ def _scatter_eager(xp: Any, base: Any, indices: Any, updates: Any, *, axis: int,
     out = xp.array(base, order="C")
     if not indices.size or not out.size:
         return out
+    indices = indices.astype(np.int64)  # a short integer might not hold n
     indices = xp.mod(indices, n) if mode == "wrap" else xp.clip(indices, 0, n - 1)
-    flat = indices.reshape(-1).astype(np.int64)
+    flat = indices.reshape(-1)
     target = xp.moveaxis(out, axis, 0)
     source = updates.transpose((*range(axis, axis + k), *range(axis), *range(axis + k, updates.ndim)))
     source = source.reshape((flat.size, *target.shape[1:]))
