@@ -192,7 +192,9 @@ class Entry:
             program = self.program = self.core.program(self.constants)
         return program
 
-    def gather(self, leaves: Sequence[NDArray], surroundings: Sequence[Any], values: Mapping[int, Callable] | None) -> list[NDArray]:
+    def gather(
+        self, leaves: Sequence[NDArray], surroundings: Sequence[Any], values: Mapping[int, Callable] | None
+    ) -> list[NDArray]:
         """All inputs. `values` gives the numbers of the call that was traced, which have been read already."""
         if self.plain:
             return [*leaves, *self.fixed_arrays]

@@ -30,7 +30,9 @@ def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int
             name = symbol_name(want)
             if name is not None:
                 if sizes.setdefault(name, have) != have:
-                    raise ValueError(f"{graph.name}: input {i} has shape {tuple(shape)}, expected {value.type} with {name}={sizes[name]}")
+                    raise ValueError(
+                        f"{graph.name}: input {i} has shape {tuple(shape)}, expected {value.type} with {name}={sizes[name]}"
+                    )
             elif want is not have:
                 composite.append((i, want, have))
     for i, want, have in composite:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hybrid.graph import Equation
+from ndarray.op import Reduction
 from ndarray.scalar import Scalar
 
 from .launch import KernelBuilder
@@ -27,18 +28,24 @@ class Fold:
     results: list[Node]
 
     @property
+    def _lower(self) -> Reduction:
+        lower = self.equation.op.lower
+        assert isinstance(lower, Reduction)
+        return lower
+
+    @property
     def dtypes(self) -> tuple[np.dtype, ...]:
         return tuple(e.dtype for e in self.elements)
 
     @property
     def identity(self) -> tuple:
-        return tuple(self.equation.op.lower.identity(self.dtypes))
+        return tuple(self._lower.identity(self.dtypes))
 
     def combiner(self, in_order: bool = False) -> tuple[Scalar, ...]:
         """`combine` as Scalars over index leaves "a0" ... (accumulator) and "e0" ... (element); `append` where there is
         one and elements come `in_order`."""
         leaf = lambda p: tuple(Scalar("index", (f"{p}{k}",), d) for k, d in enumerate(self.dtypes))
-        lower = self.equation.op.lower
+        lower = self._lower
         result = (lower.append if in_order and lower.append is not None else lower.combine)(leaf("a"), leaf("e"))
         return result if isinstance(result, tuple) else (result,)
 

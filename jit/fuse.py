@@ -53,7 +53,7 @@ class Rows:
         """Whether the loops are the same for all values of the symbols."""
         return same_sizes(self.positions, other.positions) and same_sizes(self.domain, other.domain) \
             and self.layout == other.layout and (self.full is None) == (other.full is None) \
-            and (self.full is None or same_sizes(self.full, other.full))
+            and (self.full is None or other.full is None or same_sizes(self.full, other.full))
 
     @property
     def parallel(self) -> bool:

@@ -84,7 +84,7 @@ def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: lis
     for k in range(GROUP // lanes):
         position = arena.affine({g: GROUP, lane: 1}, k * lanes)
         memo: dict[Node, Node] = {}
-        parts.append((position, [arena.rebuild(o, lambda x, p=position: p if x is i else None, memo) for o in outputs]))
+        parts.append((position, [arena.rebuild(o, lambda x, p=position: p if x is i else None, memo) for o in outputs]))  # type: ignore[misc]
 
     def write(position: Node, nodes: list[Node]) -> None:
         values = [em.emit(node) for node in nodes]

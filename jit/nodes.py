@@ -277,8 +277,8 @@ class Arena:
             base, const = divmod(const, by)
         quotient, remainder = self.affine(whole, base), self.affine(rest, const)
         if not self.in_range(remainder, by):
-            q, remainder = self._divide_rest(remainder, by)
-            quotient = self.add(quotient, q)
+            more, remainder = self._divide_rest(remainder, by)
+            quotient = self.add(quotient, more)
         return quotient, remainder
 
     def _divide_rest(self, a: Node, by: Size) -> tuple[Node, Node]:
@@ -496,8 +496,7 @@ class Arena:
                 new = self._node("load", (value, flat, safe, ()), root.dtype, (flat,), unsafe=not safe)
             elif root.op == "reduced":
                 new = self.reduced(root.args[0], root.args[1], tuple(map(go, root.args[2])), root.dtype)
-            elif root.op in ("floordiv", "mod") and root.dtype == INT64 and self.constant_of(root.args[1]) is not None:
-                by = self.constant_of(root.args[1])
+            elif root.op in ("floordiv", "mod") and root.dtype == INT64 and (by := self.constant_of(root.args[1])) is not None:
                 new = (self.floordiv if root.op == "floordiv" else self.mod)(go(root.args[0]), by)
             else:
                 new = self.operate(root.op, tuple(map(go, root.args)), root.dtype)

@@ -20,6 +20,7 @@ from ndarray.dims import Dim, evaluate
 from ndarray.settings import settings
 
 from . import plan, runtime
+from .plan import Placement
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Binding:
     checks: np.ndarray  # int64, as jit.runtime.run_arrays defines
     arena_bytes: int
     outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
-    placement: plan.Placement
+    placement: Placement
     work: int  # nanoseconds on one thread
 
     def __post_init__(self) -> None:

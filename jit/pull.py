@@ -66,6 +66,7 @@ class Pull:
 
     def domain(self, eq: Equation) -> tuple[Size, ...]:
         """Sizes of a reduction's reduced axes."""
+        assert isinstance(eq.op.lower, Reduction)
         return tuple(eq.op.lower.domain(*(a.type for a in eq.inputs), **eq.attrs))
 
     def variables(self, prefix: str, shape: tuple[Size, ...]) -> tuple[Node, ...]:

@@ -92,7 +92,7 @@ class _RowKernel:
             core = tuple(value.shape[k] for k in axes_of(value.shape))
             folded = isinstance(self.pull.producer[value].op.lower, Reduction)
             is_full = rows.full is not None and not folded and same(volume(core), volume(rows.full))
-            if is_full and not same_sizes(core, rows.full):  # a reshape of the full shape
+            if is_full and rows.full is not None and not same_sizes(core, rows.full):  # a reshape of the full shape
                 index = arena.unflatten(arena.flatten(tuple(full), rows.full), value.shape)
             else:
                 index = place(value.shape, full if is_full else p, arena)
@@ -130,7 +130,7 @@ class _RowKernel:
         self.lane_reduces = self.lane is not None and self.lane.name in names
         if self.lane is None:
             self.lanes = 1
-        if self.lane_reduces:
+        if self.lane is not None and self.lane_reduces:
             self.domain = [a for a in self.domain if a is not self.lane] + [self.lane]
         inner = hint(self.domain[-1].extent) if self.domain else 1
         if self.lane is not None and not self.lane_reduces and inner >= 16 and hint(self.lane.extent) >= 2 * self.lanes:
@@ -205,7 +205,8 @@ class _RowKernel:
     def _stage(self, folds: list[Fold], stores: list, keep: list[Node], scratch: dict) -> None:
         em, builder = self.em, self.builder
         row = em.blocks[-1]
-        row_lanes = 1 if em.lane_block() is None else em.lane_block().lanes  # lanes along positions
+        across = em.lane_block()
+        row_lanes = 1 if across is None else across.lanes  # lanes along positions
         copies = self.copies if folds else 1
         fold_lanes = self.lanes if self.lane_reduces else row_lanes
         registers: dict[tuple[int, int, int], str] = {}
@@ -277,7 +278,7 @@ class _RowKernel:
         loops()
         self.bounds = {}
         for fold, group, part in zip(folds, names, gather_copies()):
-            old = [Get(n, Type(d.name, lanes)) for n, d in zip(group, fold.dtypes)]
+            old: list[Expr] = [Get(n, Type(d.name, lanes)) for n, d in zip(group, fold.dtypes)]
             block.statements += [Set(n, v) for n, v in zip(group, self._fold2(fold, old, part, block))]
         statements = em.pop()
         row.statements.append(For(at, Const(0, INT), builder.size(axis.extent), length, tuple(statements)))
@@ -366,7 +367,7 @@ class _RowKernel:
                  tail: Expr | None) -> list[tuple[str, Expr]]:
         em = self.em
         types = [Type(d.name, lanes) for d in fold.dtypes]
-        leaves = {f"a{c}": Get(n, t) for c, (n, t) in enumerate(zip(names, types))}
+        leaves: dict[str, Expr] = {f"a{c}": Get(n, t) for c, (n, t) in enumerate(zip(names, types))}
         leaves |= {f"e{c}": widen(v, lanes) for c, v in enumerate(values)}
         result = []
         in_order = not self.lane_reduces or len(self.domain) == 1
@@ -409,6 +410,7 @@ class _RowKernel:
         eq = fold.equation
         leaves = {f"a{c}": t for c, t in enumerate(total)}
         accumulator = tuple(Scalar("index", (f"a{c}",), d) for c, d in enumerate(fold.dtypes))
+        assert isinstance(eq.op.lower, Reduction)
         post = eq.op.lower.post(accumulator, *(a.type for a in eq.inputs), **eq.attrs)
         for node, scalar in zip(fold.results, post if isinstance(post, tuple) else (post,)):
             em.bind(node, em.let(block, scalar_expr(self.builder, scalar, leaves, total[0].type.lanes), "r"))

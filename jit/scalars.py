@@ -133,7 +133,7 @@ class Emitter:
         if op == "select":
             return self._select(node, mask, block)
         if op == "and" and node.args[1].unsafe and node.dtype == BOOL:  # the second is read only where the first holds
-            args = (self.emit(node.args[0], mask), self.emit(node.args[1], self._both(mask, node.args[0])))
+            args: tuple[Expr, ...] = (self.emit(node.args[0], mask), self.emit(node.args[1], self._both(mask, node.args[0])))
         else:
             args = tuple(self.emit(a, mask) for a in node.args)
         if op == "cast":
@@ -148,7 +148,8 @@ class Emitter:
         condition, a, b = node.args
         c = self.emit(condition, mask)
         yes = self.emit(a, self._both(mask, condition)) if a.unsafe else self.emit(a)
-        no = self.emit(b, self._both(mask, self.arena.operate("not", (condition,), condition.dtype))) if b.unsafe else self.emit(b)
+        otherwise = self.arena.operate("not", (condition,), condition.dtype)
+        no = self.emit(b, self._both(mask, otherwise)) if b.unsafe else self.emit(b)
         return self.let(block, apply("select", c, yes, no))
 
     def _both(self, mask: Node | None, condition: Node) -> Node:
@@ -255,7 +256,8 @@ class Emitter:
     def _in_lanes(self, node: Node) -> tuple[Block, dict[Node, Size]] | None:
         """The lanes' block and the terms of an int64 node that depend on the lanes' variable, if there are lanes enough."""
         lane = self.lane_block()
-        if lane is None or lane.lanes < 4 or node.dtype != INT64 or node.unsafe or self.place(self.arena.var(lane.lane, 1)) is not lane:
+        if lane is None or lane.lanes < 4 or node.dtype != INT64 or node.unsafe \
+                or self.place(self.arena.var(lane.lane, 1)) is not lane:
             return None
         return lane, {t: c for t, c in self.arena.parts(node)[0].items() if lane.lane in t.deps}
 
@@ -270,7 +272,9 @@ class Emitter:
     def _climbs_by_halves(self, flat: Node) -> bool:
         """Whether a position is (lane + ...) // 2 + ..., which climbs by 1 from one even lane to the next."""
         found = self._in_lanes(flat)
-        return found is not None and [c for c in found[1].values()] == [1] and self._is_by_two(*found[1], "floordiv", found[0])
+        if found is None or list(found[1].values()) != [1]:
+            return False
+        return self._is_by_two(next(iter(found[1])), "floordiv", found[0])
 
     def _alternates(self, node: Node) -> bool:
         """Whether a value depends on the lanes through (lane + ...) % 2 only: one value in the even lanes, one in the odd."""
@@ -286,7 +290,7 @@ class Emitter:
         first = self.arena.var(f"@{lane.lane}", variable.args[1])
         lane.variables[first.args[0]] = lane.variables[lane.lane]
         at = (first, self.arena.add(first, self.arena.size(1)))
-        return [self.arena.rebuild(node, lambda n, p=p: p if n is variable else None, {}) for p in at]
+        return [self.arena.rebuild(node, lambda n, p=p: p if n is variable else None, {}) for p in at]  # type: ignore[misc]
 
     def _load_halves(self, flat: Node, buffer: str, type: Type, on: Expr | None, block: Block) -> Expr:
         """A contiguous vector for the even lanes and one for the odd ones, interleaved: faster than a gather."""

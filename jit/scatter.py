@@ -46,6 +46,7 @@ class _Scatter:
 
         last = len(self.shape) - 1
         position = lambda index, axis: Position(index, axis if lanes > 1 else None, lanes, mask)
+        assert self.sink.storage is not None
         out = self.builder.buffer(self.sink.storage, "write")
         type = Type(self.sink.dtype, lanes)
 

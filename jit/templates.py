@@ -39,6 +39,7 @@ def _at(em: Emitter, names: list[str], at: Position) -> None:
     block = em.blocks[0]
     block.variables.update({name: i for name, i in zip(names, at.index) if name})
     if at.lanes > 1:
+        assert at.axis is not None
         block.lane, block.lanes, block.tail = names[at.axis] or "@", at.lanes, at.mask
         block.variables.setdefault(block.lane, at.index[at.axis])
         if at.mask is not None:

@@ -140,27 +140,27 @@ def _binary(name: str, kinds: str, formula: str, otherwise: np.dtype | None = de
     return function
 
 
-add = _binary("add", "iufc", "``x1 + x2`` (for bool: or)", on_bool="bitwise_or")
-subtract = _binary("subtract", "iufc", "``x1 - x2``", otherwise=None)
-multiply = _binary("multiply", "iufc", "``x1 * x2`` (for bool: and)", on_bool="bitwise_and")
-divide = _binary("divide", "fc", "``x1 / x2``; integers are divided as float32", otherwise=default_float)
-floor_divide = _binary("floor_divide", "iuf", "``floor(x1 / x2)``")
-remainder = _binary("remainder", "iuf", "``x1 - floor(x1 / x2) * x2``, of x2's sign")
-maximum = _binary("maximum", "iuf", "The larger of x1 and x2; NaN if one is", on_bool="bitwise_or")
-minimum = _binary("minimum", "iuf", "The smaller of x1 and x2; NaN if one is", on_bool="bitwise_and")
-arctan2 = _binary("arctan2", "f", "The angle of the point (x2, x1)", otherwise=default_float)
-bitwise_and = _binary("bitwise_and", "biu", "``x1 & x2``", otherwise=None)
-bitwise_or = _binary("bitwise_or", "biu", "``x1 | x2``", otherwise=None)
-bitwise_xor = _binary("bitwise_xor", "biu", "``x1 ^ x2``", otherwise=None)
-left_shift = _binary("left_shift", "iu", "``x1 << x2``", otherwise=None)
-right_shift = _binary("right_shift", "iu", "``x1 >> x2``", otherwise=None)
-equal = _binary("equal", "biufc", "``x1 == x2``, bool")
-not_equal = _binary("not_equal", "biufc", "``x1 != x2``, bool")
-less = _binary("less", "biuf", "``x1 < x2``, bool")
-less_equal = _binary("less_equal", "biuf", "``x1 <= x2``, bool")
-greater = _binary("greater", "biuf", "``x1 > x2``, bool")
-greater_equal = _binary("greater_equal", "biuf", "``x1 >= x2``, bool")
-_power = _binary("power", "iufc", "``x1 ** x2``")
+add: Callable = _binary("add", "iufc", "``x1 + x2`` (for bool: or)", on_bool="bitwise_or")
+subtract: Callable = _binary("subtract", "iufc", "``x1 - x2``", otherwise=None)
+multiply: Callable = _binary("multiply", "iufc", "``x1 * x2`` (for bool: and)", on_bool="bitwise_and")
+divide: Callable = _binary("divide", "fc", "``x1 / x2``; integers are divided as float32", otherwise=default_float)
+floor_divide: Callable = _binary("floor_divide", "iuf", "``floor(x1 / x2)``")
+remainder: Callable = _binary("remainder", "iuf", "``x1 - floor(x1 / x2) * x2``, of x2's sign")
+maximum: Callable = _binary("maximum", "iuf", "The larger of x1 and x2; NaN if one is", on_bool="bitwise_or")
+minimum: Callable = _binary("minimum", "iuf", "The smaller of x1 and x2; NaN if one is", on_bool="bitwise_and")
+arctan2: Callable = _binary("arctan2", "f", "The angle of the point (x2, x1)", otherwise=default_float)
+bitwise_and: Callable = _binary("bitwise_and", "biu", "``x1 & x2``", otherwise=None)
+bitwise_or: Callable = _binary("bitwise_or", "biu", "``x1 | x2``", otherwise=None)
+bitwise_xor: Callable = _binary("bitwise_xor", "biu", "``x1 ^ x2``", otherwise=None)
+left_shift: Callable = _binary("left_shift", "iu", "``x1 << x2``", otherwise=None)
+right_shift: Callable = _binary("right_shift", "iu", "``x1 >> x2``", otherwise=None)
+equal: Callable = _binary("equal", "biufc", "``x1 == x2``, bool")
+not_equal: Callable = _binary("not_equal", "biufc", "``x1 != x2``, bool")
+less: Callable = _binary("less", "biuf", "``x1 < x2``, bool")
+less_equal: Callable = _binary("less_equal", "biuf", "``x1 <= x2``, bool")
+greater: Callable = _binary("greater", "biuf", "``x1 > x2``, bool")
+greater_equal: Callable = _binary("greater_equal", "biuf", "``x1 >= x2``, bool")
+_power: Callable = _binary("power", "iufc", "``x1 ** x2``")
 
 
 def power(x1: Any, x2: Any, /) -> NDArray:
@@ -284,15 +284,15 @@ def _floating(name: str, formula: str) -> Callable:
     return function
 
 
-exp = _floating("exp", "``e ** x``")
-expm1 = _floating("expm1", "``e ** x - 1``, accurate near 0")
-log = _floating("log", "The natural logarithm")
-log1p = _floating("log1p", "``log(1 + x)``, accurate near 0")
-sqrt = _floating("sqrt", "The square root")
-sin = _floating("sin", "The sine")
-cos = _floating("cos", "The cosine")
-tanh = _floating("tanh", "The hyperbolic tangent")
-erf = _floating("erf", "The error function, ``2/sqrt(pi) * integral of exp(-t*t) from 0 to x``")
+exp: Callable = _floating("exp", "``e ** x``")
+expm1: Callable = _floating("expm1", "``e ** x - 1``, accurate near 0")
+log: Callable = _floating("log", "The natural logarithm")
+log1p: Callable = _floating("log1p", "``log(1 + x)``, accurate near 0")
+sqrt: Callable = _floating("sqrt", "The square root")
+sin: Callable = _floating("sin", "The sine")
+cos: Callable = _floating("cos", "The cosine")
+tanh: Callable = _floating("tanh", "The hyperbolic tangent")
+erf: Callable = _floating("erf", "The error function, ``2/sqrt(pi) * integral of exp(-t*t) from 0 to x``")
 
 
 def _signed(name: str, formula: str, kinds: str = "iuf") -> Callable:
@@ -306,9 +306,9 @@ def _signed(name: str, formula: str, kinds: str = "iuf") -> Callable:
     return function
 
 
-negative = _signed("negative", "``-x``", "iufc")
-abs = _signed("abs", "``|x|``")
-sign = _signed("sign", "-1, 0 or 1 with the sign of x")
+negative: Callable = _signed("negative", "``-x``", "iufc")
+abs: Callable = _signed("abs", "``|x|``")
+sign: Callable = _signed("sign", "-1, 0 or 1 with the sign of x")
 absolute = fabs = abs
 
 
@@ -324,10 +324,10 @@ def _rounding(name: str, formula: str) -> Callable:
     return function
 
 
-floor = _rounding("floor", "The largest integer not above x")
-ceil = _rounding("ceil", "The smallest integer not below x")
-trunc = _rounding("trunc", "The integer part of x")
-rint = _rounding("round", "The nearest integer, halves to the even one")
+floor: Callable = _rounding("floor", "The largest integer not above x")
+ceil: Callable = _rounding("ceil", "The smallest integer not below x")
+trunc: Callable = _rounding("trunc", "The integer part of x")
+rint: Callable = _rounding("round", "The nearest integer, halves to the even one")
 fix = trunc
 
 

@@ -42,7 +42,7 @@ def _erf(x: np.ndarray) -> np.ndarray:
     return np.vectorize(math.erf, otypes=[np.float64])(x).astype(np.asarray(x).dtype)
 
 
-_SAME = {
+_SAME: dict[str, tuple[int, Callable[..., Any]]] = {
     "neg": (1, np.negative), "abs": (1, np.abs), "sign": (1, np.sign),
     "exp": (1, np.exp), "expm1": (1, np.expm1), "log": (1, np.log), "log1p": (1, np.log1p), "log2": (1, np.log2),
     "sqrt": (1, np.sqrt), "sin": (1, np.sin), "cos": (1, np.cos), "tan": (1, np.tan), "tanh": (1, np.tanh),
@@ -55,7 +55,7 @@ _SAME = {
     "shl": (2, np.left_shift), "shr": (2, np.right_shift), "mulhi": (2, _mulhi),  # upper half of a uint32 product
     "fma": (3, lambda a, b, c: a * b + c),
 }
-_BOOL = {
+_BOOL: dict[str, tuple[int, Callable[..., Any]]] = {
     "eq": (2, np.equal), "ne": (2, np.not_equal), "lt": (2, np.less), "le": (2, np.less_equal),
     "gt": (2, np.greater), "ge": (2, np.greater_equal), "isnan": (1, np.isnan), "isinf": (1, np.isinf),
 }

@@ -12,7 +12,7 @@ from jit.cache import DiskCache, key_of
 PAYLOAD = bytes(range(256)) * 40
 
 
-@pytest.fixture()
+@pytest.fixture
 def cache(tmp_path):
     return DiskCache(tmp_path / "cache")
 

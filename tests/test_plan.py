@@ -16,7 +16,8 @@ def overlap(a, b):
 def test_live_temporaries_do_not_overlap(seed):
     rng = np.random.default_rng(seed)
     first = rng.integers(0, 40, 60)
-    intervals = [Interval(int(s), int(f), int(f + n)) for s, f, n in zip(rng.integers(0, 5000, 60), first, rng.integers(0, 9, 60))]
+    sizes, lengths = rng.integers(0, 5000, 60), rng.integers(0, 9, 60)
+    intervals = [Interval(int(s), int(f), int(f + n)) for s, f, n in zip(sizes, first, lengths)]
     placement = place(intervals)
     for i, a in enumerate(intervals):
         assert placement.offsets[i] % ALIGNMENT == 0
@@ -38,7 +39,10 @@ def test_planning_many_temporaries_is_quick_enough_to_finish():
     assert place(intervals).total < 37 * 64 * 12
 
 
-@pytest.mark.parametrize("make", [lambda n: n, lambda n: 4 * n + 3, lambda n: (n + 3) // 2 * 5, lambda n: (n + 1) % 4, lambda n: 7])
+SIZES = [lambda n: n, lambda n: 4 * n + 3, lambda n: (n + 3) // 2 * 5, lambda n: (n + 1) % 4, lambda n: 7]
+
+
+@pytest.mark.parametrize("make", SIZES)
 def test_sizes_survive_json(make):
     n = symbol("n", 12)
     assert str(size_from_json(size_to_json(make(n)))) == str(make(n))

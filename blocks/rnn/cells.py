@@ -9,6 +9,7 @@ import ndarray as nd
 from hybrid.block import Block, HybridBlock
 from hybrid.parameter import Parameter
 from ndarray import NDArray
+from ndarray.dims import Size
 
 from ..nn.activations import activate, check_activation
 
@@ -32,11 +33,11 @@ class RecurrentCell(HybridBlock):
     def reset(self) -> None:
         """Forget what is kept between steps; nothing in these cells."""
 
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+    def state_info(self, batch_size: Size = 0) -> list[dict[str, Any]]:
         """Shape and layout of each state."""
         raise NotImplementedError
 
-    def begin_state(self, batch_size: int = 0, func: Callable = nd.zeros, **kwargs: Any) -> list[NDArray]:
+    def begin_state(self, batch_size: Size = 0, func: Callable = nd.zeros, **kwargs: Any) -> list[NDArray]:
         """The states before the first step, made by `func` (zeros)."""
         if "ctx" in kwargs:
             kwargs["device"] = kwargs.pop("ctx")
@@ -120,7 +121,7 @@ class _Cell(RecurrentCell):
         self.i2h_bias = Parameter("i2h_bias", shape=(rows,), dtype=dtype, init=i2h_bias_initializer)
         self.h2h_bias = Parameter("h2h_bias", shape=(rows,), dtype=dtype, init=h2h_bias_initializer)
 
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+    def state_info(self, batch_size: Size = 0) -> list[dict[str, Any]]:
         """One or two states of shape (N, hidden)."""
         return [{"shape": (batch_size, self._hidden_size), "__layout__": "NC"} for _ in range(self.states)]
 
@@ -212,7 +213,7 @@ class SequentialRNNCell(RecurrentCell):
         """Append a cell."""
         self.register_child(cell)
 
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+    def state_info(self, batch_size: Size = 0) -> list[dict[str, Any]]:
         """Those of all cells."""
         return [info for cell in self._children.values() for info in cell.state_info(batch_size)]  # type: ignore[attr-defined]
 
@@ -242,7 +243,7 @@ class DropoutCell(RecurrentCell):
         super().__init__(**kwargs)
         self._rate, self._axes = rate, tuple(axes)
 
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+    def state_info(self, batch_size: Size = 0) -> list[dict[str, Any]]:
         """None."""
         return []
 
@@ -258,7 +259,7 @@ class ResidualCell(RecurrentCell):
         super().__init__(**kwargs)
         self.base_cell = base_cell
 
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+    def state_info(self, batch_size: Size = 0) -> list[dict[str, Any]]:
         """Those of the cell."""
         return self.base_cell.state_info(batch_size)
 
@@ -278,7 +279,7 @@ class BidirectionalCell(RecurrentCell):
         super().__init__(**kwargs)
         self.l_cell, self.r_cell = l_cell, r_cell
 
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+    def state_info(self, batch_size: Size = 0) -> list[dict[str, Any]]:
         """Those of both cells."""
         return self.l_cell.state_info(batch_size) + self.r_cell.state_info(batch_size)
 

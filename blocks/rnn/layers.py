@@ -9,6 +9,7 @@ import ndarray as nd
 from hybrid.block import HybridBlock
 from hybrid.parameter import Parameter
 from ndarray import NDArray
+from ndarray.dims import Size
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -69,12 +70,12 @@ class _RNNLayer(HybridBlock):
         for d in self._directions:
             getattr(self, f"{d}0_i2h_weight").shape = (self.gates * self._hidden_size, int(inputs.shape[2]))
 
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+    def state_info(self, batch_size: Size = 0) -> list[dict[str, Any]]:
         """Shape and layout of each state."""
         shape = (self._num_layers * len(self._directions), batch_size, self._hidden_size)
         return [{"shape": shape, "__layout__": "LNC", "dtype": self._dtype} for _ in range(self.states)]
 
-    def begin_state(self, batch_size: int = 0, func: Callable = nd.zeros, **kwargs: Any) -> list[NDArray]:
+    def begin_state(self, batch_size: Size = 0, func: Callable = nd.zeros, **kwargs: Any) -> list[NDArray]:
         """The states before the first step, made by `func` (zeros)."""
         if "ctx" in kwargs:
             kwargs["device"] = kwargs.pop("ctx")
@@ -100,14 +101,14 @@ class _RNNLayer(HybridBlock):
         last: list[tuple[NDArray, ...]] = []
         device = inputs.device
         for i in range(self._num_layers):
-            outputs = []
+            made: list[NDArray] = []
             for d in self._directions:
                 weights = [getattr(self, f"{d}{i}_{n}").data(device) for n in _NAMES]
                 begin = [s[len(last)] for s in given] if given is not None else []
                 y, *new = self._layer(x, *weights, *begin, reverse=d == "r")
-                outputs.append(y)
+                made.append(y)
                 last.append(tuple(new))
-            x = outputs[0] if len(outputs) == 1 else nd.concatenate(outputs, axis=2)
+            x = made[0] if len(made) == 1 else nd.concatenate(made, axis=2)
             if self._dropout and i + 1 < self._num_layers:
                 x = nd.dropout(x, self._dropout)
         outputs = nd.swapaxes(x, 0, 1) if self._layout == "NTC" else x
@@ -119,7 +120,7 @@ class _RNNLayer(HybridBlock):
         raise NotImplementedError
 
     def _extra_repr(self) -> str:
-        shape = self.l0_i2h_weight.shape
+        shape = self.params["l0_i2h_weight"].shape
         text = f"{shape[1] if shape and shape[1] > 0 else None} -> {self._hidden_size}, {self._layout}"
         text += f", num_layers={self._num_layers}" if self._num_layers != 1 else ""
         text += f", dropout={self._dropout}" if self._dropout else ""
