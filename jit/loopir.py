@@ -18,7 +18,8 @@ The whole grammar:
 Values of loop variables, parameters and indices are int64 and count elements, not bytes. A kernel is run for every
 task number in a range; tasks are independent, so they may run on any thread in any order. A masked-off lane of a
 Load is 0 and its memory is not touched. `Apply` knows the operations of `ndarray.scalar.OPERATIONS` and those of
-`VECTOR_OPERATIONS`. Integer floordiv and mod are floor division, as in Python.
+`VECTOR_OPERATIONS`. Integer floordiv and mod are floor division, as in Python. Parameters are sizes, not negative,
+unless their names begin with z; arithmetic on int64 scalars doesn't overflow.
 
 Nodes are frozen and compared by structure; a body is a tuple of statements.
 """
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def _node(cls):
     """A frozen, slotted dataclass whose hash is computed once (trees are deep, and hashed often), in the slot `_hash`."""
     cls = dataclass(frozen=True, slots=True)(cls)
