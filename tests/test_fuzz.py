@@ -8,6 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+import ndarray as nd
+from hybrid import hybridize
+from ndarray import autograd
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,3 +28,83 @@ def test_random_graphs(request, tmp_path):
     replay = f"replay it with: python -m tests.graph_fuzzer --count 1 --seed {last}"
     print(done.stdout)
     assert done.returncode == 0, f"{replay}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+
+
+def program_of(seed, weight, statistic):
+    """A random function of one (n, 12) array that takes views, writes through them, reads and updates captured arrays."""
+
+    def program(x):
+        r = np.random.default_rng(seed)
+        n = x.shape[0]
+        pool = [x * 1, x * weight, weight * 2]
+        for step in range(int(r.integers(6, 16))):
+            v = pool[int(r.integers(len(pool)))]
+            kind = int(r.integers(14))
+            if kind == 0 and v.ndim == 2:
+                v = v.T
+            elif kind == 1 and v.ndim:
+                v = v[..., ::2] if r.random() < 0.5 else v[..., ::-1]
+            elif kind == 2 and v.ndim == 2 and v.shape[1] is not n:
+                v = v[:, 1:] if r.random() < 0.5 else v[:, :3]
+            elif kind == 3 and v.ndim:
+                v = v.reshape(-1) if r.random() < 0.5 else v.reshape((-1, 1))
+            elif kind == 4:
+                v[...] = float(step)
+            elif kind == 5 and v.ndim:
+                v += 1
+            elif kind == 6 and v.ndim == 2:
+                v[:, 0] = v[:, -1] * 0.5 + step
+            elif kind == 7 and v.ndim:
+                v[v > 1] = 0.25
+            elif kind == 8:
+                v = nd.tanh(v)
+            elif kind == 9 and v.ndim:
+                v = v.sum(axis=-1) if r.random() < 0.5 else v.mean(axis=0)
+            elif kind == 10 and v.ndim == 1 and v.shape == statistic.shape:
+                statistic[...] = statistic * 0.5 + v
+                v = statistic * 1
+            elif kind == 11:
+                v = nd.maximum(v, 0.1) * 0.7
+            elif kind == 12:
+                statistic[int(r.integers(12))] = v.sum() * 1e-3
+                v = statistic[3:7]
+            elif kind == 13:
+                v = v.copy()
+            pool.append(v)
+        return [p * 1 for p in pool[3:]]
+
+    return program
+
+
+def run_program(seed, backend, recording):
+    """All that the program of a seed computes and writes over calls with several sizes; line by line without a backend."""
+    weight, statistic = nd.array(np.linspace(-1, 1, 12)), nd.array(np.linspace(0, 1, 12))
+    weight.attach_grad()
+    run = program_of(seed, weight, statistic)
+    if backend is not None:
+        run = hybridize(run, backend=backend)
+    found = []
+    for k, n in enumerate((4, 5, 13, 7)):
+        x = nd.array(np.random.default_rng(k).standard_normal((n, 12)))
+        found += [*run(x), statistic * 1]
+        if recording:
+            x.attach_grad()
+            with autograd.record():
+                total = sum((nd.sin(o) * (j + 1)).sum() for j, o in enumerate(run(x)))
+            if total._node is not None:
+                total.backward()
+                found += [x.grad * 1, weight.grad * 1]
+    return [f.asnumpy() for f in found]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_programs_of_views_and_writes(seed):
+    """Static, then with a symbolic first size, with gradients where the tape can take them: as line by line, state included."""
+    try:
+        recording, expected = True, run_program(seed, None, True)
+    except RuntimeError:  # the tape refuses to lose what a write overwrites
+        recording, expected = False, run_program(seed, None, False)
+    for backend in ("interpreter", "jit"):
+        found = run_program(seed, backend, recording)
+        for i, (want, got) in enumerate(zip(expected, found, strict=True)):
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9, err_msg=f"seed {seed}, {backend}, array {i}")
