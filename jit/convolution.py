@@ -467,6 +467,16 @@ def lower_weight_gradient(
     tiles = -(-hint(channels * product(kernel)) // 6) * -(-hint(outputs) // (4 * lanes)) * groups
     parts = schedule.pop("parts", None) or _parts(batch, tiles, hint(product(out)) * hint(batch))
     per_part = batch // parts if parts > 1 else batch
+    few = not schedule and hint(outputs) * 2 <= lanes and hint(out[-1]) * 2 >= lanes and x.dtype != "bool"
+    uneven = few and parts == 1 and tiles < 16 and hint(batch) > 1 and hint(product(out)) * hint(batch) >= 2048
+    if uneven:  # images that no number of parts divides: the last parts have fewer, or none
+        parts = min(8, batch) if isinstance(batch, int) else 8
+        per_part = ceil_div(batch, parts)
+
+    def stop(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
+        if digit or not uneven:
+            return None
+        return minimum(builder.size(per_part), builder.size(batch) - b[1] * builder.size(per_part))
 
     def image(builder: KernelBuilder, b: Digits, k: Digits) -> Expr:
         return k[0] if parts == 1 else b[1] * builder.size(per_part) + k[0]
@@ -514,10 +524,11 @@ def lower_weight_gradient(
         Operand(load_g, use, False, True),
         store,
         vector_store=False,
+        stop=stop if uneven else None,
         name="convolution_weight",
         equations=equations,
     )
-    if not schedule and hint(outputs) * 2 <= lanes and hint(out[-1]) * 2 >= lanes and x.dtype != "bool":
+    if few:
 
         def along_x(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
             first = load_x(builder, b, row, k, lanes, mask)

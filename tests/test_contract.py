@@ -334,6 +334,20 @@ def test_weight_gradient_with_few_outputs():
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
+def test_weight_gradient_with_few_outputs_in_uneven_parts():
+    """Images are cut into parts also where their number is odd, or known only when the program is called."""
+    rng = np.random.default_rng(4)
+    attrs = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+    n, w, more = symbol("n", 64), (3, 1, 2, 3), {"target": TARGETS["avx512"]}
+    for batch in (11, 0, 1, 3, 17):
+        x, g = values(rng, (batch, 1, 13, 18), "float32"), values(rng, (batch, 3, 12, 16), "float32")
+        want = weight_gradient_reference(x, g, w, **attrs)
+        symbolic = ((n, 1, 13, 18), (n, 3, 12, 16), w, {"shape": w, **attrs}, {"n": batch})
+        for options in ({}, {"symbolic": symbolic}) if batch else ({"symbolic": symbolic},):
+            got = run("convolution_weight_gradient", {"shape": w, **attrs}, x, g, w, **more, **options)
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(1, np.abs(want).max()))
+
+
 def test_symbolic_batch():
     """One lowering serves every batch size, 0 and 1 included."""
     rng = np.random.default_rng(0)
