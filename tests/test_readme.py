@@ -1,4 +1,4 @@
-"""What the README says: its first model runs, its import lines exist, its tables name the settings."""
+"""What README and ARCHITECTURE say: the first model runs, import lines and files exist, every module is named."""
 
 import re
 from pathlib import Path
@@ -53,3 +53,13 @@ def test_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make ([a-z][\w-]*)", README):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_architecture_names_every_module_and_no_other():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    modules = [p for package in ("ndarray", "hybrid", "jit", "kvstore", "blocks") for p in (ROOT / package).glob("*.py")]
+    assert [str(p) for p in modules if p.name != "__init__.py" and p.name not in {n.rpartition("/")[2] for n in named}] == []
+    paths = {str(p.relative_to(ROOT)) for folder in ("tutorials", "tests", "benchmarks") for p in (ROOT / folder).glob("*.py")}
+    paths |= {str(p.relative_to(ROOT)) for p in modules}
+    assert [n for n in named if n not in paths and not any(p.name == n for p in modules)] == []
