@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ndarray.dims import Size
+from ndarray.dims import Dim, Size
 
 from .loopir import INT, Buffer, Const, Expr, Kernel, Stmt, Var
 
@@ -72,13 +72,14 @@ class KernelBuilder:
         self._scratch: list[tuple[Buffer, Size]] = []
         self._parameters: dict[Size, Expr] = {}
         self._arguments: list[Size] = []
+        self._names: list[str] = []
         self._roles: dict[Any, Expr] = {}
-        self._names = 0
+        self._count = 0
 
     def fresh(self, prefix: str) -> str:
         """A name not used before in this kernel."""
-        self._names += 1
-        return f"{prefix}{self._names}"
+        self._count += 1
+        return f"{prefix}{self._count}"
 
     def buffer(self, storage: Storage, access: str) -> str:
         """The name of the buffer through which the kernel reaches `storage`."""
@@ -112,20 +113,31 @@ class KernelBuilder:
                 self._roles[role] = self.parameter(value)
             return self._roles[role]
         self._arguments.append(value)
-        return Var(f"n{len(self._arguments) - 1}", INT)
+        self._names.append(f"{'n' if _is_natural(value) else SIGNED}{len(self._arguments) - 1}")
+        return Var(self._names[-1], INT)
 
     def launch(self, name: str, body: Sequence[Stmt], task: str, tasks: Size, work: Size, *,
                in_place: bool | tuple[tuple[int, int], ...] = (), equations: tuple = (), note: str = "") -> Launch:
         """The finished kernel with its bindings; `in_place` as in `Launch`."""
         buffers = tuple(self._buffers.values()) + tuple(b for b, _ in self._scratch)
-        parameters = tuple(f"n{i}" for i in range(len(self._arguments)))
-        kernel = Kernel(name, buffers, parameters, task, tuple(body), bool(in_place))
+        kernel = Kernel(name, buffers, tuple(self._names), task, tuple(body), bool(in_place))
         scratch: Size = 0
         for b, size in self._scratch:
             scratch = scratch + (size * _ITEMSIZE[b.dtype] + 63) // 64 * 64
         storages = tuple(s for s, _ in self._buffers)
         pairs = in_place if isinstance(in_place, tuple) else ()
         return Launch(kernel, storages, tuple(self._arguments), tasks, work, scratch, equations, note, pairs)
+
+
+SIGNED = "z"
+"""How names of parameters begin that may be negative; all others are sizes, which divisions make use of."""
+
+
+def _is_natural(value: Size) -> bool:
+    """Whether a size can't be negative, whatever its symbols are."""
+    if not isinstance(value, Dim):
+        return value >= 0
+    return all(c >= 0 and all(isinstance(a, str) or (_is_natural(a[1]) and _is_natural(a[2])) for a in m) for m, c in value.terms)
 
 
 _ITEMSIZE = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4,

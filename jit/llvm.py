@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from ndarray.scalar import OPERATIONS
 
 from . import llvm_ops as ops
-from .launch import _ITEMSIZE
+from .launch import _ITEMSIZE, SIGNED
 from .loopir import (
     INT,
     Apply,
@@ -115,6 +115,7 @@ class FunctionEmitter:
         self.dtypes = {b.name: b.dtype for b in kernel.buffers}
         self.memo: dict[int, str] = {}  # expressions already emitted for the current statement
         self.loads: dict[tuple, str] = {}  # loads since the last store
+        self.natural = {p for p in kernel.parameters if not p.startswith(SIGNED)} | {kernel.task}  # names of values >= 0
 
     # -- the frame
     def text(self) -> str:
@@ -224,6 +225,8 @@ class FunctionEmitter:
             return self._add_up(self.linear(expr))
         if op in ops.VECTOR:
             return ops.VECTOR[op](self, operand, expr.type, *map(self.value, expr.args))
+        if expr.type == INT and op in ("floordiv", "mod") and all(map(self.is_natural, expr.args)):
+            return self._natural_division(op, *map(self.value, expr.args))
         arguments = [self.value(a) for a in expr.args]
         typed = expr.args[1].type if op == "select" else operand
         if operand == INT and op in _FOLDED and all(a.lstrip("-").isdigit() for a in arguments):
@@ -235,6 +238,33 @@ class FunctionEmitter:
         return builder(self, typed, *arguments)
 
     # -- index arithmetic
+    def is_natural(self, expr: Expr) -> bool:
+        """Whether an int64 scalar is known not to be negative: sizes, loop variables and what is computed from them."""
+        if isinstance(expr, Var):
+            return expr.name in self.natural
+        if isinstance(expr, Const):
+            return expr.value >= 0
+        if not isinstance(expr, Apply) or expr.type != INT:
+            return False
+        if expr.op == "max":
+            return any(map(self.is_natural, expr.args))
+        return expr.op in ("add", "mul", "min", "floordiv", "mod") and all(map(self.is_natural, expr.args))
+
+    def _natural_division(self, op: str, a: str, b: str) -> str:
+        if ops.is_integer(a) and ops.is_integer(b) and b != "0":
+            return ops.literal(OPERATIONS[op].evaluate(int(a), int(b)), INT)
+        if ops.power_of_two(b) is not None:
+            return self.table("int64")[op](self, INT, a, b)
+        divisor = b if ops.is_integer(b) and b != "0" else self.intrinsic("llvm.umax", "i64", b, "1")
+        quotient = self.pure(f"udiv i64 {a}, {divisor}", a, divisor)
+        if op == "floordiv":
+            if divisor is b:
+                return quotient
+            some = self.pure(f"icmp ne i64 {b}, 0", b)
+            return self.pure(f"select i1 {some}, i64 {quotient}, i64 0", some, quotient)
+        product = self.pure(f"mul i64 {quotient}, {divisor}", quotient, divisor)
+        return self.pure(f"sub i64 {a}, {product}", a, product)
+
     def linear(self, expr: Expr) -> Sum:
         """A scalar int64 expression as a sum of terms."""
         if isinstance(expr, Apply) and expr.type == INT and expr.op in _LINEAR:
@@ -374,16 +404,22 @@ class FunctionEmitter:
             _STATEMENTS[type(statement)](self, statement)
 
     def _let(self, s: Let) -> None:
+        if s.value.type == INT:
+            self._note(s.name, self.is_natural(s.value))
         if isinstance(s.value, Apply) and s.value.type == INT and s.value.op in _LINEAR:
             self.variables[s.name] = self.linear(s.value)
         else:
             self.variables[s.name] = self.value(s.value)
+
+    def _note(self, name: str, natural: bool) -> None:
+        (self.natural.add if natural else self.natural.discard)(name)
 
     def _register(self, s: Register | Set) -> None:
         self.registers[s.name] = self.value(s.value)
         self.register_types[s.name] = s.value.type
 
     def _for(self, s: For) -> None:
+        self._note(s.var, self.is_natural(s.start))
         self._loop(s.var, self.value(s.start), self.value(s.stop), s.step, s.body, max(1, s.unroll))
 
     def _loop(self, var: str, start: str, stop: str, step: int, body: tuple[Stmt, ...], unroll: int) -> None:
@@ -488,7 +524,9 @@ class FunctionEmitter:
 
     def _phi(self, type: Type, arrivals: list[tuple[str, str]]) -> str:
         values = {value for _, value in arrivals}
-        if len(values) == 1 and self.depths.get(value := values.pop(), 0) < len(self.lines):
+        if len(values) == 1 and (len(arrivals) == 1 or self.depths.get(next(iter(values)), 0) < len(self.lines)):
+            value = values.pop()  # the only way here leads past it
+            self.depths[value] = min(self.depths.get(value, 0), len(self.lines) - 1)
             return value
         incoming = ", ".join(f"[ {value}, %{block} ]" for block, value in arrivals)
         return self.line(f"phi {ops.value_type(type)} {incoming}")

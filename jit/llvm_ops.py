@@ -265,13 +265,19 @@ def _signed_division(f: FunctionEmitter, t: Type, a: str, b: str) -> tuple[str, 
     return quotient, rest, down, divisor
 
 
-def _power_of_two(ref: str) -> int | None:
+def is_integer(ref: str) -> bool:
+    """Whether an SSA name is the text of an integer."""
+    return ref.lstrip("-").isdigit()
+
+
+def power_of_two(ref: str) -> int | None:
+    """The exponent, where a literal is a power of two."""
     value = _constant(ref)
     return value.bit_length() - 1 if value is not None and value > 0 and value & (value - 1) == 0 else None
 
 
 def _signed_floordiv(f: FunctionEmitter, t: Type, a: str, b: str) -> str:
-    if (shift := _power_of_two(b)) is not None:
+    if (shift := power_of_two(b)) is not None:
         return _predicate(f, "ashr", t, a, literal(shift, t)) if shift else a
     quotient, _, down, _ = _signed_division(f, t, a, b)
     floor = _choose(f, t, down, _predicate(f, "add", t, quotient, literal(-1, t)), quotient)
@@ -281,14 +287,14 @@ def _signed_floordiv(f: FunctionEmitter, t: Type, a: str, b: str) -> str:
 
 
 def _signed_mod(f: FunctionEmitter, t: Type, a: str, b: str) -> str:
-    if (shift := _power_of_two(b)) is not None:
+    if (shift := power_of_two(b)) is not None:
         return _predicate(f, "and", t, a, literal((1 << shift) - 1, t))
     _, rest, down, divisor = _signed_division(f, t, a, b)
     return _choose(f, t, down, _predicate(f, "add", t, rest, divisor), rest)
 
 
 def _unsigned_floordiv(f: FunctionEmitter, t: Type, a: str, b: str) -> str:
-    if (shift := _power_of_two(b)) is not None:
+    if (shift := power_of_two(b)) is not None:
         return _predicate(f, "lshr", t, a, literal(shift, t)) if shift else a
     if _constant(b):
         return _predicate(f, "udiv", t, a, b)
@@ -297,7 +303,7 @@ def _unsigned_floordiv(f: FunctionEmitter, t: Type, a: str, b: str) -> str:
 
 
 def _unsigned_mod(f: FunctionEmitter, t: Type, a: str, b: str) -> str:
-    if (shift := _power_of_two(b)) is not None:
+    if (shift := power_of_two(b)) is not None:
         return _predicate(f, "and", t, a, literal((1 << shift) - 1, t))
     none = _predicate(f, "icmp eq", t, b, literal(0, t))
     return _predicate(f, "urem", t, a, _choose(f, t, none, literal(1, t), b))  # x % 1 = 0

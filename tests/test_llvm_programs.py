@@ -145,9 +145,9 @@ class Programs:
         return tuple(out) or (Store("x", self.place(scope), self.integer(scope)),)
 
     def kernel(self, name):
-        body = self.body({"variables": ["t", "n", "m"], "registers": []}, 4)
+        body = self.body({"variables": ["t", "n", "zm"], "registers": []}, 4)
         buffers = (Buffer("x", "int64", "readwrite"), Buffer("f", "float32", "readwrite"))
-        return Kernel(name, buffers, ("n", "m"), "t", body)
+        return Kernel(name, buffers, ("n", "zm"), "t", body)  # z: may be negative
 
 
 @pytest.mark.parametrize("seed", range(6))
