@@ -143,7 +143,7 @@ def _draw_arena(axis: Any, memory: Any, launches: int, color: dict[int, str]) ->
     for t in memory.temporaries:
         axis.add_patch(Rectangle((t.offset / 1e6, t.first + 0.04), t.bytes / 1e6, t.last - t.first + 0.92,
                                  facecolor=color.get(t.first, HELPER), edgecolor="#777777", linewidth=0.8))
-        if t.bytes > 0.16 * total:
+        if t.bytes > 0.2 * total:
             axis.text((t.offset + t.bytes / 2) / 1e6, (t.first + t.last + 1) / 2, f"{t.bytes / 1e6:.1f} MB", ha="center",
                       va="center", fontsize=8, color=INK)
     axis.set_xlim(0, total / 1e6)
