@@ -23,7 +23,7 @@ from .pull import template_name
 from .rows import lower_rows, rows_read_in_place
 from .scalars import Emitter
 from .target import Target
-from .templates import lower_template
+from .templates import lower_template, template_reads_in_place
 
 __all__ = ["Lowered", "lower"]
 
@@ -266,7 +266,9 @@ class _Lowerer:
             return False
         if group.kind == "map":
             return map_reads_in_place(group, self.pull, old)
-        return group.kind == "rows" and rows_read_in_place(group, self.pull, self.target, old, new)
+        if group.kind == "template":
+            return template_reads_in_place(group, self.pull, old)
+        return rows_read_in_place(group, self.pull, self.target, old, new)
 
     # -- copies
     def copy(self, atom: Atom, storage: Storage) -> Launch:

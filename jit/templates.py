@@ -10,11 +10,12 @@ from hybrid.graph import Atom, Value
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
+from .nodes import Node, walk
 from .pull import Pull, Scope, template_name
 from .scalars import Block, Emitter
 from .target import Target
 
-__all__ = ["TEMPLATES", "lower_template"]
+__all__ = ["TEMPLATES", "lower_template", "template_reads_in_place"]
 
 TEMPLATES: dict[str, str] = {
     "dot_general": "contract:lower_contraction",
@@ -71,23 +72,39 @@ def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value],
     return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None, uses=uses)
 
 
-def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
-              results: dict[Value, list[Storage]]) -> Sink:
-    """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
-    arena = pull.arena
-    template = group.template
-    result = template.outputs[0]
+def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]:
+    """(the template's own result at a position, each output of the group there)."""
+    arena, result = pull.arena, group.template.outputs[0]
     index = pull.variables("i", result.shape)
-    names = [v.args[0] if v.op == "var" else "" for v in index]
     scope = Scope(pull, group.equations, stored=lambda v: v is result)
     loops = [v for v in index if v.op == "var"]
-    own = arena.load(result, index)
-    flat = own.args[1]
     nodes = []
     for value in group.outputs:
         it = iter(loops)
         place = tuple(arena.size(0) if isinstance(n, int) and n == 1 else next(it) for n in value.shape)
         nodes.append((value, scope.element(value, place)))
+    return arena.load(result, index), nodes
+
+
+def template_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
+    """Whether a template group reads a stored value in its epilogue only, at the position that it is about to write."""
+    eq = group.template
+    scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
+    operands = [scope.element(a, pull.variables("i", a.shape)) for a in eq.inputs]
+    if any(n.op == "load" and n.args[0] is value for n in walk(operands)):
+        return False
+    own, nodes = _epilogue(group, pull)
+    return all(n.args[1] is own.args[1] for n in walk(node for _, node in nodes) if n.op == "load" and n.args[0] is value)
+
+
+def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
+              results: dict[Value, list[Storage]]) -> Sink:
+    """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
+    arena = pull.arena
+    result = group.template.outputs[0]
+    names = [v.args[0] if v.op == "var" else "" for v in pull.variables("i", result.shape)]
+    own, nodes = _epilogue(group, pull)
+    flat = own.args[1]
 
     def store(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
         em = Emitter(builder, arena, storage)
