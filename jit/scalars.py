@@ -220,6 +220,8 @@ class Emitter:
 
     def _load(self, node: Node, mask: Node | None, block: Block) -> Expr:
         value, flat, safe, _ = node.args
+        if any(isinstance(n, int) and n == 0 for n in value.shape):
+            return Const(0, Type(node.dtype.name))  # an empty array is read under no condition that holds
         buffer = self.builder.buffer(self.storage(value), "read")
         condition = None if safe or mask is None else self.emit(mask)
         type = Type(node.dtype.name)

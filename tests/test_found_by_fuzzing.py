@@ -137,3 +137,10 @@ def test_indices_that_are_short_or_far_away(index):
         expected = x.copy()
         np.add.at(expected, want, 1)
         np.testing.assert_array_equal(added, expected)
+
+
+def test_an_empty_array_is_padded_within_a_reduction():
+    g = Small()
+    a, b, c, index = g.input(F32, 3, 0), g.input(F32, 3, 0), g.input(F32, 7, 2), g.input(I32, 7, 2, low=0, high=3)
+    padded = g.pad(g.add(a, b), high=(0, 0), interior=(2, 2), low=(0, 2), value=0.0)
+    g.check(g.max_unpool(g.add(c, padded), index, shape=(7, 8), kernel=(3,), padding=((0, 0),), stride=(3,)))
