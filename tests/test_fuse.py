@@ -170,9 +170,12 @@ def test_time_grows_linearly():
         w = m.array(32, 32)
         for k in range(n):
             x = m.dot_general(x, w, contract=((1,), (0,)), batch=((), ())) if k % 9 == 8 else m.add(m.exp(x), x)
-        begin = time.perf_counter()
-        fuse(m.build([x]))
-        return time.perf_counter() - begin
+        graph, best = m.build([x]), float("inf")
+        for _ in range(3):
+            begin = time.thread_time()  # of this thread's processor, whatever else the machine does
+            fuse(graph)
+            best = min(best, time.thread_time() - begin)
+        return best
 
     seconds(50)
     assert seconds(1600) < 12 * seconds(400)  # 4 if it is linear, 16 if quadratic
