@@ -9,7 +9,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the files in tests/golden that differ")
-    parser.addoption("--fuzz-seconds", type=int, default=45, help="how long random graphs are tested (45)")
+    parser.addoption("--fuzz-seconds", type=int, default=30, help="how long random graphs are tested (30)")
     parser.addoption("--fuzz-seed", type=int, default=20261121, help="the first seed of the random graphs")
 
 
