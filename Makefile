@@ -27,8 +27,9 @@ test-full:
 
 bench:
 	$(call install,test,demo$(comma)notebook$(comma)test)
-	$(BIN)/python benchmarks/peak.py
-	$(BIN)/python benchmarks/matmul.py
+	$(BIN)/python -m benchmarks.peak
+	$(BIN)/python -m benchmarks.figures
+	$(BIN)/python -m benchmarks.matmul
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
