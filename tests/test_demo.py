@@ -61,12 +61,16 @@ def test_a_process_without_model_code_gives_the_same_answers(trained, digits, tm
     np.testing.assert_array_equal(served.argmax(axis=1), scores.argmax(axis=1))
 
 
-def test_shifted_images_keep_their_shape_and_differ():
-    shift, image = demo.Shift(2, seed=0), np.arange(28 * 28, dtype=np.float32).reshape(1, 28, 28)
-    moved = [shift(image) for _ in range(20)]
-    assert {m.shape for m in moved} == {image.shape}
-    assert len({m.tobytes() for m in moved}) > 5
-    assert all(set(m.ravel()) <= set(image.ravel()) for m in moved)
+def test_batches_hold_moved_images():
+    image = np.arange(28 * 28, dtype=np.float32).reshape(1, 1, 28, 28)
+    loader = demo.make_loader(np.repeat(image, 40, axis=0), np.arange(40, dtype=np.int32))
+    (x, y), (rest, _) = loader
+    assert (x.shape, y.shape, rest.shape, x.dtype) == ((32, 1, 28, 28), (32,), (8, 1, 28, 28), "float32")
+    moved = {m.tobytes(): m[0] for m in x.asnumpy()}
+    assert 5 < len(moved) <= 25
+    for m in moved.values():
+        assert (m[5:20, 5:20] - image[0, 0, 5:20, 5:20]).std() == 0  # the same picture, moved
+        assert abs((m - image[0, 0])[10, 10]) <= 2 * 28 + 2
 
 
 def test_pictures_are_drawn(trained, digits, tmp_path):

@@ -62,22 +62,23 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
     return rows[:, :, low] * (1 - share) + rows[:, :, low + 1] * share
 
 
-class Shift:
-    """Moves an image (1, H, W) by up to `most` pixels in both directions, at random; its border is repeated."""
+class Crop:
+    """A random part, `size` high and wide, of an image (1, H, W)."""
 
-    def __init__(self, most: int, seed: int):
-        self.most, self.random = most, np.random.default_rng(seed)
+    def __init__(self, size: int, seed: int):
+        self.size, self.random = size, np.random.default_rng(seed)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        _, height, width = image.shape
-        top, left = self.random.integers(0, 2 * self.most, 2, endpoint=True)
-        padded = np.pad(image, ((0, 0), (self.most,) * 2, (self.most,) * 2), mode="edge")
-        return padded[:, top : top + height, left : left + width]
+        most = image.shape[1] - self.size
+        top, left = self.random.integers(0, most, 2, endpoint=True)
+        return image[:, top : top + self.size, left : left + self.size]
 
 
 def make_loader(images: np.ndarray, labels: np.ndarray, seed: int = SEED) -> DataLoader:
-    """Shuffled batches of shifted images."""
-    return DataLoader(ArrayDataset(images, labels).transform_first(Shift(2, seed)), batch_size=BATCH, shuffle=True)
+    """Shuffled batches of images moved by up to two pixels at random (their border is repeated)."""
+    padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+    dataset = ArrayDataset(padded, labels).transform_first(Crop(images.shape[2], seed))
+    return DataLoader(dataset, batch_size=BATCH, shuffle=True)
 
 
 # -- the network, and its training as a Gluon user writes it
