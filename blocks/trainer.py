@@ -19,6 +19,16 @@ from . import optimizer as opt
 __all__ = ["Trainer"]
 
 
+_Seen = dict[tuple[int, Any], tuple[NDArray, int]]
+"""By parameter and device: the gradient array that was used last, and its version then."""
+
+
+def _last_used(seen: _Seen, key: tuple[int, Any], grad: NDArray) -> int:
+    """The version of `grad` when it was last used; 0, that of an array never written, for another array than that."""
+    used = seen.get(key)
+    return used[1] if used is not None and used[0] is grad else 0
+
+
 class _Place:
     """The weights of one device with their gradients: the same tuples at each step."""
 
@@ -28,20 +38,20 @@ class _Place:
         self.keys = [(i, self.device) for i in indices]
         self.versions: list[int] = []  # of the gradients when they were last used here
 
-    def is_fresh(self, seen: dict[tuple[int, Any], int]) -> bool:
+    def is_fresh(self, seen: _Seen) -> bool:
         """Whether backward has written every gradient since it was last used, into the arrays known here."""
         if not self.versions:
-            self.versions = [seen.get(k, 0) for k in self.keys]
+            self.versions = [_last_used(seen, k, g) for k, g in zip(self.keys, self.grads)]
         for weight, grad, version in zip(self.weights, self.grads, self.versions):
             storage = grad._storage
             if storage is None or storage.version == version or weight.grad is not grad:
                 return False
         return True
 
-    def remember(self, seen: dict[tuple[int, Any], int]) -> None:
+    def remember(self, seen: _Seen) -> None:
         """These gradients have been used."""
         self.versions = [g._version for g in self.grads]
-        seen.update(zip(self.keys, self.versions))
+        seen.update(zip(self.keys, zip(self.grads, self.versions)))
 
 
 class Trainer:
@@ -84,7 +94,7 @@ class Trainer:
         self._update_on_kvstore = False
         self._ready = False
         self._on_store: set[int] = set()
-        self._seen: dict[tuple[int, Any], int] = {}  # version of each gradient when it was last used
+        self._seen: _Seen = {}
         self._only: _Place | None = None  # the weights, where there is one device
 
     # -- rates
@@ -175,7 +185,7 @@ class Trainer:
                 continue
             grads = p.list_grad()
             if not is_tracing():
-                stale = [g.device for g in grads if self._seen.get((i, g.device), 0) == g._version]
+                stale = [g.device for g in grads if _last_used(self._seen, (i, g.device), g) == g._version]
                 if stale:
                     if not ignore_stale_grad:
                         raise UserWarning(
@@ -210,7 +220,7 @@ class Trainer:
             updater(indices, grads, weights, count=k == 0, rescale=rescale)
             if not is_tracing():
                 for i, g in zip(indices, grads):
-                    self._seen[i, device] = g._version
+                    self._seen[i, device] = (g, g._version)
                 if self._only is not None:
                     self._only.versions = []
 
@@ -262,7 +272,7 @@ class Trainer:
         self._kvstore.pushpull(keys, [p.list_grad() for _, p in trained], [p.list_data() for _, p in trained])
         for i, p in trained:
             for grad in p.list_grad():
-                self._seen[i, grad.device] = grad._version
+                self._seen[i, grad.device] = (grad, grad._version)
 
     # -- files
 

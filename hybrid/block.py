@@ -402,6 +402,10 @@ class HybridBlock(Block):
             return Block.__call__(self, *args, **kwargs)
         return compiled(*args, **kwargs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which compile anew."""
+        return {**self.__dict__, "_compiled": None}
+
     def _compile(self) -> Any:
         from .hybridize import CompiledFunction
 
@@ -483,6 +487,15 @@ def static_attributes(block: Block) -> dict[str, Any]:
         for name, parameter in b._own.items():
             found[f"{path}.{name}:"] = (id(parameter), parameter.generation, parameter.grad_req)
     return found
+
+
+def identities(block: Block) -> dict[str, Any]:
+    """Attributes of `block` that are neither plain data nor registered: arrays, containers of arrays, objects. A trace
+    knows them by identity, so assigning another one is noticed."""
+    return {
+        name: value for name, value in block.__dict__.items()
+        if name not in _INTERNAL and not isinstance(value, (Block, Parameter)) and not _is_plain(value)
+    }
 
 
 def _is_plain(value: Any) -> bool:

@@ -280,7 +280,7 @@ class CompiledFunction:
 
     def _attributes(self) -> tuple[dict, dict]:
         """Plain attributes of all Blocks within reach, and their arrays."""
-        from .block import Block, static_attributes
+        from .block import Block, identities, static_attributes
 
         blocks = [("", self._block)] if self._block is not None else []
         if self._surroundings is not None:
@@ -292,7 +292,7 @@ class CompiledFunction:
         for prefix, root in blocks:
             attributes.update({prefix + k: typed(v) for k, v in static_attributes(root).items()})
             for path, block in root._walk():
-                arrays.update({f"{prefix}{path}.{k}": v for k, v in block.__dict__.items() if isinstance(v, NDArray)})
+                arrays.update({f"{prefix}{path}.{k}": v for k, v in identities(block).items()})
         return attributes, arrays
 
     # -- finding and making entries

@@ -197,12 +197,13 @@ class Optimizer:
     def _run(self, indices: Sequence[Any], weights: Any, grads: Any, flat: Any, count: bool, rescale: Any) -> None:
         """Update by `rule`. A compiled update that gets the very same tuples again is found at once."""
         weights, grads, flat = tuple(weights), tuple(grads), tuple(map(tuple, flat))
-        groups, members = self._groups(indices)
-        if is_tracing():
+        if is_tracing():  # later calls may find other multipliers and counts: no weight shares another's numbers
+            groups, members = tuple(range(len(indices))), list(indices)
             numbers = self._traced_numbers(indices, members, count)
             with autograd.pause():
                 self._update_all(groups, weights, grads, flat, numbers, rescale)
             return
+        groups, members = self._groups(indices)
         if count:
             self.begin_update(indices)
         numbers = self._numbers(members)
