@@ -57,7 +57,12 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
             fresh[:] = self._numbers(members)
         return fresh[group][name]
 
-    return [{name: scalar_input(partial(read, g, name)) for name in names} for g in range(len(members))]
+    # numbers that depend on neither rate nor decay nor count are the same for all weights: one input each
+    one, other = self.numbers(1.0, 2.0, 3), self.numbers(4.0, 5.0, 6)
+    first = {name: scalar_input(partial(read, 0, name)) for name in names}
+    own = [name for name in names if one[name] != other[name]]
+    others = [{**first, **{name: scalar_input(partial(read, g, name)) for name in own}} for g in range(1, len(members))]
+    return [first, *others]
 
 
 Optimizer.compile = staticmethod(_compile)
