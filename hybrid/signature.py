@@ -183,6 +183,8 @@ class Surroundings:
             if ("cell", id(cell)) not in seen:
                 seen.add(("cell", id(cell)))
                 self._watch(name, functools.partial(_contents, cell), seen, depth)
+        for name, value in _defaults(function):
+            self._watch(name, functools.partial(_itself, value), seen, depth)
         space = function.__globals__
         for name in _global_names(code):
             if name in space and ("global", id(space), name) not in seen:
@@ -208,6 +210,18 @@ class Surroundings:
     def key(values: Iterable[Any]) -> tuple:
         """A hashable key."""
         return tuple([_value_key(v) for v in values])
+
+
+def _defaults(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """The default arguments through which a function reaches objects (plain data and arrays can't be other ones later)."""
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
+    every = [*zip(names, values), *(function.__kwdefaults__ or {}).items()]
+    return [(n, v) for n, v in every if v is not None and not isinstance(v, (bool, int, float, complex, str, bytes, NDArray))]
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _contents(cell: Any) -> Any:

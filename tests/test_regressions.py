@@ -102,3 +102,23 @@ def test_a_gradient_made_anew_is_not_taken_for_a_used_one():
     assert not np.array_equal(net[0].weight.data().asnumpy(), before)
     with pytest.raises(UserWarning, match="has not been updated by backward"):
         trainer.step(1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_block_reached_by_a_default_argument_is_watched(mode):
+    net, x = two_layers(), nd.ones((4, 2), dtype="float64")
+    trainer = Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+
+    @hybridize(backend=mode)
+    def step(x, net=net, trainer=trainer):
+        with autograd.record():
+            loss = (net(x) ** 2).mean()
+        loss.backward()
+        trainer.step(1)
+
+    step(x)
+    net[0].weight.grad_req = "null"
+    before = [net[i].weight.data().asnumpy() for i in range(2)]
+    step(x)
+    np.testing.assert_array_equal(net[0].weight.data().asnumpy(), before[0])
+    assert not np.array_equal(net[1].weight.data().asnumpy(), before[1])
