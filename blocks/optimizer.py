@@ -44,7 +44,11 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
     The first one that is read counts the update, so that schedules and Adam's correction advance with the calls.
     """
     from hybrid.scalars import scalar_input
+    from hybrid.trace import current_tracer
 
+    tracer = current_tracer()
+    if tracer is not None:  # what decides the form of the update is baked in
+        tracer.depend(f"{type(self).__name__}'s settings", self, lambda: (self.clip_gradient, *self.structure()))
     members, indices = list(members), list(indices)
     names = list(self.numbers(self.learning_rate, self.wd, 1))
     fresh: list[dict[str, float]] = []

@@ -32,8 +32,8 @@ from .entry import Cores, Entry, Overlap, Unfit, form_of, with_names
 from .epoch import epoch as _epoch
 from .explain import Explanation, explain_entry
 from .scalars import argument_scalar, scalar_input
-from .signature import Surroundings, describe_change, flatten, paths, rebuild, repeats, snapshot, symbolic_pattern, typed
-from .source import is_library_file
+from .signature import describe_change, flatten, paths, rebuild, repeats, snapshot, symbolic_pattern, typed
+from .surroundings import Surroundings, is_open
 from .trace import Trace, TraceError, Tracer
 
 __all__ = ["CompiledFunction", "hybridize", "scalar_input"]
@@ -83,6 +83,9 @@ class CompiledFunction:
         self._statics: list[tuple[dict, dict]] = []
         self._static = 0
         self._surroundings: Surroundings | None = None
+        self._objects: dict[int, Any] = {}  # objects that have been arguments
+        self._getters: set[Callable] = set()  # what gives numbers at each call: what they read isn't baked in
+        self._conditions: dict[tuple[str, int], Callable[[], Any]] = {}  # by name and owner: what traces have asked to watch
         self._watches = False
         self._last_key: Any = None
         self._tapes = False  # whether the function records and differentiates inside
@@ -143,7 +146,7 @@ class CompiledFunction:
                 values: Sequence[Any] = ()
                 if self._watches:
                     values = self._surroundings.read()  # type: ignore[union-attr]
-                    key.append(Surroundings.key(values))
+                    key.append(self._surroundings.key(values))  # type: ignore[union-attr]
                 entry = self._fast.get(tuple(key))
                 if entry is not None:
                     self.calls += 1
@@ -167,7 +170,7 @@ class CompiledFunction:
             raw: list[Any] = []
             if mode == (_training_get(), recording) and repeats(args, known, raw):
                 values = self._surroundings.read() if self._watches else []  # type: ignore[union-attr]
-                if not self._watches or Surroundings.key(values) == key:
+                if not self._watches or self._surroundings.key(values) == key:  # type: ignore[union-attr]
                     self.calls += 1
                     leaves = [v if type(v) is NDArray else _leaf(v) for v in raw]
                     return entry.run(leaves, values, recording, apart=True)
@@ -175,9 +178,10 @@ class CompiledFunction:
         self.calls += 1
         try:
             out = entry.run(leaves, values, recording, trace.hints if trace is not None else None)
-            if trace is None and not kwargs and not self._static_paths and not self._tapes and entry.writes_arguments:
+            fixed = not (kwargs or self._static_paths or self._tapes or self._objects)
+            if trace is None and fixed and entry.writes_arguments:
                 # an update of weights is called with the same arrays each time: take it as it is
-                self._again = (snapshot(args), (_training_get(), recording), Surroundings.key(values), entry)
+                self._again = (snapshot(args), (_training_get(), recording), self._key(values), entry)
             return out
         except Overlap:
             log.info("%s: an argument shares memory with an array that is written; this call runs line by line", self.name)
@@ -203,9 +207,16 @@ class CompiledFunction:
 
     def _entry(self, args: tuple, kwargs: dict, recording: bool) -> tuple[Entry, list[NDArray], list[Any], Trace | None]:
         """The entry for a call, traced if need be; the array leaves of the arguments, the surroundings' values."""
+        objects = [a for a in (*args, *kwargs.values()) if is_open(type(a))]
+        for a in objects:
+            if id(a) not in self._objects:
+                self._objects[id(a)] = a
+                self._seen_epoch = None
         self._refresh()
         raw: list[Any] = []
         structure = flatten((args, kwargs), raw, self._static_paths)
+        if objects:
+            structure = (structure, self._key(objects))
         leaves = [_leaf(v) for v in raw]
         values = self._surroundings.read() if self._surroundings is not None else []
         shapes = tuple([tuple(a._data.shape) for a in leaves])
@@ -224,7 +235,10 @@ class CompiledFunction:
         return entry, leaves, values, trace
 
     def _family(self, structure: Any, values: Sequence[Any], recording: bool) -> tuple:
-        return (_training_get(), recording, self._static, Surroundings.key(values), structure)
+        return (_training_get(), recording, self._static, self._key(values), structure)
+
+    def _key(self, values: Sequence[Any]) -> tuple:
+        return self._surroundings.key(values) if self._surroundings is not None else ()
 
     def _remember(self, args: tuple, kwargs: dict, values: Sequence[Any], recording: bool, entry: Entry) -> None:
         if kwargs or self._tapes or not all(type(a) is NDArray for a in args):
@@ -233,7 +247,7 @@ class CompiledFunction:
         for a in args:
             key += (a._data.shape, a._data.dtype, id(a._device))  # devices are interned, and hashing them takes Python
         if self._watches:
-            key.append(Surroundings.key(values))
+            key.append(self._surroundings.key(values))  # type: ignore[union-attr]
         if len(self._fast) >= KEYS_KEPT:
             self._fast, self._shortest = {}, {}
         self._fast[tuple(key)] = entry
@@ -248,9 +262,10 @@ class CompiledFunction:
         if now == self._seen_epoch and self._surroundings is not None:
             return
         with self._lock:
-            if self._surroundings is None or self._block is not None:
-                self._surroundings = Surroundings(self._sources())
-                self._watches = bool(self._surroundings.readers)
+            functions = [] if self._block is not None else [self._function]
+            conditions = [(name, read) for (name, _), read in self._conditions.items()]
+            self._surroundings = Surroundings(functions, self._block, self._objects.values(), conditions, self._getters)
+            self._watches = bool(self._surroundings.readers)
             attributes, arrays = self._attributes()
             number = self._number_of(attributes, arrays)
             if number != self._static:
@@ -265,34 +280,18 @@ class CompiledFunction:
         self._statics.append((attributes, arrays))
         return len(self._statics) - 1
 
-    def _sources(self) -> list[Callable]:
-        """The user's functions that run when this one is called."""
-        if self._block is None:
-            return [self._function]
-        found: dict[Any, None] = {}
-        for _, block in self._block._walk():
-            for method in ("forward", "hybrid_forward"):
-                function = getattr(type(block), method, None)
-                code = getattr(function, "__code__", None)
-                if code is not None and not is_library_file(code.co_filename):
-                    found[function] = None
-        return list(found)
-
     def _attributes(self) -> tuple[dict, dict]:
         """Plain attributes of all Blocks within reach, and their arrays."""
-        from .block import Block, identities, static_attributes
+        from .block import identities, static_attributes
 
-        blocks = [("", self._block)] if self._block is not None else []
-        if self._surroundings is not None:
-            for name, value in zip(self._surroundings.names, self._surroundings.read()):
-                items = value if isinstance(value, (list, tuple)) else [value]
-                blocks += [(name, b) for b in items if isinstance(b, Block)]
         attributes: dict[str, Any] = {}
         arrays: dict[str, Any] = {}
-        for prefix, root in blocks:
-            attributes.update({prefix + k: typed(v) for k, v in static_attributes(root).items()})
-            for path, block in root._walk():
-                arrays.update({f"{prefix}{path}.{k}": v for k, v in identities(block).items()})
+        if self._surroundings is not None:
+            attributes["variables:"] = tuple(self._surroundings.names)
+            for prefix, root in self._surroundings.blocks:
+                attributes.update({prefix + k: typed(v) for k, v in static_attributes(root).items()})
+                for path, block in root._walk():
+                    arrays.update({f"{prefix}{path}.{k}": v for k, v in identities(block).items()})
         return attributes, arrays
 
     # -- finding and making entries
@@ -329,16 +328,22 @@ class CompiledFunction:
             where = paths((args, kwargs), self._static_paths)
             self._static_paths |= {where[i] for i in trace.pinned}
             return None, None
+        before = dict(zip(self._surroundings.names, family[3])) if self._surroundings is not None else {}
+        getters = {s for s in trace.captured if callable(s)}
+        if not (getters <= self._getters and trace.conditions.keys() <= self._conditions.keys()):
+            self._getters |= getters
+            self._conditions = {**trace.conditions, **self._conditions}
+            self._seen_epoch = None
         self._refresh()  # the first call may have initialized parameters, or changed what it reads
-        values = self._surroundings.read() if self._surroundings is not None else []
-        after = self._family(structure, values, recording)
-        if after[3] != family[3]:
-            changed = [n for n, a, b in zip(self._surroundings.names, family[3], after[3]) if a != b]  # type: ignore[union-attr]
+        values = self._surroundings.read()  # type: ignore[union-attr]
+        family = self._family(structure, values, recording)
+        after = dict(zip(self._surroundings.names, family[3]))  # type: ignore[union-attr]
+        changed = [n for n in before if n in after and before[n] != after[n]]
+        if changed:
             log.warning(
                 "%s: changing %s happens while tracing only, not at each call of the compiled program; keep what changes in "
                 "an array (x[...] = v)", self.name, ", ".join(changed),
             )
-        family = after
         entry.references = (values, self._statics[self._static])
         bound = entry
         if symbolic:

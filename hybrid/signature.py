@@ -1,15 +1,12 @@
-"""What selects a compiled program: the structure of the arguments, and the surroundings that a function reads.
+"""What selects a compiled program among the arguments: how they are nested, and their plain values.
 
-`flatten` takes nested arguments apart into array and float leaves and a hashable key for the rest. `Surroundings` finds
-the closure cells and globals that a function (and the user's functions that it calls by such names) reads.
+`flatten` takes nested arguments apart into array and float leaves and a hashable key for the rest.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +14,9 @@ import numpy as np
 from ndarray.array import NDArray
 from ndarray.dims import Dim, Size, symbol
 
-from .source import is_library_file
-
-__all__ = [
-    "Surroundings", "describe_change", "flatten", "paths", "rebuild", "repeats", "symbolic_pattern",
-    "typed",
-]
+__all__ = ["describe_change", "flatten", "paths", "rebuild", "repeats", "symbolic_pattern", "typed"]
 
 _SCALARS = (int, float, bool, str, bytes, type(None), complex)
-_INLINE = 64  # a list or dict of up to this many plain values is compared by content
 
 
 def flatten(value: Any, leaves: list[Any], static: frozenset = frozenset(), path: tuple = ()) -> Any:
@@ -156,106 +147,6 @@ def paths(value: Any, static: frozenset = frozenset(), path: tuple = ()) -> list
     if isinstance(value, dict):
         return [q for k, v in value.items() for q in paths(v, static, (*path, k))]
     return []
-
-
-class Surroundings:
-    """The variables outside a function that it reads.
-
-    ``read()`` gives their present values, ``key(values)`` what of them selects a program: numbers and texts by value,
-    arrays by shape and dtype (they are inputs, read anew at each call), everything else by identity.
-    """
-
-    def __init__(self, functions: Iterable[Callable]):
-        self.readers: list[Callable[[], Any]] = []
-        self.names: list[str] = []
-        seen: set[Any] = set()
-        for function in functions:
-            self._add(function, seen, 0)
-
-    def _add(self, function: Any, seen: set[Any], depth: int) -> None:
-        function = getattr(function, "__func__", function)
-        function = getattr(function, "__wrapped__", function) if not isinstance(function, types.FunctionType) else function
-        if not isinstance(function, types.FunctionType) or function in seen or depth > 4:
-            return
-        seen.add(function)
-        code = function.__code__
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            if ("cell", id(cell)) not in seen:
-                seen.add(("cell", id(cell)))
-                self._watch(name, functools.partial(_contents, cell), seen, depth)
-        for name, value in _defaults(function):
-            self._watch(name, functools.partial(_itself, value), seen, depth)
-        space = function.__globals__
-        for name in _global_names(code):
-            if name in space and ("global", id(space), name) not in seen:
-                seen.add(("global", id(space), name))
-                self._watch(name, functools.partial(space.get, name), seen, depth)
-
-    def _watch(self, name: str, reader: Callable[[], Any], seen: set[Any], depth: int) -> None:
-        value = reader()
-        if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
-            return
-        if isinstance(value, types.FunctionType):
-            if is_library_file(value.__code__.co_filename) or _is_installed(value):
-                return
-            self._add(value, seen, depth + 1)
-        self.readers.append(reader)
-        self.names.append(name)
-
-    def read(self) -> list[Any]:
-        """The present values."""
-        return [r() for r in self.readers]
-
-    @staticmethod
-    def key(values: Iterable[Any]) -> tuple:
-        """A hashable key."""
-        return tuple([_value_key(v) for v in values])
-
-
-def _defaults(function: types.FunctionType) -> list[tuple[str, Any]]:
-    """The default arguments through which a function reaches objects (plain data and arrays can't be other ones later)."""
-    code, values = function.__code__, function.__defaults__ or ()
-    names = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
-    every = [*zip(names, values), *(function.__kwdefaults__ or {}).items()]
-    return [(n, v) for n, v in every if v is not None and not isinstance(v, (bool, int, float, complex, str, bytes, NDArray))]
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _contents(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not yet assigned
-        return None
-
-
-def _global_names(code: types.CodeType) -> list[str]:
-    names = list(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names += _global_names(constant)
-    return list(dict.fromkeys(names))
-
-
-def _is_installed(function: types.FunctionType) -> bool:
-    file = function.__code__.co_filename
-    return "site-packages" in file or file.startswith("<frozen")
-
-
-def _value_key(value: Any) -> Any:
-    kind = type(value)
-    if kind is NDArray:
-        data = value._data
-        return (data.shape, data.dtype, value._device)
-    if kind in _SCALARS:
-        return (kind, value)
-    if kind in (list, tuple) and len(value) <= _INLINE:
-        return (kind, *[_value_key(v) if type(v) is not NDArray else id(v) for v in value])
-    if kind is dict and len(value) <= _INLINE:
-        return (kind, *[(k, _value_key(v) if type(v) is not NDArray else id(v)) for k, v in value.items()])
-    return id(value)
 
 
 def typed(value: Any) -> Any:

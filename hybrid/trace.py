@@ -150,6 +150,7 @@ class Trace:
     devices   the device of each output
     guards    the questions asked about symbolic sizes, with the lines that asked
     pinned    numbers of inputs (Python floats) whose value was looked at, with that value: the trace is valid for it only
+    conditions  by name and id of the owner, what gives a value that the trace has baked in (see `Tracer.depend`)
     """
 
     graph: Graph
@@ -159,6 +160,7 @@ class Trace:
     hints: dict[int, Callable[[], float]]
     guards: tuple[tuple[Guard, Source | None], ...] = ()
     pinned: dict[int, float] = field(default_factory=dict)
+    conditions: dict[tuple[str, int], Callable[[], Any]] = field(default_factory=dict)
 
 
 class Tracer:
@@ -182,6 +184,7 @@ class Tracer:
         self.guards: list[tuple[Guard, Source | None]] = []
         self.pinned: dict[int, float] = {}
         self.hints: dict[int, Callable[[], float]] = {}  # the value of each scalar input in the call being traced
+        self.conditions: dict[tuple[str, int], Callable[[], Any]] = {}
         self.source: Source | None = None  # overrides the user's line (passes that replay a graph)
 
     # -- inputs
@@ -203,6 +206,10 @@ class Tracer:
         value = self._input(ArrayType((), np.dtype(np.float64)), name)
         self.inputs_of.append(getter)
         return len(self.inputs) - 1, value
+
+    def depend(self, name: str, owner: Any, read: Callable[[], Any]) -> None:
+        """Say that the trace is valid only while ``read()``, which keeps `owner` alive, gives what it gives now."""
+        self.conditions[name, id(owner)] = read
 
     def _input(self, type: ArrayType, name: str) -> Value:
         value = Value(type, name)
@@ -375,7 +382,10 @@ class Tracer:
             tuple(self.inputs), tuple(atoms), tuple(self.equations), state, tuple(g for g, _ in self.guards), self.name
         )
         devices = tuple(o._device for o in outputs)
-        return Trace(graph, self.arguments, tuple(captured), devices, dict(self.hints), tuple(self.guards), dict(self.pinned))
+        return Trace(
+            graph, self.arguments, tuple(captured), devices, dict(self.hints), tuple(self.guards), dict(self.pinned),
+            dict(self.conditions),
+        )
 
     def _check_overlaps(self, state: dict[int, Atom]) -> None:
         origins = [(i, c) for i, c in enumerate(self.inputs_of) if isinstance(c, Cell) and c.origin is not None]
