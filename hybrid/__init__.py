@@ -16,6 +16,7 @@ if _Path(_nd.__file__).resolve().parent.parent != _Path(__file__).resolve().pare
 
 from ndarray.settings import settings
 
+from . import control as _control  # noqa: F401  (registers the operations of loops and branches)
 from .call import statistics as stats
 from .hybridize import CompiledFunction, hybridize, scalar_input
 from .trace import LeakedTracerError, TraceError

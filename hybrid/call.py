@@ -24,7 +24,7 @@ from .backend import Options, Program, get_backend
 from .graph import Graph
 from .passes import optimize
 from .passes.gradient import Joint, Split, joint, split
-from .passes.inline import match_sizes, substitute
+from .sizes import match_sizes, substitute
 
 __all__ = ["GRAPH_CALL", "Derivative", "Statistics", "compile_graph", "is_tracked", "statistics"]
 

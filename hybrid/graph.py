@@ -179,6 +179,10 @@ def render(graph: Graph, names: bool = True, sources: bool = True, marks: Mappin
         if marks and eq in marks:
             line += f"  <- {marks[eq]}"
         lines.append(line)
+        if names and sources:
+            for key, value in sorted(eq.attrs.items()):
+                if isinstance(value, Graph):
+                    lines += ("    " + text for text in f"{key}: {render(value)}".split("\n"))
     writes = "".join(f" {label(graph.inputs[i])}<-{label(a)}" for i, a in sorted(graph.state.items()))
     lines.append("  return " + " ".join(label(a) for a in graph.outputs) + (f"  write{writes}" if writes else ""))
     if graph.guards:

@@ -15,8 +15,9 @@ from ndarray.dims import Dim, evaluate
 
 from .backend import Options, refuse_leaked
 from .graph import Atom, Graph, Literal, Value
+from .sizes import substitute
 
-__all__ = ["InterpretedProgram", "backend", "bind_sizes", "concrete_attributes", "evaluate_graph"]
+__all__ = ["InterpretedProgram", "backend", "bind_sizes", "concrete_attributes", "evaluate_graph", "evaluate_steps"]
 
 
 def bind_sizes(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
@@ -56,6 +57,8 @@ def concrete_attributes(value: Any, sizes: Mapping[str, int]) -> Any:
         return evaluate(value, sizes)
     if isinstance(value, tuple):
         return tuple([concrete_attributes(v, sizes) for v in value])
+    if isinstance(value, Graph) and sizes:
+        return substitute(value, sizes)
     return value
 
 
@@ -71,6 +74,21 @@ def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarra
     for guard in graph.guards:
         if not guard.holds(sizes):
             raise ValueError(f"{graph.name}: the guard {guard} does not hold for {sizes}")
+    outputs, states = _run(graph, arrays, sizes)
+    for i, new in states:
+        arrays[i][...] = new
+    return outputs
+
+
+def evaluate_steps(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a sub-graph without state and symbolic sizes, the body of a loop."""
+    return _run(graph, arrays, {})[0]
+
+
+def _run(
+    graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]
+) -> tuple[list[np.ndarray], list[tuple[int, np.ndarray]]]:
+    """The outputs, and the new values of the inputs that are written."""
     values: dict[Value, Any] = dict(zip(graph.inputs, arrays))
 
     def read(atom: Atom) -> Any:
@@ -87,11 +105,7 @@ def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarra
         for a in eq.inputs:
             if isinstance(a, Value) and last[a] == i and a not in kept:
                 values.pop(a, None)
-    outputs = [np.array(read(a)) for a in graph.outputs]
-    updates = [(arrays[i], np.array(read(a))) for i, a in graph.state.items()]
-    for array, new in updates:
-        array[...] = new
-    return outputs
+    return [np.array(read(a)) for a in graph.outputs], [(i, np.array(read(a))) for i, a in graph.state.items()]
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ def scalar_input(getter: Callable[[], float]) -> Any:
 
 
 def _make(tracer: Tracer, getter: Callable[[], float] | None, hint: Callable[[], float], name: str) -> ScalarInput:
+    while (outside := getattr(tracer, "parent", None)) is not None:  # in a loop's body: an input of the whole trace
+        tracer = outside
     number, value = tracer.scalar(getter, name)
     tracer.hints[number] = hint
     array = wrap(Traced(tracer, Cell(value), value), current_device())

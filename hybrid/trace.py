@@ -313,6 +313,25 @@ class Tracer:
             sample = _view_sample(sample, v.op.name, v.attrs)
         return _reshapes_in_place(sample.shape, sample.strides, sample.itemsize, hints)
 
+    # -- loops and branches: bodies become sub-graphs
+    def foreach(self, *arguments: Any) -> Any:
+        """See `ndarray.foreach`."""
+        from .capture import capture_foreach
+
+        return capture_foreach(self, *arguments)
+
+    def while_loop(self, *arguments: Any) -> Any:
+        """See `ndarray.while_loop`."""
+        from .capture import capture_while
+
+        return capture_while(self, *arguments)
+
+    def cond(self, *arguments: Any) -> Any:
+        """See `ndarray.cond`."""
+        from .capture import capture_branch
+
+        return capture_branch(self, *arguments)
+
     # -- what can't be traced
     def refuse(self, traced: Traced, what: str) -> None:
         """Raise the error for asking `what` of a traced array."""

@@ -40,6 +40,8 @@ def verify(graph: Graph, after: str = "") -> Graph:
         for name, attribute in eq.attrs.items():
             if not _is_plain(attribute):
                 _fail(graph, eq, f"attribute {name!r} is {type(attribute).__name__}, not plain data", after)
+            if isinstance(attribute, Graph) and eq.op.name != "graph_call":
+                verify(attribute, after)
         try:
             types = eq.op.infer(*[a.type for a in eq.inputs], **eq.attrs)
         except (TypeError, ValueError) as error:

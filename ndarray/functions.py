@@ -19,14 +19,15 @@ from .manipulation import *  # noqa: F403
 from .operands import primitive
 from .reduction import *  # noqa: F403
 
-from . import attention, neural, recurrent  # isort: skip
+from . import attention, control, neural, recurrent  # isort: skip
 from .attention import *  # noqa: F403
+from .control import *  # noqa: F403
 from .neural import *  # noqa: F403
 from .recurrent import *  # noqa: F403
 
 __all__ = [
     *elementwise.__all__, *linear.__all__, *manipulation.__all__, *reduction.__all__, *neural.__all__,
-    *attention.__all__, *recurrent.__all__,
+    *attention.__all__, *control.__all__, *recurrent.__all__,
 ]
 
 _REACHED = (ones, ones_like, zeros, zeros_like, primitive)  # used by gradient rules and by NDArray's methods

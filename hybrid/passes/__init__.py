@@ -16,6 +16,7 @@ from ndarray.settings import settings
 
 from ..graph import Graph
 from ..verify import verify
+from .bodies import each_body, prune
 from .cse import cse
 from .dce import dce
 from .detach import detach
@@ -23,7 +24,10 @@ from .fold import fold
 from .inline import inline
 from .simplify import simplify
 
-__all__ = ["PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "optimize", "simplify", "skip_passes"]
+__all__ = [
+    "PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "optimize", "prune", "simplify",
+    "skip_passes",
+]
 
 Pass = Callable[[Graph], Graph]
 
@@ -31,6 +35,8 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("inline", inline),  # graph calls are replaced by what they call
     ("detach", detach),  # stop_gradient(x) -> x
     ("dce", dce),
+    ("prune", prune),  # unread results of loops and branches
+    ("bodies", each_body(lambda body: optimize(body))),  # sub-graphs, by the same passes
     ("simplify", simplify),  # x * 1 -> x
     ("fold", fold),  # 2 * 3 -> 6
     ("cse", cse),  # what is computed twice is computed once
