@@ -24,6 +24,7 @@ from ndarray.scalar import OPERATIONS
 
 from . import llvm_ops as ops
 from .launch import _ITEMSIZE, SIGNED
+from .llvm_half import load_pattern, store_pattern
 from .loopir import (
     INT,
     Apply,
@@ -199,7 +200,7 @@ class FunctionEmitter:
 
     def table(self, dtype: str) -> dict[str, ops.Builder]:
         """The builders for operands of a dtype."""
-        return _TABLES[ops.kind(dtype)]
+        return ops.HALF if dtype in ops.NARROW else _TABLES[ops.kind(dtype)]
 
     # -- expressions
     def value(self, expr: Expr) -> str:
@@ -362,7 +363,7 @@ class FunctionEmitter:
         if expr.type.dtype == "bool":
             zero = "zeroinitializer" if lanes > 1 else "0"
             loaded = self.pure(f"icmp ne {type} {loaded}, {zero}", loaded)
-        return loaded
+        return load_pattern(self, expr.type, loaded) if expr.type.dtype in ops.NARROW else loaded
 
     def _store(self, s: Store) -> None:
         value, address, mask = self.value(s.value), self._address(s.buffer, s.index), self._mask(s.mask)
@@ -371,6 +372,8 @@ class FunctionEmitter:
             raise TypeError(f"store of {s.value.type} to buffer {s.buffer} of {self.dtypes[s.buffer]}")
         if s.value.type.dtype == "bool":
             value = self.pure(f"zext {ops.value_type(s.value.type)} {value} to {type}", value)
+        elif s.value.type.dtype in ops.NARROW:
+            value = store_pattern(self, s.value.type, value)
         if s.index.type.lanes > 1:
             flags = mask or "splat (i1 true)"
             name = f"llvm.masked.scatter.{ops.suffix(type)}.v{lanes}p0"

@@ -15,26 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .llvm_half import load_pattern, round_double, round_single, store_pattern
 from .loopir import Type
+from .numerics import dtype_of
 
 if TYPE_CHECKING:
     from .llvm import FunctionEmitter
 
 __all__ = [
-    "BOOLEAN", "CASTS", "FLOAT", "SIGNED", "UNSIGNED", "VECTOR", "Builder", "cast", "kind", "literal", "memory_type",
-    "suffix", "value_type",
+    "BOOLEAN", "CASTS", "FLOAT", "HALF", "NARROW", "SIGNED", "UNSIGNED", "VECTOR", "Builder", "cast", "kind", "literal",
+    "memory_type", "suffix", "value_type",
 ]
 
 _SCALARS = {
     "bool": "i1", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32", "uint32": "i32",
-    "int64": "i64", "uint64": "i64", "float16": "half", "bfloat16": "bfloat", "float32": "float", "float64": "double",
+    "int64": "i64", "uint64": "i64", "float16": "float", "bfloat16": "float", "float32": "float", "float64": "double",
 }
-_SUFFIXES = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
+NARROW = {"float16", "bfloat16"}
+_IN_MEMORY = {"bool": "i8", "float16": "i16", "bfloat16": "i16"}
+_SUFFIXES = {"float": "f32", "double": "f64"}
 _KINDS = {
     "bool": "b", "float16": "f", "bfloat16": "f", "float32": "f", "float64": "f", "int8": "i", "int16": "i",
     "int32": "i", "int64": "i", "uint8": "u", "uint16": "u", "uint32": "u", "uint64": "u",
 }
-_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "half": 16, "bfloat": 16, "float": 32, "double": 64}
+_BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "float": 32, "double": 64}
 
 
 def kind(dtype: str) -> str:
@@ -44,15 +48,15 @@ def kind(dtype: str) -> str:
 
 @cache
 def value_type(type: Type) -> str:
-    """The LLVM type of a value: a bool is an i1."""
+    """The LLVM type of a value: a bool is an i1, narrow floats are float32 (see `llvm_half`)."""
     scalar = _SCALARS[type.dtype]
     return scalar if type.lanes == 1 else f"<{type.lanes} x {scalar}>"
 
 
 @cache
 def memory_type(type: Type) -> str:
-    """The LLVM type of a value in memory: a bool is an i8."""
-    scalar = "i8" if type.dtype == "bool" else _SCALARS[type.dtype]
+    """The LLVM type of a value in memory: a bool is an i8, a narrow float an i16."""
+    scalar = _IN_MEMORY.get(type.dtype) or _SCALARS[type.dtype]
     return scalar if type.lanes == 1 else f"<{type.lanes} x {scalar}>"
 
 
@@ -104,17 +108,17 @@ def _float(value: float, dtype: str) -> str:
 @lru_cache(maxsize=4096)
 def _float_text(text: str, dtype: str) -> str:
     value = float(text)
-    if dtype == "float16":
-        return f"0xH{np.float16(value).view(np.uint16):04X}"
-    if dtype == "bfloat16":
-        word = int(np.float32(value).view(np.uint32))
-        if value == value:  # round to nearest even
-            word += 0x7FFF + ((word >> 16) & 1)
-        return f"0xR{(word >> 16) & 0xFFFF:04X}"
+    if dtype in NARROW:
+        with np.errstate(over="ignore"):
+            value = float(_rounded(value, dtype))
     if dtype == "float32":
         with np.errstate(over="ignore"):
             value = float(np.float32(value))
     return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+
+def _rounded(value: float, dtype: str) -> float:
+    return float(np.asarray(value).astype(dtype_of(dtype)))
 
 
 Builder = Callable[..., str]
@@ -236,6 +240,14 @@ FLOAT: dict[str, Builder] = {
     "gt": _compare("fcmp ogt"), "ge": _compare("fcmp oge"),
     "isnan": lambda f, t, a: _predicate(f, "fcmp uno", t, a, a), "isinf": _float_isinf, "select": _choose,
 }
+
+
+def _rounding(builder: Builder) -> Builder:
+    return lambda f, t, *args: round_single(f, t, builder(f, t, *args))
+
+
+HALF = FLOAT | {op: _rounding(FLOAT[op]) for op in ("sqrt", "add", "sub", "mul", "div", "floordiv", "mod", "fma")}
+"""Narrow floats: float32's, rounded."""
 
 
 # -- integers
@@ -411,9 +423,8 @@ def _convert(f: FunctionEmitter, instruction: str, a: str, source: Type, result:
 
 
 def _float_to_float(f: FunctionEmitter, a: str, source: Type, result: Type) -> str:
-    if bits(source) == bits(result):  # float16 and bfloat16
-        middle = Type("float32", source.lanes)
-        return _convert(f, "fptrunc", _convert(f, "fpext", a, source, middle), middle, result)
+    if result.dtype in NARROW:
+        return (round_double if source.dtype == "float64" else round_single)(f, result, a)
     return _convert(f, "fpext" if bits(source) < bits(result) else "fptrunc", a, source, result)
 
 
@@ -433,11 +444,16 @@ def _integer_to_integer(f: FunctionEmitter, a: str, source: Type, result: Type) 
     return _convert(f, "sext" if kind(source.dtype) == "i" else "zext", a, source, result)
 
 
+def _integer_to_float(f: FunctionEmitter, a: str, source: Type, result: Type) -> str:
+    number = _convert(f, "sitofp" if kind(source.dtype) == "i" else "uitofp", a, source, result)
+    return round_single(f, result, number) if result.dtype in NARROW else number
+
+
 CASTS: dict[tuple[str, str], Builder] = {
     ("f", "f"): _float_to_float,
     ("f", "i"): _float_to_integer,
     ("f", "b"): lambda f, a, s, r: _predicate(f, "fcmp une", s, a, literal(0, s)),
-    ("i", "f"): lambda f, a, s, r: _convert(f, "sitofp" if kind(s.dtype) == "i" else "uitofp", a, s, r),
+    ("i", "f"): _integer_to_float,
     ("i", "i"): _integer_to_integer,
     ("i", "b"): lambda f, a, s, r: _predicate(f, "icmp ne", s, a, literal(0, s)),
     ("b", "f"): lambda f, a, s, r: _choose(f, r, a, literal(1, r), literal(0, r)),
@@ -515,6 +531,10 @@ def _reduce(op: str) -> Builder:
 
 
 def _bitcast(f: FunctionEmitter, t: Type, r: Type, a: str) -> str:
+    if t.dtype in NARROW and r.dtype in ("int16", "uint16"):
+        return store_pattern(f, t, a)
+    if r.dtype in NARROW and t.dtype in ("int16", "uint16"):
+        return load_pattern(f, r, a)
     if bits(t) != bits(r):
         raise TypeError(f"bitcast from {t} to {r}: the widths differ")
     return _convert(f, "bitcast", a, t, r)

@@ -56,13 +56,13 @@ def host() -> Target:
     features = llvm.get_host_cpu_features()
     cpu = llvm.get_host_cpu_name()
     l1, l2, l3 = _cache_sizes()
-    sizes: dict[str, int] = {"l1": l1, "l2": l2, "l3": l3}
+    sizes: dict[str, Any] = {"l1": l1, "l2": l2, "l3": l3}
     if triple.startswith(("x86_64", "amd64", "i686")):
         text = features.flatten() + ",-prefer-256-bit"
         wide = all(features.get(f) for f in ("avx512f", "avx512vl", "avx512bw", "avx512dq"))
         middle = features.get("avx2")
         return Target(triple, cpu, text, 64 if wide else 32 if middle else 16, 32 if wide else 16,
-                      fma=bool(features.get("fma")), masked=bool(wide or middle), **sizes)
+                      fma=bool(features.get("fma")), masked=bool(wide or middle), half=bool(features.get("f16c")), **sizes)
     return Target(triple, cpu, features.flatten(), 16, 32, fma=True, masked=False, **sizes)
 
 
@@ -72,7 +72,7 @@ def restricted(level: str) -> Target:
     if level == "avx2":
         return replace(machine, cpu="haswell", features="", vector_bytes=32, registers=16, fma=True, masked=True)
     if level == "sse":
-        return replace(machine, cpu="x86-64-v2", features="", vector_bytes=16, registers=16, fma=False, masked=False)
+        return replace(machine, cpu="x86-64-v2", features="", vector_bytes=16, registers=16, fma=False, masked=False, half=False)
     raise ValueError(f"unknown level {level!r}: 'avx2' or 'sse'")
 
 

@@ -23,6 +23,7 @@ class Target:
     registers: int
     fma: bool = True
     masked: bool = True  # masked loads and stores are cheap
+    half: bool = True  # float16 is converted by instructions
     l1: int = 32 << 10
     l2: int = 1 << 20
     l3: int = 4 << 20

@@ -23,10 +23,11 @@ from .detach import detach
 from .fold import fold
 from .inline import inline
 from .simplify import simplify
+from .widen import widen
 
 __all__ = [
     "PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "optimize", "prune", "simplify",
-    "skip_passes",
+    "skip_passes", "widen",
 ]
 
 Pass = Callable[[Graph], Graph]
@@ -37,6 +38,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("dce", dce),
     ("prune", prune),  # unread results of loops and branches
     ("bodies", each_body(lambda body: optimize(body))),  # sub-graphs, by the same passes
+    ("widen", widen),  # narrow floats are added and multiplied as float32
     ("simplify", simplify),  # x * 1 -> x
     ("fold", fold),  # 2 * 3 -> 6
     ("cse", cse),  # what is computed twice is computed once
