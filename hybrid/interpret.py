@@ -117,7 +117,7 @@ class InterpretedReport:
     @property
     def kernels(self) -> tuple[InterpretedKernel, ...]:
         """A row for each equation."""
-        return tuple(InterpretedKernel(eq.op.name, (eq.op.name,)) for eq in self.graph.equations)
+        return tuple(InterpretedKernel(eq.op.name, (eq.op.name.removesuffix("_channels_last"),)) for eq in self.graph.equations)
 
     def __str__(self) -> str:
         return f"{self.graph.name}: interpreted, op by op\n{self.graph}"

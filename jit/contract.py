@@ -6,7 +6,7 @@ makes the kernels. Vectors run along the axis in which the result is contiguous.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ndarray.dims import Size, product
@@ -176,28 +176,24 @@ def lower_dot_general(
     return lower_product(c, target, choose(c, target, **schedule))
 
 
-def _convolution(*arguments: Any) -> list[Launch]:
-    from .convolution import lower_convolution
+def _convolution(lowering: str, last: bool) -> Callable[..., list[Launch]]:
+    """A lowering of `convolution`, imported when it is needed; `last`: channels are the last axis, not the second."""
 
-    return lower_convolution(*arguments)
+    def lower(*arguments: Any) -> list[Launch]:
+        from . import convolution
 
+        return getattr(convolution, lowering)(*arguments, last=last)
 
-def _data_gradient(*arguments: Any) -> list[Launch]:
-    from .convolution import lower_data_gradient
-
-    return lower_data_gradient(*arguments)
-
-
-def _weight_gradient(*arguments: Any) -> list[Launch]:
-    from .convolution import lower_weight_gradient
-
-    return lower_weight_gradient(*arguments)
+    return lower
 
 
 CONTRACTIONS = {
     "dot_general": lower_dot_general,
-    "convolution": _convolution,
-    "convolution_data_gradient": _data_gradient,
-    "convolution_weight_gradient": _weight_gradient,
+    "convolution": _convolution("lower_convolution", False),
+    "convolution_data_gradient": _convolution("lower_data_gradient", False),
+    "convolution_weight_gradient": _convolution("lower_weight_gradient", False),
+    "convolution_channels_last": _convolution("lower_convolution", True),
+    "convolution_data_gradient_channels_last": _convolution("lower_data_gradient", True),
+    "convolution_weight_gradient_channels_last": _convolution("lower_weight_gradient", True),
 }
 """Template name -> its lowering."""

@@ -11,20 +11,21 @@ offset: no im2col is written. The few grid points between rows are computed and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from itertools import product as cartesian
 from math import gcd
-from operator import and_
 from typing import Any
 
 from ndarray.dims import Size, product
 
 from .contraction import Contraction, Digits, Operand, bind, ceil_div, choose, digits, flatten, hint, lane_mask, minimum
+from .depthwise import is_depthwise, lower_depthwise
+from .direct import UNIT, Convolution, Window, lower_direct
 from .gemm import lower_product
 from .inner_product import lower_inner_product
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
-from .loopir import INT, Const, Expr, For, If, Let, Load, Stmt, Store, Type, Var, apply, cast, const, ramp, splat
+from .loopir import INT, Const, Expr, For, Let, Load, Stmt, Store, Type, Var, cast, const, ramp, splat
 from .plain import plain_sink
 from .target import Target
 
@@ -118,79 +119,6 @@ def _make_planes(
     ), planes
 
 
-def _grid_store(
-    sink: Sink,
-    valid: tuple[Size, ...],
-    pitch: tuple[Size, ...],
-    lead: Callable[[KernelBuilder, Digits, Expr], Digits],
-    place: Callable[[Digits, Digits], Digits] | None = None,
-) -> Any:
-    """The `store` of a contraction whose columns are grid points: row-major numbers over extents `pitch`, of which
-    those with every digit below `valid` exist. `place(batch, digits)` maps a grid point to spatial indices (scalar
-    stores)."""
-    rank = len(valid)
-
-    def store(
-        builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
-    ) -> list[Stmt]:
-        if sink.storage is not None and valid == pitch and place is None:
-            name = builder.buffer(sink.storage, "write")
-
-            def flat(row: Expr, value: Expr) -> list[Stmt]:
-                front = flatten(builder, lead(builder, batch, row), sink.shape[:2])
-                return [Store(name, front * builder.size(product(valid)) + column, value, mask)]
-
-            return over_rows(flat)
-        if lanes == 1:
-            point = digits(builder, column, pitch)
-            index = place(batch, point) if place is not None else point
-            tests = [p < builder.size(limit) for p, limit in zip(index, sink.shape[2:])]
-            inside = reduce(and_, tests)
-            return [
-                If(
-                    inside,
-                    tuple(
-                        over_rows(
-                            lambda row, value: sink.store(
-                                builder, Position((*lead(builder, batch, row), *index)), value
-                            )
-                        )
-                    ),
-                )
-            ]
-        if rank == 1:
-            return over_rows(
-                lambda row, value: sink.store(
-                    builder, Position((*lead(builder, batch, row), column), 2, lanes, mask), value
-                )
-            )
-        width = builder.size(pitch[-1])
-        body: list[Stmt] = []
-        name = builder.fresh("r")
-        line = Var(name, INT)
-        start = bind(builder, body, column // width)
-        stop = minimum((column + (lanes - 1)) // width + 1, builder.size(product(pitch[:-1])))
-        inner: list[Stmt] = []
-        begin = bind(builder, inner, column - line * width)
-        lane = ramp(Const(0, Type("int32")), 1, lanes)
-        on = (lane >= splat(cast(const(0) - begin, "int32"), lanes)) & lane_mask(begin, lanes, builder.size(valid[-1]))
-        upper = digits(builder, line, pitch[:-1])
-        for p, limit, there in zip(upper, valid[:-1], pitch[:-1]):
-            if not (isinstance(limit, int) and limit == there):
-                on = on & splat(p < builder.size(limit), lanes)
-        if mask is not None:
-            on = on & mask
-        on = bind(builder, inner, on)
-        inner += over_rows(
-            lambda row, value: sink.store(
-                builder, Position((*lead(builder, batch, row), *upper, begin), rank + 1, lanes, on), value
-            )
-        )
-        return [*body, For(name, start, stop, 1, tuple(inner))]
-
-    return store
-
-
 def _attributes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...], int]:
     stride, padding, dilation = (tuple(attrs[k]) for k in ("stride", "padding", "dilation"))
     return stride, tuple(tuple(p) for p in padding), dilation, attrs["groups"]
@@ -199,10 +127,6 @@ def _attributes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[tuple[
 def _constant(sizes: tuple[Size, ...]) -> tuple[int, ...]:
     """The sizes of a filter, which are known when it is compiled."""
     return tuple(int(s) for s in sizes)
-
-
-def _columns(valid: tuple[Size, ...], pitch: tuple[Size, ...]) -> Size:
-    return valid[0] * product(pitch[1:])
 
 
 def _input_planes(
@@ -234,213 +158,159 @@ def _taps(
     return phase, tuple(o // s for o, s in zip(offset, stride))
 
 
+
+# -- forward and data gradient
+
+
+class _Spatial:
+    """Positions in arrays of 1 to 3 spatial axes, with channels second or last, from (depth, row, column)."""
+
+    def __init__(self, rank: int, last: bool):
+        self.rank, self.last = rank, last
+
+    def position(self, n: Expr, at: Digits, channel: Expr, lanes: int, mask: Expr | None) -> Position:
+        """Where `lanes` consecutive channels lie."""
+        spatial = at[3 - self.rank :]
+        index = (n, *spatial, channel) if self.last else (n, channel, *spatial)
+        return Position(index, (self.rank + 1 if self.last else 1) if lanes > 1 else None, lanes, mask)
+
+    def sizes(self, shape: tuple[Size, ...]) -> tuple[Size, ...]:
+        """The sizes of the spatial axes."""
+        return tuple(shape[1:-1] if self.last else shape[2:])
+
+
+def _three(windows: Sequence[Window]) -> tuple[Window, Window, Window]:
+    d, h, w = (*(UNIT,) * (3 - len(windows)), *windows)
+    return d, h, w
+
+
 def lower_convolution(
-    attrs: Mapping[str, Any],
-    x: Source,
-    w: Source,
-    sink: Sink,
-    target: Target,
-    equations: tuple,
-    schedule: dict[str, Any],
+    attrs: Mapping[str, Any], x: Source, w: Source, sink: Sink, target: Target, equations: tuple, schedule: dict[str, Any],
+    last: bool = False,
 ) -> list[Launch]:
     """out[n, o, i] = sum over c, t of w[o, c, t] * x[n, g*C/G + c, i*stride - low + t*dilation], g the group of o."""
     stride, padding, dilation, groups = _attributes(attrs)
-    kernel, out = _constant(w.shape[2:]), sink.shape[2:]
-    batch, channels = x.shape[0], w.shape[1]
-    outputs = w.shape[0] // groups
-    launches, planes = _input_planes(x, kernel, out, stride, tuple(p[0] for p in padding), dilation, target, equations)
-    copied = bool(launches)
+    kernel = _constant(w.shape[2:])
+    spatial = _Spatial(len(kernel), last)
+    windows = [
+        Window(n, out, k, s, d, p[0])
+        for n, out, k, s, d, p in zip(spatial.sizes(x.shape), spatial.sizes(sink.shape), kernel, stride, dilation, padding)
+    ]
 
-    def load_w(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        return w.load(builder, Position((b[1] * builder.size(outputs) + row, *k), None, 1, mask))
+    def weight(builder: KernelBuilder, o: Expr, c: Expr, tap: Digits, lanes: int, mask: Expr | None) -> Expr:
+        return w.load(builder, Position((o, c, *tap[3 - len(kernel) :]), 0 if lanes > 1 else None, lanes, mask))
 
-    def load_x(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        phase, shift = _taps(k[1:], stride, dilation, planes.phases)
-        at = planes.index(builder, b[0], b[1] * builder.size(channels) + k[0], phase, shift) + column
-        return Load(builder.buffer(planes.storage, "read"), at, Type(x.dtype, lanes), mask)
-
-    def lead(builder: KernelBuilder, b: Digits, row: Expr) -> Digits:
-        return b[0], b[1] * builder.size(outputs) + row
-
-    c = Contraction(
-        x.dtype,
-        (batch, groups),
-        outputs,
-        _columns(out, planes.extent),
-        (channels, *kernel),
-        Operand(load_w, (False, True), False, True, cheap=w.storage is not None, constant=w.constant),
-        Operand(load_x, (True, True), True, slack=copied),
-        _grid_store(sink, out, (out[0], *planes.extent[1:]), lead),
-        name="convolution",
-        equations=equations,
+    problem = Convolution(
+        x.dtype, x.shape[0], groups, w.shape[1], w.shape[0] // groups, _three(windows), _reader(x, spatial), weight,
+        _deliverer(sink, spatial), equations=equations,
     )
-    return launches + lower_product(c, target, choose(c, target, **schedule))
+    return _lower(problem, target, schedule)
+
+
+def _lower(c: Convolution, target: Target, schedule: dict[str, Any]) -> list[Launch]:
+    return (lower_depthwise if is_depthwise(c) else lower_direct)(c, target, **schedule)
+
+
+def _reader(x: Source, spatial: _Spatial) -> Any:
+    return lambda builder, n, at, channel, lanes, mask: x.load(builder, spatial.position(n, at, channel, lanes, mask))
+
+
+def _deliverer(sink: Sink, spatial: _Spatial) -> Any:
+    return lambda builder, n, at, channel, lanes, mask, value: sink.store(
+        builder, spatial.position(n, at, channel, lanes, mask), value
+    )
+
+
+@dataclass(frozen=True)
+class _Residue:
+    """The outputs h = q*stride + r of a data gradient along one axis: a convolution of stride 1 over the taps
+    ``first + t * period`` of the filter, from the last of them on."""
+
+    r: int
+    stride: int
+    first: int
+    period: int
+    window: Window
+
+    def tap(self, t: Expr) -> Expr:
+        """The tap of the filter that is number t of the window."""
+        return const(self.first + (self.window.taps - 1) * self.period) - t * self.period
+
+
+def _residues(size: Size, out: Size, kernel: int, stride: int, dilation: int, low: int) -> list[_Residue]:
+    """One for each residue of the output's position modulo the stride. `size`: of the gradient that is read."""
+    found = []
+    for r in range(stride):
+        taps = [t for t in range(kernel) if (r + low - t * dilation) % stride == 0]
+        first = taps[0] if taps else 0
+        common = gcd(dilation, stride)
+        begin = (r + low - (taps[-1] if taps else 0) * dilation) // stride
+        count = ceil_div(out - r, stride) if not isinstance(out, int) else max(0, -(-(out - r) // stride))
+        window = Window(size, count, len(taps), 1, dilation // common, -begin)
+        found.append(_Residue(r, stride, first, stride // common, window))
+    return found
 
 
 def lower_data_gradient(
-    attrs: Mapping[str, Any],
-    g: Source,
-    w: Source,
-    sink: Sink,
-    target: Target,
-    equations: tuple,
-    schedule: dict[str, Any],
+    attrs: Mapping[str, Any], g: Source, w: Source, sink: Sink, target: Target, equations: tuple, schedule: dict[str, Any],
+    last: bool = False,
 ) -> list[Launch]:
     """The gradient of a convolution for its input: x[n, c, h] = sum over o, t of
     w[o, c, t] * g[n, o, (h + low - t*dilation) / stride] over the taps for which the division is exact.
 
-    For each residue r of h modulo the stride, the taps that contribute are every stride-th one (where dilation and
-    stride are coprime), so each residue is a small convolution of stride 1.
+    For each residue of h modulo the stride those taps are the same, so it is a convolution of stride 1 with a part of the
+    filter, turned round.
     """
     stride, padding, dilation, groups = _attributes(attrs)
-    kernel, shape = _constant(w.shape[2:]), sink.shape
-    rank = len(kernel)
-    batch, channels, outputs = shape[0], w.shape[1], w.shape[0] // groups
-    low = tuple(p[0] for p in padding)
-    coprime = tuple(gcd(d, s) == 1 for d, s in zip(dilation, stride))
-    counts = tuple(-(-k // s) if e else k for k, s, e in zip(kernel, stride, coprime))
+    kernel = _constant(w.shape[2:])
+    spatial = _Spatial(len(kernel), last)
+    outputs = w.shape[0] // groups
+    axes = [
+        _residues(n, out, k, s, d, p[0])
+        for n, out, k, s, d, p in zip(spatial.sizes(g.shape), spatial.sizes(sink.shape), kernel, stride, dilation, padding)
+    ]
+    launches = []
+    for parts in cartesian(*axes):
 
-    def tap(axis: int, r: Any, t: Any) -> Any:
-        """Number t of the taps of residue r."""
-        if not coprime[axis] or stride[axis] == 1:
-            return t
-        inverse = pow(dilation[axis], -1, stride[axis])
-        return (r + low[axis]) * inverse % stride[axis] + t * stride[axis]
+        def weight(
+            builder: KernelBuilder, c: Expr, o: Expr, tap: Digits, lanes: int, mask: Expr | None, parts: Any = parts
+        ) -> Expr:
+            taps = tuple(part.tap(t) for part, t in zip(parts, tap[3 - len(kernel) :]))
+            if outputs == w.shape[1] == 1:  # the lanes are groups
+                return w.load(builder, Position((c, o, *taps), 0 if lanes > 1 else None, lanes, mask))
+            channels = builder.size(w.shape[1])
+            group = c // channels if groups > 1 else const(0)
+            at = (group * builder.size(outputs) + o, c - group * channels, *taps)
+            return w.load(builder, Position(at, 1 if lanes > 1 else None, lanes, mask))
 
-    def source_of(axis: int, r: Any, t: Any) -> Any:
-        """g's position for output q*stride + r, less q."""
-        return (r + low[axis] - tap(axis, r, t) * dilation[axis]) // stride[axis]
+        def deliver(
+            builder: KernelBuilder, n: Expr, at: Digits, c: Expr, lanes: int, mask: Expr | None, value: Expr, parts: Any = parts
+        ) -> list[Stmt]:
+            place = tuple(q * part.stride + part.r for q, part in zip(at[3 - len(kernel) :], parts))
+            position = spatial.position(n, (*at[: 3 - len(kernel)], *place), c, lanes, mask)
+            return sink.store(builder, position, value)
 
-    reach = [[source_of(a, r, t) for r in range(stride[a]) for t in range(counts[a])] for a in range(rank)]
-    first, last = tuple(min(x, default=0) for x in reach), tuple(max(x, default=0) for x in reach)
-    quotient = tuple(ceil_div(h, s) for h, s in zip(shape[2:], stride))
-    extent = tuple(q + (b - a) for q, a, b in zip(quotient, first, last))
-    ones = (1,) * rank
-    if not schedule and rank == 2 and set(stride) == {1} and _worth_lines(g.shape, shape, kernel, low, dilation, extent, target):
-        return _gradient_by_lines(g, w, sink, low, dilation, groups, first, extent, target, equations)
-    launch, planes = _make_planes(g, tuple(-f for f in first), extent, ones, ones, target, equations)
-
-    def load_w(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        taps = tuple(tap(a, b[2 + a], k[1 + a]) for a in range(rank))
-        for a in range(rank):
-            if coprime[a] and counts[a] * stride[a] > kernel[a]:  # not a tap; it is packed, never used
-                test = taps[a] < kernel[a]
-                mask = test if mask is None else mask & test
-            elif not coprime[a]:  # inexact divisions have zeros in their place
-                test = ((b[2 + a] + low[a] - k[1 + a] * dilation[a]) % stride[a]).equals(0)
-                mask = test if mask is None else mask & test
-        return w.load(builder, Position((b[1] * builder.size(outputs) + k[0], row, *taps), None, 1, mask))
-
-    def load_g(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        shift = tuple(source_of(a, b[2 + a], k[1 + a]) - first[a] for a in range(rank))
-        zeros = (const(0),) * rank
-        at = planes.index(builder, b[0], b[1] * builder.size(outputs) + k[0], zeros, shift) + column
-        return Load(builder.buffer(planes.storage, "read"), at, Type(g.dtype, lanes), mask)
-
-    def lead(builder: KernelBuilder, b: Digits, row: Expr) -> Digits:
-        return b[0], b[1] * builder.size(channels) + row
-
-    def stop(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
-        a = digit - 1
-        if not coprime[a] or counts[a] * stride[a] == kernel[a]:
-            return None
-        return (const(kernel[a] - 1 + stride[a]) - tap(a, b[2 + a], const(0))) // stride[a]
-
-    def place(b: Digits, point: Digits) -> Digits:
-        return tuple(q * s + r for q, s, r in zip(point, stride, b[2:]))
-
-    dense = set(stride) == {1}
-    c = Contraction(
-        g.dtype,
-        (batch, groups, *stride),
-        channels,
-        _columns(quotient, extent),
-        (outputs, *counts),
-        Operand(
-            load_w,
-            (False, True, *(s > 1 for s in stride)),
-            False,
-            cheap=dense and w.storage is not None,
-            constant=w.constant,
-        ),
-        Operand(load_g, (True, True) + (True,) * rank, True, slack=True),
-        _grid_store(sink, quotient, (quotient[0], *extent[1:]), lead, None if dense else place),
-        vector_store=dense,
-        stop=stop,
-        name="convolution_data",
-        equations=equations,
-    )
-    return [launch, *lower_product(c, target, choose(c, target, **schedule))]
+        problem = Convolution(
+            g.dtype, g.shape[0], groups, outputs, w.shape[1], _three([part.window for part in parts]), _reader(g, spatial),
+            weight, deliver, name="convolution_data", equations=equations,
+        )
+        launches += _lower(problem, target, schedule)
+    return launches
 
 
-def _line_taps(rows: Size, height: Size, kernel: int, low: int, dilation: int) -> int:
-    """How many (line of the input's gradient, tap) pairs meet a line of g."""
-    return sum(0 <= h + low - t * dilation < hint(rows) for h in range(hint(height)) for t in range(kernel))
+# -- weight gradient
 
 
-def _worth_lines(g: tuple[Size, ...], shape: tuple[Size, ...], kernel: tuple[int, ...], low: tuple[int, ...],
-                 dilation: tuple[int, ...], extent: tuple[Size, ...], target: Target) -> bool:
-    """Whether leaving out the taps that meet padding saves more than vectors that end with each line cost."""
-    lanes = target.lanes("float32")
-    pairs = _line_taps(g[2], shape[2], kernel[0], low[0], dilation[0])
-    by_lines = -(-hint(shape[3]) // lanes) * lanes * pairs
-    return product(kernel) <= 128 and hint(shape[2]) <= 256 and by_lines * 1.2 < hint(shape[2]) * hint(extent[1]) * kernel[0]
+def _second(x: Source) -> Source:
+    """A source with channels last as one with channels second."""
+    rank = len(x.shape)
 
+    def load(builder: KernelBuilder, at: Position) -> Expr:
+        index = (at.index[0], *at.index[2:], at.index[1])
+        axis = None if at.axis is None else 0 if at.axis == 0 else rank - 1 if at.axis == 1 else at.axis - 1
+        return x.load(builder, Position(index, axis, at.lanes, at.mask))
 
-def _gradient_by_lines(
-    g: Source, w: Source, sink: Sink, low: tuple[int, ...], dilation: tuple[int, ...], groups: int, first: tuple[int, ...],
-    extent: tuple[Size, ...], target: Target, equations: tuple,
-) -> list[Launch]:
-    """The gradient for the input at stride 1, one line a tile: taps are those whose line of g exists, none meets padding
-    above or below. g is padded to the left and right only."""
-    kernel, shape = _constant(w.shape[2:]), sink.shape
-    batch, channels, outputs = shape[0], w.shape[1], w.shape[0] // groups
-    launch, planes = _make_planes(g, (0, -first[1]), (g.shape[2], extent[1]), (1, 1), (1, 1), target, equations)
-
-    def line(b: Digits) -> Expr:
-        return b[2] + low[0]
-
-    def load_w(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        return w.load(builder, Position((b[1] * builder.size(outputs) + k[0], row, *k[1:]), None, 1, mask))
-
-    def load_g(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        point = (line(b) - k[1] * dilation[0], const(low[1] - first[1]) - k[2] * dilation[1])
-        at = planes.index(builder, b[0], b[1] * builder.size(outputs) + k[0], (const(0),) * 2, point) + column
-        return Load(builder.buffer(planes.storage, "read"), at, Type(g.dtype, lanes), mask)
-
-    def start(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
-        if digit != 1:
-            return None
-        beyond = line(b) - builder.size(g.shape[2]) + dilation[0]  # the first tap whose line lies within g
-        return apply("max", beyond // dilation[0], const(0))
-
-    def stop(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
-        return minimum(line(b) // dilation[0] + 1, const(kernel[0])) if digit == 1 else None
-
-    def store(
-        builder: KernelBuilder, b: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
-    ) -> list[Stmt]:
-        def deliver(row: Expr, value: Expr) -> list[Stmt]:
-            at = (b[0], b[1] * builder.size(channels) + row, b[2], column)
-            return sink.store(builder, Position(at, 3 if lanes > 1 else None, lanes, mask), value)
-
-        return over_rows(deliver)
-
-    c = Contraction(
-        g.dtype,
-        (batch, groups, shape[2]),
-        channels,
-        shape[3],
-        (outputs, *kernel),
-        Operand(load_w, (False, True, False), False, cheap=w.storage is not None, constant=w.constant),
-        Operand(load_g, (True, True, True), True, slack=True),
-        store,
-        stop=stop,
-        start=start,
-        name="convolution_lines",
-        equations=equations,
-    )
-    return [launch, *lower_product(c, target, choose(c, target, digit=0))]
+    return Source((x.shape[0], x.shape[-1], *x.shape[1:-1]), x.dtype, load)
 
 
 def lower_weight_gradient(
@@ -451,6 +321,7 @@ def lower_weight_gradient(
     target: Target,
     equations: tuple,
     schedule: dict[str, Any],
+    last: bool = False,
 ) -> list[Launch]:
     """The gradient of a convolution for its filter: w[o, c, t] = sum over n, i of
     g[n, o, i] * x[n, c, i*stride - low + t*dilation].
@@ -458,6 +329,8 @@ def lower_weight_gradient(
     Vectors run over o (g is packed so), and the values of x are broadcast from the padded copy. Where there are few
     results, the images are cut into parts, whose sums are added in order.
     """
+    if last:
+        x, g = _second(x), _second(g)
     stride, padding, dilation, groups = _attributes(attrs)
     shape, out = sink.shape, g.shape[2:]
     kernel = _constant(shape[2:])

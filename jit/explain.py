@@ -202,7 +202,8 @@ def report(
         storages = [recipe.storages[b] for b in launch.buffers]
         widths = [np.dtype(s.dtype).itemsize for s in storages if s.dtype in ("float32", "float64")]
         kernels.append(KernelReport(
-            i, launch.name, tuple(eq.op.name for eq in computed), _lines(equations[e] for e in launch.equations),
+            i, launch.name, tuple(eq.op.name.removesuffix(CHANNELS_LAST) for eq in computed),
+            _lines(equations[e] for e in launch.equations),
             tuple(dict.fromkeys(eq.source.block for e in launch.equations if (eq := equations[e]).source and eq.source.block)),
             launch.note, tasks[i], int(plans[numbers.index(i)][3]) if tasks[i] > 0 else 0,
             _flops(launch.equations, equations, sizes) if computed else 0,
@@ -261,6 +262,10 @@ def operations_of(eq: Equation) -> Size:
     if isinstance(lower, Elementwise) and out.dtype.kind == "f" and eq.op.name not in ("cast", "copy", "stop_gradient"):
         return product(out.shape)
     return 0
+
+
+CHANNELS_LAST = "_channels_last"
+"""How the names of ops end that the layout pass put in the place of the user's."""
 
 
 # -- measuring

@@ -289,6 +289,8 @@ def test_convolution(op, seed):
     x, w, g, attrs = convolution_case(rng)
     dtype = rng.choice(["float32", "float32", "float64", "int32"])
     options = {"mr": 3, "nv": 2, "mt": 3, "nt": 8} if seed % 3 == 0 else {}
+    if op != "convolution_weight_gradient":
+        options = {"rows": 2, "columns": 3, "height": 4, "width": 6, "vectors": 2, "panels": 1} if seed % 3 == 0 else {}
     if seed % 5 == 0 and op == "convolution_weight_gradient" and x[0] > 1:
         options["parts"] = x[0]
     # a fused prologue has no zero for padding to hide behind: the padding must still be 0
@@ -306,19 +308,14 @@ def test_convolution(op, seed):
         ((1, 1, 12, 33), (7, 2), ((0, 0), (1, 1)), (1, 3), 1),
     ],
 )
-def test_data_gradient_line_by_line(x, kernel, padding, dilation, groups):
-    """Where padding would be a large part of the work, taps that meet it above and below are left out."""
+def test_data_gradient_of_wide_filters(x, kernel, padding, dilation, groups):
+    """Most of the positions that an output's taps meet lie outside of what is read."""
     rng = np.random.default_rng(0)
     w = (4, x[1] // groups, *kernel)
     out = tuple(out_size(n, k, 1, p, d) for n, k, p, d in zip(x[2:], kernel, padding, dilation))
     attrs = {"stride": (1, 1), "padding": padding, "dilation": dilation, "groups": groups}
     for fused in (False, True):
         check_convolution("convolution_data_gradient", x, w, (x[0], 4, *out), attrs, rng, fused=fused)
-    g, weights = (Storage("float32", int(np.prod(s))) for s in ((x[0], 4, *out), w))
-    sources = [plain_source(g, (x[0], 4, *out)), plain_source(weights, w)]
-    sink = plain_sink(Storage("float32", int(np.prod(x))), x)
-    used = lower_contraction("convolution_data_gradient", {"shape": x, **attrs}, sources, sink, SMALL)
-    assert any("lines" in launch.kernel.name for launch in used)
 
 
 def test_weight_gradient_with_few_outputs():

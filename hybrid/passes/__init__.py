@@ -22,11 +22,12 @@ from .dce import dce
 from .detach import detach
 from .fold import fold
 from .inline import inline
+from .layout import layout
 from .simplify import simplify
 from .widen import widen
 
 __all__ = [
-    "PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "optimize", "prune", "simplify",
+    "PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "layout", "optimize", "prune", "simplify",
     "skip_passes", "widen",
 ]
 
@@ -44,6 +45,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cse", cse),  # what is computed twice is computed once
     ("simplify again", simplify),  # equal values have become identical
     ("dce again", dce),  # what nothing uses is left out
+    ("layout", layout),  # convolutions work with channels last
 )
 """The passes in order, by name."""
 

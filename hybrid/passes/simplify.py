@@ -249,7 +249,7 @@ def _without_scalar_broadcasts(rewriter: Rewriter, equation: Equation) -> Equati
 
 def same_symbols(a: Atom, b: Atom) -> bool:
     """Whether two shapes are written in the same terms."""
-    return all(map(identical, a.shape, b.shape))
+    return len(a.shape) == len(b.shape) and all(map(identical, a.shape, b.shape))
 
 
 def identical(a: Size, b: Size) -> bool:

@@ -4,12 +4,14 @@ differentiation: each one's gradients are the other two.
     out[n, o, p] = sum over c, k of x[n, group(o) * C/groups + c, p * stride + k * dilation - padding] * w[o, c, k]
 
 with x: (N, C, *spatial), w: (O, C/groups, *kernel), out: (N, O, *positions). On NumPy: the windows of a few images at
-a time are copied into columns and multiplied.
+a time are copied into columns and multiplied. The ops `..._channels_last` have x and out as (N, *spatial, C): the layout
+pass puts them in the others' place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product as cartesian
 from typing import Any
 
@@ -264,36 +266,36 @@ def _weight_infer(
     return (ArrayType(tuple(shape), dtype),)
 
 
-def _data(dy: Any, w: Any, shape: tuple, stride: tuple, padding: Pads, dilation: tuple, groups: int) -> Any:
-    return F.primitive("convolution_data_gradient", dy, w, shape=tuple(shape), stride=stride, padding=padding,
-                       dilation=dilation, groups=groups)
+def _primitive(name: str, *arrays: Any, **attrs: Any) -> Any:
+    return F.primitive(name, *arrays, **attrs)
 
 
-def _weight(x: Any, dy: Any, shape: tuple, stride: tuple, padding: Pads, dilation: tuple, groups: int) -> Any:
-    return F.primitive("convolution_weight_gradient", x, dy, shape=tuple(shape), stride=stride, padding=padding,
-                       dilation=dilation, groups=groups)
-
-
-def _forward(x: Any, w: Any, stride: tuple, padding: Pads, dilation: tuple, groups: int) -> Any:
-    return F.primitive("convolution", x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-_VJP = {
-    "x": Vjp(lambda g, w, x_type, stride, padding, dilation, groups:
-             _data(g, w, x_type.shape, stride, padding, dilation, groups)),
-    "w": Vjp(lambda g, x, w_type, stride, padding, dilation, groups:
-             _weight(x, g, w_type.shape, stride, padding, dilation, groups)),
-}
-_DATA_VJP = {
-    "dy": Vjp(lambda g, w, stride, padding, dilation, groups: _forward(g, w, stride, padding, dilation, groups)),
-    "w": Vjp(lambda g, dy, w_type, stride, padding, dilation, groups:
-             _weight(g, dy, w_type.shape, stride, padding, dilation, groups)),
-}
-_WEIGHT_VJP = {
-    "x": Vjp(lambda g, dy, x_type, stride, padding, dilation, groups:
-             _data(dy, g, x_type.shape, stride, padding, dilation, groups)),
-    "dy": Vjp(lambda g, x, stride, padding, dilation, groups: _forward(x, g, stride, padding, dilation, groups)),
-}
+def _rules(suffix: str) -> dict[str, dict[str, Vjp]]:
+    """The gradient rules of the three ops whose names end in `suffix`: they are each other's gradients."""
+    forward, data, weight = (
+        partial(_primitive, name + suffix)
+        for name in ("convolution", "convolution_data_gradient", "convolution_weight_gradient")
+    )
+    return {
+        "convolution": {
+            "x": Vjp(lambda g, w, x_type, stride, padding, dilation, groups: data(
+                g, w, shape=tuple(x_type.shape), stride=stride, padding=padding, dilation=dilation, groups=groups)),
+            "w": Vjp(lambda g, x, w_type, stride, padding, dilation, groups: weight(
+                x, g, shape=tuple(w_type.shape), stride=stride, padding=padding, dilation=dilation, groups=groups)),
+        },
+        "convolution_data_gradient": {
+            "dy": Vjp(lambda g, w, stride, padding, dilation, groups: forward(
+                g, w, stride=stride, padding=padding, dilation=dilation, groups=groups)),
+            "w": Vjp(lambda g, dy, w_type, stride, padding, dilation, groups: weight(
+                g, dy, shape=tuple(w_type.shape), stride=stride, padding=padding, dilation=dilation, groups=groups)),
+        },
+        "convolution_weight_gradient": {
+            "x": Vjp(lambda g, dy, x_type, stride, padding, dilation, groups: data(
+                dy, g, shape=tuple(x_type.shape), stride=stride, padding=padding, dilation=dilation, groups=groups)),
+            "dy": Vjp(lambda g, x, stride, padding, dilation, groups: forward(
+                x, g, stride=stride, padding=padding, dilation=dilation, groups=groups)),
+        },
+    }
 
 
 # -- samples: the reference is the defining sum, term by term over the kernel
@@ -365,8 +367,70 @@ def _samples(kind: str) -> Any:
     return samples
 
 
-register(Op("convolution", ("x", "w"), _infer, in_single(_convolve), _VJP, Template("convolution"), _samples("forward")))
-register(Op("convolution_data_gradient", ("dy", "w"), _data_infer, in_single(_data_gradient), _DATA_VJP,
-            Template("convolution_data_gradient"), _samples("data")))
-register(Op("convolution_weight_gradient", ("x", "dy"), _weight_infer, in_single(_weight_gradient), _WEIGHT_VJP,
-            Template("convolution_weight_gradient"), _samples("weight")))
+# -- the same with the channels of x, out and their gradients along the last axis, as the compiler lays them out
+
+def _first(shape: tuple) -> tuple:
+    return (shape[0], shape[-1], *shape[1:-1]) if len(shape) > 1 else shape
+
+
+def _last(shape: tuple) -> tuple:
+    return (shape[0], *shape[2:], shape[1])
+
+
+def _first_type(t: ArrayType) -> ArrayType:
+    return ArrayType(_first(t.shape), t.dtype)
+
+
+def _last_type(t: ArrayType) -> ArrayType:
+    return ArrayType(_last(t.shape), t.dtype)
+
+
+def _first_array(x: Any) -> Any:
+    return x.transpose(_first(tuple(range(x.ndim))))
+
+
+def _last_array(x: Any) -> Any:
+    axes = _last(tuple(range(x.ndim)))
+    return np.ascontiguousarray(x.transpose(axes)) if isinstance(x, np.ndarray) else x.transpose(axes).copy()
+
+
+def _channels_last(function: Callable, first: Callable, last: Callable, places: tuple[int, ...], result: bool,
+                   module: bool = False) -> Callable:
+    """A function of arrays (or of types) with channels second as one with channels last: `places` says which arguments
+    have channels, `result` whether the result has."""
+
+    def moved(*arguments: Any, **attrs: Any) -> Any:
+        lead, operands = (arguments[:1], arguments[1:]) if module else ((), arguments)
+        operands = tuple(first(a) if i in places else a for i, a in enumerate(operands))
+        if result and "shape" in attrs:
+            attrs["shape"] = _first(attrs["shape"])
+        out = function(*lead, *operands, **attrs)
+        if isinstance(out, tuple):
+            return tuple(map(last, out)) if result else out
+        return last(out) if result else out
+
+    return moved
+
+
+def _channels_last_samples(kind: str, places: tuple[int, ...], result: bool) -> Any:
+    def samples() -> Iterator[Sample]:
+        for s in _samples(kind)():
+            arrays = tuple(_last_array(a) if i in places else a for i, a in enumerate(s.arrays))
+            attrs = {**s.attrs, "shape": _last(s.attrs["shape"])} if result and "shape" in s.attrs else s.attrs
+            reference = _channels_last(s.reference, _first_array, _last_array, places, result)
+            yield Sample(arrays, attrs, reference, tolerance=s.tolerance)
+
+    return samples
+
+
+for _name, _arguments, _types, _kernel, _kind, _places, _result in (
+    ("convolution", ("x", "w"), _infer, in_single(_convolve), "forward", (0,), True),
+    ("convolution_data_gradient", ("dy", "w"), _data_infer, in_single(_data_gradient), "data", (0,), True),
+    ("convolution_weight_gradient", ("x", "dy"), _weight_infer, in_single(_weight_gradient), "weight", (0, 1), False),
+):
+    register(Op(_name, _arguments, _types, _kernel, _rules("")[_name], Template(_name), _samples(_kind)))
+    register(Op(
+        f"{_name}_channels_last", _arguments, _channels_last(_types, _first_type, _last_type, _places, _result),
+        _channels_last(_kernel, _first_array, _last_array, _places, _result, module=True),
+        _rules("_channels_last")[_name], Template(_name), _channels_last_samples(_kind, _places, _result),
+    ))

@@ -1,0 +1,159 @@
+"""Depthwise convolutions over channels-last arrays: vectors run along the channels, each of which has a filter of its own.
+
+A task copies the rows that it sees into a patch, as `direct` does, one vector of channels behind the other; then, for a
+few neighbouring outputs at a time, each vector of the patch is loaded once and multiplied with all the taps that it meets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ndarray.dims import Size, product
+
+from .contraction import bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .direct import Convolution, Patched, Plan
+from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
+from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Var, const
+from .target import Target
+
+__all__ = ["is_depthwise", "lower_depthwise"]
+
+UNROLLED = 25
+"""Taps of rows and columns that are written out."""
+
+
+def is_depthwise(c: Convolution) -> bool:
+    """Whether each group has one channel on both sides."""
+    return c.groups > 1 and all(isinstance(n, int) and n == 1 for n in (c.inputs, c.outputs))
+
+
+def lower_depthwise(c: Convolution, target: Target, **override: Any) -> list[Launch]:
+    """The launches: the weights as vectors of channels, then the sums. `override` replaces fields of the plan."""
+    plan = replace(_choose(c, target), **override)
+    plan = replace(plan, rows=1, vectors=1, block=plan.lanes)
+    pack, packed = _pack(c, plan)
+    return [pack, _Depthwise(c, plan, packed).build()]
+
+
+def _choose(c: Convolution, target: Target) -> Plan:
+    """The plan, from sizes alone: patches of half the first-level cache's size, and 16 tasks where there is work enough."""
+    _, h, w = c.windows
+    lanes = target.lanes(c.dtype)
+    while lanes > 4 and c.groups <= lanes // 2:
+        lanes //= 2
+    height, width = max(1, hint(h.out)), max(1, hint(w.out))
+    most = min(10, target.registers - 4 - (min(9, h.taps * w.taps) if target.registers > 16 else 3))
+    columns = min(range(max(1, most // 2), most + 1), key=lambda n: (-(-width // n) * n * (1 + 0.6 / n), -n))
+    blocks = -(-c.groups // lanes)
+    wide = -(-min(width, 112) // columns) * columns
+    line = c.windows[0].taps * w.reach(wide) * lanes * _ITEMSIZE[c.dtype]
+    high = max([1, *(n for n in range(1, height + 1) if h.reach(n) * line <= target.l1 * 3 // 4)])
+    high = -(-height // -(-height // high))
+    outer = max(1, hint(c.batch)) * max(1, hint(c.windows[0].out)) * -(-height // high) * -(-width // wide)
+    work = max(1, hint(c.batch)) * height * width * blocks * (hint(product(x.taps for x in c.windows)) + 4)
+    tasks = max(1, min(16, work // 20_000))
+    parts = min(blocks, -(-tasks // outer))
+    return Plan(lanes, 1, columns, 1, lanes, high, wide, -(-blocks // parts))
+
+
+def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
+    """A launch that copies the weights into vectors [block of channels][tap][lane]; one task a block."""
+    builder = KernelBuilder()
+    taps = tuple(w.taps for w in c.windows)
+    blocks = ceil_div(c.groups, plan.lanes)
+    packed = Storage(c.dtype, blocks * product(taps) * plan.lanes, "packed weights")
+    body: list[Stmt] = []
+    first = bind(builder, body, Var("task", INT) * plan.lanes)
+    name = builder.fresh("t")
+    tap = digits(builder, Var(name, INT), taps)
+    mask = None if c.groups % plan.lanes == 0 else lane_mask(first, plan.lanes, builder.size(c.groups))
+    value = c.weight(builder, first, const(0), tap, plan.lanes, mask)
+    count = builder.size(product(taps))
+    store = Store(builder.buffer(packed, "write"), (Var("task", INT) * count + Var(name, INT)) * plan.lanes, value)
+    body.append(For(name, const(0), count, 1, (store,)))
+    work = blocks * product(taps) * 4
+    launch = builder.launch("pack_w", body, "task", blocks, work, equations=c.equations, note="pack weights")
+    return launch, packed
+
+
+class _Depthwise(Patched):
+    """A part of the channels in the patch, a block of them after the other."""
+
+    def __init__(self, c: Convolution, plan: Plan, packed: Storage):
+        super().__init__(c, plan, packed)
+        self.channels, self.blocks = c.groups, plan.panels
+
+    def build(self) -> Launch:
+        c, plan, builder = self.c, self.plan, self.builder
+        count: Size = ceil_div(c.groups, plan.lanes)
+        body, part, tasks = self.begin(ceil_div(count, plan.panels), 1)
+        self.sums = builder.scratch(c.dtype, plan.columns * plan.lanes)
+        first = bind(builder, body, part * builder.parameter(plan.panels), "p")
+        self.blocks_here = bind(
+            builder, body, minimum(builder.parameter(plan.panels), builder.parameter(count) - first), "p"
+        )
+        self.first_channel = bind(builder, body, first * plan.lanes, "c")
+        self.outputs = builder.parameter(c.groups, "channels")
+        body += self.copy()
+        block, i, j = builder.fresh("b"), builder.fresh("i"), builder.fresh("j")
+        tile = self._tile(Var(block, INT), first, Var(i, INT), Var(j, INT))
+        loop: Stmt = For(j, const(0), self.columns, plan.columns, tuple(tile))
+        loop = For(i, const(0), self.rows, 1, (loop,))
+        body.append(For(block, const(0), self.blocks_here, 1, (loop,)))
+        return self.launch(body, tasks, f"depthwise_{plan.columns}x{plan.lanes}", plan.lanes)
+
+    def _tile(self, block: Expr, first: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        c, plan, builder = self.c, self.plan, self.builder
+        d, h, w = c.windows
+        names = [builder.fresh("s") for _ in range(plan.columns)]
+        body: list[Stmt] = [Register(name, zero(self.vector)) for name in names]
+        start = bind(builder, body, (i * h.pitch) * self.row + block * self.line + j * (w.pitch * plan.lanes))
+        taps = builder.parameter(product(self.taps))
+        weights = bind(builder, body, (first + block) * taps * plan.lanes)
+        written_out = h.taps * w.taps <= UNROLLED
+        kd, kh = builder.fresh("k"), builder.fresh("k")
+        inside: list[Stmt] = []
+        for row in range(h.taps) if written_out else (Var(kh, INT),):
+            inside += self._row(names, start, weights, Var(kd, INT), row)
+        if not written_out:
+            inside = [For(kh, const(0), const(h.taps), 1, tuple(inside))]
+        if 0 not in self.taps:
+            body.append(For(kd, const(0), const(d.taps), 1, tuple(inside)))
+        return body + self._sink(names, first, block, i, j)
+
+    def _row(self, names: list[str], start: Expr, weights: Expr, kd: Expr, kh: Expr | int) -> list[Stmt]:
+        """Products with one row of taps."""
+        c, plan, builder = self.c, self.plan, self.builder
+        _, h, w = c.windows
+        body: list[Stmt] = []
+        line = bind(builder, body, start + (kd * self.extent[1] + kh * h.step) * self.row)
+        at = bind(builder, body, weights + (kd * (h.taps * w.taps) + kh * w.taps) * plan.lanes)
+        buffer = builder.buffer(self.packed, "read")
+        ws = [bind(builder, body, Load(buffer, at + t * plan.lanes, self.vector), "v") for t in range(w.taps)]
+        meets: dict[int, list[tuple[int, int]]] = {}
+        for q in range(plan.columns):
+            for t in range(w.taps):
+                meets.setdefault(q * w.pitch + t * w.step, []).append((q, t))
+        for column, pairs in sorted(meets.items()):
+            x = bind(builder, body, Load(self.patch, line + column * plan.lanes, self.vector), "x")
+            body += [Set(names[q], multiply_add(x, ws[t], Get(names[q], self.vector))) for q, t in pairs]
+        return body
+
+    def _sink(self, names: list[str], first: Expr, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        """Deliver the sums: from the registers, or through memory at the end of a row."""
+        plan, builder = self.plan, self.builder
+        channel = (first + block) * plan.lanes
+        limit = None if self.c.groups % plan.lanes == 0 else self.outputs
+        body: list[Stmt] = []
+        row, column = bind(builder, body, self.h0 + i), bind(builder, body, self.w0 + j)
+        whole: list[Stmt] = []
+        for q, name in enumerate(names):
+            whole += self.deliver((self.depth, row, column + q), channel, limit, Get(name, self.vector))
+        rest: list[Stmt] = [
+            Store(self.sums, const(q * plan.lanes), Get(name, self.vector)) for q, name in enumerate(names)
+        ]
+        at = Var(builder.fresh("j"), INT)
+        store = self.deliver((self.depth, row, column + at), channel, limit, Load(self.sums, at * plan.lanes, self.vector))
+        rest.append(For(at.name, const(0), self.columns - j, 1, tuple(store)))
+        return [*body, If(j + plan.columns <= self.columns, tuple(whole), tuple(rest))]

@@ -1,0 +1,459 @@
+"""Convolutions over channels-last arrays: sums over taps and channels, with vectors along the output channels.
+
+    out[n, p, o] = sum over taps t, channels c of x[n, p * stride + t * step - low, c] * w[o, c, t]      (0 outside of x)
+
+    task = (block of output channels, image, group, plane, block of rows, block of columns)
+      copy the positions of x that its outputs see into private memory, with zeros where there are none: the patch,
+          [tap of the depth][row][block of channels][column][channel of the block]
+      for each panel of output channels, for each tile of rows x columns:
+          sums in registers += outer products over taps and channels: values of the patch are broadcast, the weights lie
+          packed in that order; the pitch of the pixels is a constant, so that one address serves a row of them
+          the sink
+
+So padding, strides and whatever is fused into x cost one pass over a patch that fits the second-level cache, and the
+inner loop knows nothing of them. The order of summation depends on sizes only. Sizes are parameters of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ndarray.dims import Size, product
+
+from .contraction import Digits, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
+from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, apply, const, splat
+from .target import Target
+
+__all__ = ["Convolution", "Window", "lower_direct"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """How the outputs of one axis see the input: output p meets positions ``p * stride + t * step - low`` for t < taps."""
+
+    size: Size
+    out: Size
+    taps: int = 1
+    stride: int = 1
+    step: int = 1
+    low: int = 0
+
+    def compact(self) -> bool:
+        """Whether only the positions that an output meets are copied: there is one for each."""
+        return self.taps <= 1
+
+    def reach(self, count: int) -> int:
+        """How many rows of a patch `count` outputs see."""
+        return count if self.compact() else (count - 1) * self.stride + (self.taps - 1) * self.step + 1
+
+    @property
+    def pitch(self) -> int:
+        """The distance of two outputs in a patch."""
+        return 1 if self.compact() else self.stride
+
+
+UNIT = Window(1, 1)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The problem.
+
+    windows  of depth, rows and columns (`UNIT` where the array has fewer axes)
+    inputs, outputs   channels of one group
+    read     (builder, n, position, channel, lanes, mask) -> `lanes` values of x at consecutive channels
+    weight   (builder, output, channel, tap, lanes, mask) -> `lanes` weights of consecutive outputs; both count all groups'
+             outputs, and the channels of one group
+    deliver  (builder, n, position, output, lanes, mask, value) -> statements that store results of consecutive outputs
+    """
+
+    dtype: str
+    batch: Size
+    groups: int
+    inputs: Size
+    outputs: Size
+    windows: tuple[Window, Window, Window]
+    read: Callable[[KernelBuilder, Expr, Digits, Expr, int, Expr | None], Expr]
+    weight: Callable[[KernelBuilder, Expr, Expr, Digits, int, Expr | None], Expr]
+    deliver: Callable[[KernelBuilder, Expr, Digits, Expr, int, Expr | None, Expr], list[Stmt]]
+    name: str = "convolution"
+    equations: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tiles of `rows` x `columns` pixels and `vectors` vectors of `lanes` outputs in registers; a task has `height` x `width`
+    pixels and `panels` panels of outputs; the patch holds channels in blocks of `block`."""
+
+    lanes: int
+    rows: int
+    columns: int
+    vectors: int
+    block: int
+    height: int
+    width: int
+    panels: int
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+
+def lower_direct(c: Convolution, target: Target, **override: Any) -> list[Launch]:
+    """The launches: the weights are packed, then the products are summed. `override` replaces fields of the plan."""
+    plan = replace(choose(c, target), **override)
+    pack, packed = _pack(c, plan)
+    return [pack, _Direct(c, plan, packed).build()]
+
+
+# -- the schedule
+
+
+def choose(c: Convolution, target: Target) -> Plan:
+    """The plan that a small cost model finds cheapest, from sizes alone."""
+    outputs, inputs = max(1, hint(c.outputs)), max(1, hint(c.inputs))
+    _, h, w = c.windows
+    height, width = max(1, hint(h.out)), max(1, hint(w.out))
+    lanes = target.lanes(c.dtype)
+    while lanes > 4 and outputs <= lanes // 2:
+        lanes //= 2
+    blocks = -(-inputs // 16)
+    block = -(-inputs // blocks)
+    depth = inputs * c.windows[0].taps * h.taps * w.taps
+    rows, columns, vectors = _tile(height, width, outputs, depth, lanes, target)
+    panels = -(-outputs // (vectors * lanes))
+    step = rows * columns * vectors + 0.1 * (rows * columns + vectors)
+    tile = step * depth + 8 * rows * columns * vectors + 40
+    outer = max(1, hint(c.batch)) * c.groups * max(1, hint(c.windows[0].out))
+    best, found = float("inf"), None
+    for wide in dict.fromkeys((width, *(x for x in (112, 56, 28, 14) if x < width))):
+        wide = -(-wide // columns) * columns
+        for high in dict.fromkeys(-(-height // k) for k in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28, 56, 112)):
+            high = -(-high // rows) * rows
+            patch = c.windows[0].taps * h.reach(high) * (w.reach(wide)) * blocks * block
+            if patch * _ITEMSIZE[c.dtype] > target.l2 // 2 and not (high == rows and wide == columns):
+                continue
+            copies = patch / lanes * 1.5 + 200
+            tiles = (high // rows) * (wide // columns)
+            for parts in (1, 2, 4, 8, 16):
+                if parts > panels:
+                    break
+                per = -(-panels // parts)
+                cost = copies + tiles * per * tile
+                tasks = outer * -(-height // high) * -(-width // wide) * -(-panels // per)
+                total = sum(max(1, -(-tasks // t)) * t * cost for t in (1, 2, 4, 8)) + 2000 * tasks
+                if total < best:
+                    best, found = total, Plan(lanes, rows, columns, vectors, block, high, wide, per)
+    if found is None:
+        found = Plan(lanes, rows, columns, vectors, block, rows, columns, panels)
+    return found
+
+
+def _tile(height: int, width: int, outputs: int, depth: int, lanes: int, target: Target) -> tuple[int, int, int]:
+    """Rows, columns and vectors of a tile: the fewest cycles, padding included."""
+    best, tile = float("inf"), (1, 1, 1)
+    spare = 1 if target.fma else 2
+    for vectors in range(1, 7):
+        for rows in range(1, 9):
+            for columns in range(1, 29):
+                pixels = rows * columns
+                if pixels * vectors + vectors + spare > target.registers:
+                    break
+                step = max(pixels * vectors, 5) + 0.12 * pixels + 0.25 * vectors + 0.3 * rows + 1.0
+                count = -(-height // rows) * -(-width // columns) * -(-outputs // (vectors * lanes))
+                cost = count * (step * depth + 8 * pixels * vectors + 40)
+                if cost < best:
+                    best, tile = cost, (rows, columns, vectors)
+    return tile
+
+
+# -- packed weights
+
+
+def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
+    """A launch that copies the weights into panels [group][panel][taps of depth, rows][block][tap][channel][output], zero
+    where there is none; one task a block of a panel."""
+    builder = KernelBuilder()
+    taps = tuple(w.taps for w in c.windows)
+    panels, blocks = ceil_div(c.outputs, plan.nr), ceil_div(c.inputs, plan.block)
+    size = c.groups * panels * blocks * product(taps) * plan.block * plan.nr
+    packed = Storage(c.dtype, size, "packed weights")
+    body: list[Stmt] = []
+    group, panel, block = (
+        bind(builder, body, d) for d in digits(builder, Var("task", INT), (c.groups, panels, blocks))
+    )
+    outputs, inputs = builder.size(c.outputs), builder.size(c.inputs)
+    channel = builder.fresh("c")
+    names = [builder.fresh("t") for _ in taps]
+    tap = tuple(const(0) if k == 1 else Var(name, INT) for k, name in zip(taps, names))
+    inside: list[Stmt] = []
+    at = bind(builder, inside, block * plan.block + Var(channel, INT))
+    place: Expr = group * builder.size(panels) + panel
+    for digit, extent in zip((*tap[:2], block, tap[2], Var(channel, INT)), (*taps[:2], blocks, taps[2], plan.block)):
+        place = place * builder.size(extent) + digit
+    place = bind(builder, inside, place * plan.nr)
+    even = isinstance(c.inputs, int) and c.inputs % plan.block == 0
+    whole = isinstance(c.outputs, int) and c.outputs % plan.nr == 0
+    buffer = builder.buffer(packed, "write")
+    for v in range(plan.vectors):
+        first = panel * plan.nr + v * plan.lanes
+        mask = None if whole else lane_mask(first, plan.lanes, outputs)
+        if not even:
+            exists = splat(at < inputs, plan.lanes)
+            mask = exists if mask is None else mask & exists
+        value = c.weight(builder, group * outputs + first, at, tap, plan.lanes, mask)
+        inside.append(Store(buffer, place + v * plan.lanes, value))
+    for count, name in zip(reversed(taps), reversed(names)):
+        if count != 1:
+            inside = [For(name, const(0), const(count), 1, tuple(inside))]
+    body.append(For(channel, const(0), const(plan.block), 1, tuple(inside)))
+    launch = builder.launch(
+        "pack_w", body, "task", c.groups * panels * blocks, size // 2, equations=c.equations, note="pack weights"
+    )
+    return launch, packed
+
+
+# -- the kernel
+
+
+class Patched:
+    """What kernels over patches share: tasks, the copy of a patch, loops over tiles and the sink.
+
+    `channels` channels of x, from `first_channel` on, are copied in `blocks` blocks.
+    """
+
+    channels: Size
+    blocks: Size
+
+    def __init__(self, c: Convolution, plan: Plan, packed: Storage):
+        self.c, self.plan, self.packed = c, plan, packed
+        self.builder = KernelBuilder()
+        self.vector = Type(c.dtype, plan.lanes)
+        d, h, w = c.windows
+        self.taps = (d.taps, h.taps, w.taps)
+        self.extent = (d.taps, h.reach(plan.height), w.reach(plan.width))  # depth taps, rows and columns of the patch
+        self.first_channel: Expr = const(0)
+
+    def begin(self, parts: Size, groups: Size) -> tuple[list[Stmt], Expr, Size]:
+        """(statements that say what the task is, its part, the number of tasks)."""
+        c, plan, builder = self.c, self.plan, self.builder
+        d, h, w = c.windows
+        body: list[Stmt] = []
+        counts = (parts, c.batch, groups, d.out, ceil_div(h.out, plan.height), ceil_div(w.out, plan.width))
+        part: Expr = Var("task", INT)
+        found: list[Expr] = []
+        for count in reversed(counts[1:]):
+            extent = builder.parameter(count) if not (isinstance(count, int) and count == 1) else const(1)
+            found.append(bind(builder, body, part % extent, "q"))
+            part = bind(builder, body, part // extent, "q")
+        self.n, self.group, self.depth, block_h, block_w = reversed(found)
+        self.h0 = bind(builder, body, block_h * builder.parameter(plan.height), "row")
+        self.w0 = bind(builder, body, block_w * builder.parameter(plan.width), "col")
+        self.rows = bind(builder, body, minimum(builder.parameter(plan.height), builder.parameter(h.out) - self.h0), "row")
+        self.columns = bind(builder, body, minimum(builder.parameter(plan.width), builder.parameter(w.out) - self.w0), "col")
+        self.block_count = self.blocks_here = builder.parameter(self.blocks, "blocks")
+        self.line = bind(builder, body, builder.parameter(self.extent[2] * plan.block, "line"))  # of one block of channels
+        self.row = bind(builder, body, self.line * self.block_count)
+        self.outputs = builder.parameter(c.outputs, "outputs")
+        self.patch = builder.scratch(c.dtype, product(self.extent) * self.blocks * plan.block)
+        return body, part, product(counts)
+
+    def launch(self, body: list[Stmt], tasks: Size, tile: str, work: int) -> Launch:
+        """The finished launch. `work`: products that one cycle has room for."""
+        c, plan = self.c, self.plan
+        pixels = c.batch * product(x.out for x in c.windows) * c.groups
+        macs = pixels * c.inputs * c.outputs * product(self.taps)
+        cost = macs // work + pixels * (c.inputs + c.outputs) // plan.lanes
+        return self.builder.launch(f"{c.name}_{tile}", body, "task", tasks, cost, equations=c.equations, note=f"{plan}")
+
+    def copy(self) -> list[Stmt]:
+        """Fill the patch: rows and columns within x are copied, all others are zero."""
+        c, plan, builder = self.c, self.plan, self.builder
+        d, h, w = c.windows
+        if 0 in self.taps:
+            return []
+        kd, i, j, block = (builder.fresh(x) for x in ("k", "i", "j", "b"))
+        body: list[Stmt] = []
+        at_d = self.depth * d.stride + Var(kd, INT) * d.step - d.low
+        start_h, start_w = self.h0 * h.stride - h.low, self.w0 * w.stride - w.low
+        step_h, step_w = (h.stride if h.compact() else 1), (w.stride if w.compact() else 1)
+        # columns first .. last-1 of the patch lie within x
+        extent = builder.parameter(self.extent[2], "extent")
+        start_w = bind(builder, body, start_w, "col")
+        first = bind(builder, body, _clamp((const(step_w - 1) - start_w) // step_w, extent), "col")
+        last = bind(builder, body, _clamp((builder.size(w.size) - start_w + (step_w - 1)) // step_w, extent), "col")
+        rows = bind(builder, body, (self.rows - 1) * h.pitch + ((h.taps - 1) * h.step + 1))
+        inside: list[Stmt] = []
+        at_h = bind(builder, inside, start_h + Var(i, INT) * step_h, "row")
+        base = bind(builder, inside, (Var(kd, INT) * const(self.extent[1]) + Var(i, INT)) * self.row)
+        exists = (at_h >= 0) & (at_h < builder.size(h.size))
+        if d is not UNIT:
+            at = bind(builder, inside, at_d, "d")
+            exists = exists & (at >= 0) & (at < builder.size(d.size))
+        else:
+            at = const(0)
+        inputs = builder.size(self.channels)
+        one: list[Stmt] = []
+        offset = bind(builder, one, self.first_channel + Var(block, INT) * plan.block)
+        line = bind(builder, one, base + Var(block, INT) * self.line)
+
+        def fill(start: Expr, stop: Expr, copied: bool) -> Stmt:
+            """Columns start .. stop-1 of one block of channels, from x or with zeros."""
+            out: list[Stmt] = []
+            column = Var(j, INT)
+            for first in range(0, plan.block, plan.lanes):
+                count = min(plan.lanes, plan.block - first)
+                to = line + column * plan.block + first
+                partial = lane_mask(const(0), plan.lanes, const(count)) if count < plan.lanes else None
+                value: Expr = zero(self.vector)
+                if copied:
+                    whole = isinstance(self.channels, int) and self.channels % plan.block == 0
+                    mask = partial if whole else lane_mask(offset + first, plan.lanes, minimum(inputs, offset + first + count))
+                    channel = self.group * inputs + (offset + first)
+                    where = (at, at_h, start_w + column * step_w)
+                    value = c.read(builder, self.n, where, channel, plan.lanes, mask)
+                out.append(Store(self.patch, to, value, partial))
+            return For(j, start, stop, 1, tuple(out), 2 if len(out) == 1 else 1)
+
+        zeros = (fill(const(0), extent, False),)
+        one.append(If(exists, (fill(const(0), first, False), fill(first, last, True), fill(last, extent, False)), zeros))
+        inside.append(For(block, const(0), self.blocks_here, 1, tuple(one)))
+        loop: Stmt = For(i, const(0), rows, 1, tuple(inside))
+        return [*body, For(kd, const(0), const(self.extent[0]), 1, (loop,))]
+
+    def deliver(self, at: Digits, output: Expr, limit: Expr | None, value: Expr) -> list[Stmt]:
+        """Store a vector of results; those before `limit` exist (all of them, if it is None)."""
+        c, lanes = self.c, self.plan.lanes
+        lead = self.group * self.outputs  # the channels before those of the group
+        store = c.deliver(self.builder, self.n, at, lead + output, lanes, None, value)
+        if limit is None:
+            return store
+        masked = c.deliver(self.builder, self.n, at, lead + output, lanes, lane_mask(output, lanes, limit), value)
+        return [If(output + lanes <= limit, tuple(store), (If(output < limit, tuple(masked)),))]
+
+
+class _Direct(Patched):
+    """All channels of a group in the patch, panels of outputs."""
+
+    def __init__(self, c: Convolution, plan: Plan, packed: Storage):
+        super().__init__(c, plan, packed)
+        self.channels, self.blocks = c.inputs, ceil_div(c.inputs, plan.block)
+
+    def build(self) -> Launch:
+        c, plan, builder = self.c, self.plan, self.builder
+        panels = ceil_div(c.outputs, plan.nr)
+        body, part, tasks = self.begin(ceil_div(panels, plan.panels), c.groups)
+        self.sums = builder.scratch(c.dtype, plan.rows * plan.columns * plan.nr)
+        body += self.copy()
+        panel, i, j = builder.fresh("p"), builder.fresh("i"), builder.fresh("j")
+        first = part * builder.parameter(plan.panels)
+        last = minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels"))
+        tile = self._tile(Var(panel, INT), Var(i, INT), Var(j, INT))
+        loop: Stmt = For(j, const(0), self.columns, plan.columns, tuple(tile))
+        loop = For(i, const(0), self.rows, plan.rows, (loop,))
+        body.append(For(panel, first, last, 1, (loop,)))
+        return self.launch(body, tasks, f"{plan.rows}x{plan.columns}x{plan.nr}", plan.lanes * 3)
+
+    def _tile(self, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        plan, builder = self.plan, self.builder
+        names = [[[builder.fresh("s") for _ in range(plan.vectors)] for _ in range(plan.columns)] for _ in range(plan.rows)]
+        every = [
+            (r * plan.columns + q, v, names[r][q][v])
+            for r in range(plan.rows) for q in range(plan.columns) for v in range(plan.vectors)
+        ]
+        body: list[Stmt] = [Register(name, zero(self.vector)) for _, _, name in every]
+        if 0 not in self.taps:
+            body += self._sum(names, panel, i, j)
+        body += [Store(self.sums, const(p * plan.nr + v * plan.lanes), Get(name, self.vector)) for p, v, name in every]
+        return body + self._sink(panel, i, j)
+
+    def _sum(self, names: list, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        """Outer products over taps and channels."""
+        c, plan, builder = self.c, self.plan, self.builder
+        d, h, w = c.windows
+        body: list[Stmt] = []
+        counts = (d.taps, h.taps, self.blocks, w.taps)
+        merged = self.blocks == 1 and w.step == 1  # the taps of a row lie one behind the other
+        one = const(1)
+        sizes = tuple(
+            one if isinstance(n, int) and n == 1 else self.block_count if x == 2 else builder.parameter(n, ("tap", x))
+            for x, n in enumerate(counts)
+        )
+        depth: Expr = const(plan.block)
+        for size in sizes:
+            depth = depth * size
+        panels = builder.parameter(ceil_div(c.outputs, plan.nr), "panels")
+        weights = bind(builder, body, (self.group * panels + panel) * depth * plan.nr)
+        pixel = w.pitch * plan.block
+        start = bind(builder, body, (i * h.pitch) * self.row + j * pixel)
+        loops: list[tuple[str, Expr]] = []
+        digit: list[Expr] = []
+        for number, size in enumerate(sizes):
+            if (isinstance(counts[number], int) and counts[number] == 1) or (merged and number == 3):
+                digit.append(const(0))
+                continue
+            name = builder.fresh("k")
+            loops.append((name, size))
+            digit.append(Var(name, INT))
+        inside: list[Stmt] = []
+        kd, kh, block, kw = digit
+        number = flatten_digits(digit, sizes) * plan.block
+        a = bind(builder, inside, start + ((kd * const(self.extent[1]) + kh * h.step) * self.row + block * self.line
+                                           + kw * (w.step * plan.block)))
+        lines = [a] + [bind(builder, inside, a + self.row * (r * h.pitch)) for r in range(1, plan.rows)]
+        b = bind(builder, inside, weights + number * plan.nr)
+        k = builder.fresh("c")
+        buffer = builder.buffer(self.packed, "read")
+        step: list[Stmt] = []
+        row = bind(builder, step, b + Var(k, INT) * plan.nr)
+        ws = [
+            bind(builder, step, Load(buffer, row + v * plan.lanes, self.vector), "v") for v in range(plan.vectors)
+        ]
+        for r in range(plan.rows):
+            for q in range(plan.columns):
+                value = Load(self.patch, lines[r] + Var(k, INT) + q * pixel, Type(c.dtype))
+                left = bind(builder, step, splat(value, plan.lanes), "a")
+                for v in range(plan.vectors):
+                    name = names[r][q][v]
+                    step.append(Set(name, multiply_add(left, ws[v], Get(name, self.vector))))
+        count: Expr = const(plan.block)
+        if merged:
+            count = builder.parameter(w.taps * plan.block, "run") if w.taps > 1 else const(plan.block)
+        unroll = 1 if merged and w.taps > 1 else 4 if plan.block % 4 == 0 else 2 if plan.block % 2 == 0 else 1
+        inside.append(For(k, const(0), count, 1, tuple(step), unroll))
+        for name, size in reversed(loops):
+            inside = [For(name, const(0), size, 1, tuple(inside))]
+        return body + inside
+
+    def _sink(self, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        """Deliver the sums of a tile."""
+        plan, builder = self.plan, self.builder
+        body: list[Stmt] = []
+        r, q = builder.fresh("i"), builder.fresh("j")
+        column = bind(builder, body, panel * plan.nr, "col")
+        limit = None if isinstance(self.c.outputs, int) and self.c.outputs % plan.nr == 0 else self.outputs
+        inside: list[Stmt] = []
+        row, at = (Var(r, INT) if plan.rows > 1 else const(0)), Var(q, INT)
+        where = (self.depth, bind(builder, inside, self.h0 + i + row), bind(builder, inside, self.w0 + j + at))
+        pixel = bind(builder, inside, (row * plan.columns + at) * plan.nr)
+        for v in range(0, plan.nr, plan.lanes):
+            inside += self.deliver(where, column + v, limit, Load(self.sums, pixel + v, self.vector))
+        loop: Stmt = For(q, const(0), minimum(const(plan.columns), self.columns - j), 1, tuple(inside))
+        if plan.rows > 1:
+            loop = For(r, const(0), minimum(const(plan.rows), self.rows - i), 1, (loop,))
+        return [*body, loop]
+
+
+def flatten_digits(index: list[Expr], sizes: tuple[Expr, ...]) -> Expr:
+    """The row-major number of digits over extents that are expressions."""
+    flat: Expr = const(0)
+    for i, size in zip(index, sizes):
+        flat = flat * size + i
+    return flat
+
+
+def _clamp(value: Expr, high: Expr) -> Expr:
+    return apply("max", minimum(value, high), const(0))
