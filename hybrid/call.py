@@ -18,7 +18,7 @@ from ndarray.apply import apply
 from ndarray.array import NDArray, wrap
 from ndarray.dtypes import is_inexact
 from ndarray.op import OPAQUE, ArrayType, Op, Sample, register
-from ndarray.tape import Leaf, Node, _kept_out, _with_entry, keep
+from ndarray.tape import Leaf, Node, Step, _kept_out, _with_entry, keep
 
 from .backend import Options, Program, get_backend
 from .graph import Graph
@@ -132,6 +132,7 @@ class Derivative:
         self.name, self.options = graph.name, options
         self.program = compile_graph(self.parts.forward, backend, options)
         self.outputs = len(graph.outputs)
+        self.step = Step(self.name, self._pull, len(self.parts.forward.outputs))
         self.inexact = tuple([j for j, a in enumerate(self.parts.forward.outputs) if is_inexact(a.dtype)])
         self.differentiable = bool(self.parts.gradients)
         self._pure: Graph | None = None
@@ -150,9 +151,8 @@ class Derivative:
         if not self.differentiable:
             return outs[:count]
         node = Node(
-            self.name, self._pull, tuple([a._node if t else None for a, t in zip(inputs, self.tracked)]),
-            tuple([a._data.shape for a in inputs]), len(outs),
-            ([(a, a._version) for a in inputs], [_kept_out(o) for o in outs]),
+            self.step, tuple([a._node if t else None for a, t in zip(inputs, self.tracked)]),
+            tuple([a._data.shape for a in inputs]), ([(a, a._version) for a in inputs], [_kept_out(o) for o in outs]),
         )
         for i in self.inexact:
             outs[i]._node = (node, i, outs[i]._version)

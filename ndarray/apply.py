@@ -40,8 +40,8 @@ class Frame:
 
     __slots__ = ("below", "interpreter")
 
-    def __init__(self, interpreter: Interpreter, below: Frame | None):
-        self.interpreter = interpreter
+    def __init__(self, interpreter: Any, below: Frame | None):
+        self.interpreter: Interpreter = interpreter
         self.below: Any = below
 
     def process(self, op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any]) -> Any:
@@ -51,14 +51,13 @@ class Frame:
         self.interpreter.write(self, array, value, index)
 
 
-_bottom: Frame  # set by ndarray.eager when it is imported
+_bottom = Frame(None, None)  # its interpreter is set by ndarray.eager when it is imported
 _top: ContextVar[Frame | None] = ContextVar("ndarray_interpreter", default=None)  # None: the bottom
 
 
 def install_bottom(interpreter: Interpreter) -> None:
     """Make `interpreter` the bottom of every stack."""
-    global _bottom
-    _bottom = Frame(interpreter, None)
+    _bottom.interpreter = interpreter
 
 
 def current() -> Frame:
@@ -109,7 +108,8 @@ def apply(op: Op, *arrays: NDArray, **attrs: Any) -> Any:
 
     The arrays are NDArrays on one device whose shapes and dtypes the calling function has validated.
     """
-    return (_top.get() or _bottom).process(op, arrays, attrs)
+    frame = _top.get() or _bottom
+    return frame.interpreter.process(frame, op, arrays, attrs)
 
 
 def write(array: NDArray, value: NDArray, index: Any = ...) -> None:

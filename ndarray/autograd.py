@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,7 +23,7 @@ from .device import Device
 from .dims import Size
 from .dtypes import is_inexact
 from .op import OPS
-from .tape import Entry, Leaf, Node, Tape, _barrier, _tape, add_node, describe, is_recording, keep, user_line
+from .tape import RECORDING, Entry, Leaf, Node, Tape, _barrier, _tape, add_node, describe, is_recording, keep, user_line
 
 __all__ = [
     "Function", "Tape", "add_node", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables",
@@ -65,6 +64,8 @@ def _recording_frame() -> Frame:
     frame = _apply.current()
     if frame.interpreter is _barrier:
         frame = frame.below
+    if frame is _apply._bottom:
+        return RECORDING
     return frame if getattr(frame.interpreter, "recording", False) else Frame(_tape, frame)
 
 
@@ -133,13 +134,20 @@ def predict_mode() -> _Mode:
     return _Mode(None, False)
 
 
-@contextmanager
-def _differentiating(create_graph: bool, train: bool) -> Iterator[None]:
-    frame = _recording_frame() if create_graph else _unrecorded_frame()
-    token, mode = _apply.switch(frame), _training.set(train)
-    try:
-        yield
-    finally:
+class _Differentiating:
+    """A context for pulling gradients back: recorded themselves with `create_graph`, else not."""
+
+    __slots__ = ("_create_graph", "_tokens", "_train")
+
+    def __init__(self, create_graph: bool, train: bool):
+        self._create_graph, self._train = create_graph, train
+
+    def __enter__(self) -> None:
+        frame = _recording_frame() if self._create_graph else _unrecorded_frame()
+        self._tokens = _apply.switch(frame), _training.set(self._train)
+
+    def __exit__(self, *_: object) -> None:
+        token, mode = self._tokens
         _training.reset(mode)
         _top.reset(token)
 
@@ -157,7 +165,7 @@ def attach(array: NDArray, request: str = "write", grad: NDArray | None = None) 
     elif grad is None:
         from .creation import zeros
 
-        with _differentiating(False, is_training()):
+        with _Differentiating(False, is_training()):
             grad = zeros(array.shape, dtype=array.dtype, device=array._device)
     array._node = (Leaf(grad, request), 0, -1)
 
@@ -257,20 +265,21 @@ def _pull(
     what: str, heads: list, head_grads: list, variables: list | None, retain: bool, create: bool, train: bool,
 ) -> list:
     """Reverse accumulation in topological order: a node is processed when all its consumers have been."""
+    from .elementwise import add
+
     roots = [h._node for h in heads]
     pending = _count_consumers(what, [r[0] for r in roots])
     useful = None if variables is None else _leading_to({v[0] for v in variables}, pending)
     cotangents: dict[Any, list] = {}
-    ready: list[Any] = []
     captured: dict[tuple, Any] = {}
     written: list[NDArray] = []
 
-    with _differentiating(create, train):
+    with _Differentiating(create, train):
         for head, root, g in zip(heads, roots, head_grads):
             g = _ones(head) if g is None else g.astype(head.dtype, copy=False)
-            _add_to(cotangents, root, g)
+            _add_to(cotangents, root, g, add)
         del head, g, heads, head_grads
-        ready = [n for n in dict.fromkeys(r[0] for r in roots) if pending[n] == 0]
+        ready: list[Any] = [n for n in dict.fromkeys(r[0] for r in roots) if pending[n] == 0]
         while ready:
             node = ready.pop()
             gs = cotangents.pop(node, None)
@@ -283,16 +292,20 @@ def _pull(
                 continue
             inputs = node.inputs
             wanted = [e is not None and (useful is None or e[0] in useful) for e in inputs]
-            if gs is not None and any(wanted):
-                for entry, g in zip(inputs, _pull_node(node, gs, wanted, create)):
-                    if entry is not None and g is not None:
-                        _add_to(cotangents, entry, g)
+            if gs is not None and True in wanted:
+                gradients = _pull_node(node, gs, wanted, create)
+                shapes = node.shapes
+                for i, want in enumerate(wanted):
+                    if want and (g := gradients[i]) is not None:
+                        _add_to(cotangents, inputs[i], sum_to(g, shapes[i]), add)
+                gradients = ()
             gs = g = None
             for entry in inputs:
                 if entry is not None:
-                    pending[entry[0]] -= 1
-                    if pending[entry[0]] == 0:
-                        ready.append(entry[0])
+                    below = entry[0]
+                    pending[below] = left = pending[below] - 1
+                    if left == 0:
+                        ready.append(below)
             if not retain:
                 node.release()
     return [captured.get(v) for v in variables or ()]
@@ -307,7 +320,7 @@ def _count_consumers(what: str, roots: Iterable) -> dict[Any, int]:
             continue
         if node.released:
             raise RuntimeError(
-                f"{user_line()}: {what}: what was recorded (up to {node.name}) has been freed by an earlier backward; "
+                f"{user_line()}: {what}: what was recorded (up to {node.step.name}) has been freed by an earlier backward; "
                 f"pass retain_graph=True to the earlier one, or record again"
             )
         for entry in node.inputs:
@@ -336,25 +349,24 @@ def _leading_to(targets: set, nodes: Iterable) -> set:
     return found
 
 
-def _pull_node(node: Node, gs: list, wanted: list, create: bool) -> list:
+def _pull_node(node: Node, gs: list, wanted: list, create: bool) -> Sequence:
     entries = tuple([(node, i, -1) for i in range(len(gs))]) if create else (None,) * len(gs)
     try:
-        gradients = node.pull(node, entries, gs, wanted)
+        return node.step.pull(node, entries, gs, wanted)
     except Exception as error:
-        error.add_note(f"in the gradient of {node.name}")
+        error.add_note(f"in the gradient of {node.step.name}")
         raise
-    return [
-        None if g is None or not want else sum_to(g, shape)
-        for g, want, shape in zip(gradients, wanted, node.shapes)
-    ]
 
 
-def _add_to(cotangents: dict[Any, list], entry: Entry, g: NDArray) -> None:
+def _add_to(cotangents: dict[Any, list], entry: Entry, g: NDArray, add: Callable) -> None:
     node, index = entry[0], entry[1]
     slots = cotangents.get(node)
     if slots is None:
-        slots = cotangents[node] = [None] * (1 if isinstance(node, Leaf) else node.results)
-    slots[index] = g if slots[index] is None else apply(OPS["add"], slots[index], g)
+        if type(node) is Leaf or node.step.results == 1:
+            cotangents[node] = [g]
+            return
+        slots = cotangents[node] = [None] * node.step.results
+    slots[index] = g if slots[index] is None else add(slots[index], g)
 
 
 def _deliver(leaf: Leaf, g: NDArray, written: list[NDArray]) -> None:
@@ -477,7 +489,7 @@ class Function:
                 f"hybridized function (a whole training step, say), or don't hybridize the part that calls it"
             )
         arrays = [x for x in inputs if isinstance(x, NDArray)]
-        with _differentiating(False, is_training()):
+        with _Differentiating(False, is_training()):
             outputs = self.forward(*inputs)
         many = isinstance(outputs, (tuple, list))
         outs = tuple([_twin(o) for o in (outputs if many else (outputs,))])

@@ -104,6 +104,10 @@ class Device:
 Context = Device  # MXNet's name
 
 
+KERNEL_BYTES = 1 << 20
+"""Elementwise functions of larger arrays ask the device's `KernelProvider`; smaller ones are left to the array module."""
+
+
 class KernelProvider(Protocol):
     """Kernels of one device for primitive operations, looked up by op name when an op runs eagerly.
 

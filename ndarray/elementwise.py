@@ -15,6 +15,7 @@ from . import ops  # noqa: F401  (fills the table)
 from .apply import apply
 from .array import NDArray
 from .dtypes import bool_, canonical, default_float, default_int, is_inexact
+from .fast import BINARY, UNARY, binary, unary
 from .op import OPS
 from .operands import as_array, as_floating, common, convert, primitive
 
@@ -135,6 +136,8 @@ def _binary(name: str, kinds: str, formula: str, otherwise: np.dtype | None = de
             x1, x2 = convert(x1, otherwise), convert(x2, otherwise)
         return primitive(op, x1, x2)
 
+    if name in BINARY:
+        function = binary(name, function)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{formula}, elementwise. Raises ValueError for shapes that don't broadcast, TypeError for the dtype."
     return function
@@ -279,6 +282,8 @@ def _floating(name: str, formula: str) -> Callable:
             x = as_floating(name, x)
         return primitive(op, x)
 
+    if name in UNARY:
+        function = unary(name, function)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{formula}, elementwise; integers become float32."
     return function
@@ -301,6 +306,8 @@ def _signed(name: str, formula: str, kinds: str = "iuf") -> Callable:
     def function(x: Any, /) -> NDArray:
         return apply(op, _of_kind(name, x, kinds))
 
+    if name in UNARY:
+        function = unary(name, function)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{formula}, elementwise, in x's dtype."
     return function
@@ -319,6 +326,8 @@ def _rounding(name: str, formula: str) -> Callable:
         x = as_array(name, "x", x)
         return apply(op, x) if is_inexact(x.dtype) else x
 
+    if name in UNARY:
+        function = unary(name, function)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{formula}, elementwise; integers stay as they are."
     return function

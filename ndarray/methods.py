@@ -1,7 +1,6 @@
 """Operators and methods of `NDArray`: names bound to the public functions of `ndarray.functions`.
 
-An operator takes a short cut where nothing records or traces, and both operands are plain arrays of one dtype and
-device, or one is a Python number: it calls the ufunc straight away.
+Operators take the short cuts of `ndarray.fast`.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from . import apply as _apply
-from .array import NDArray, _new, wrap
+from .array import NDArray
+from .fast import BINARY, binary
 
 __all__ = ["bind"]
 
-_ndarray, _asarray = np.ndarray, np.asarray
-_top_get = _apply._top.get
 _functions: Any = None
 
 
@@ -28,37 +26,18 @@ def bind(functions: ModuleType) -> None:
     _functions = functions
 
 
-_FLOATING = (RuntimeWarning, FloatingPointError)  # where warnings are errors; `Eager` knows what to do
+def _binary(function: str) -> tuple[Callable, Callable, Callable]:
+    """The operator, its reflection and its in-place form."""
 
-
-def _binary(function: str, ufunc: Callable, kinds: str) -> tuple[Callable, Callable, Callable]:
-    """The operator, its reflection and its in-place form. `kinds`: dtype kinds whose ufunc keeps our semantics."""
-
-    def forward(self: NDArray, other: Any) -> NDArray:
-        if _top_get() is None:
-            a = self._data
-            if type(a) is _ndarray and (dtype := a.dtype).kind in kinds:
-                if type(other) is NDArray:
-                    b = other._data
-                    if type(b) is _ndarray and b.dtype is dtype and (device := self._device) is other._device:
-                        try:
-                            data = ufunc(a, b)
-                        except _FLOATING:
-                            return _operate(function, self, other)
-                        out = _new(NDArray)
-                        out._data = data if type(data) is _ndarray else _asarray(data)
-                        out._device = device
-                        out._node = out._storage = None
-                        return out
-                elif (type(other) is float and dtype.kind == "f") or type(other) is int:
-                    try:
-                        return wrap(ufunc(a, dtype.type(other)), self._device)
-                    except _FLOATING:
-                        return _operate(function, self, other)
+    def plain(self: Any, other: Any) -> Any:
         return _operate(function, self, other)
 
-    def reflected(self: NDArray, other: Any) -> NDArray:
+    def plain_reflected(self: Any, other: Any) -> Any:
         return _operate(function, other, self)
+
+    short = binary(function, plain) if function in BINARY else None
+    forward = short or plain
+    reflected = short.reflected if short else plain_reflected  # type: ignore[attr-defined]
 
     def in_place(self: NDArray, other: Any) -> NDArray:
         value = forward(self, other)
@@ -89,19 +68,13 @@ def _operate(function: str, x: Any, y: Any) -> NDArray:
     return getattr(_functions, function)(x, y)
 
 
-_ALL, _INEXACT, _INTEGER = "iufc", "fc", "biu"
 _OPERATORS = {
-    "add": ("add", np.add, _ALL), "sub": ("subtract", np.subtract, _ALL), "mul": ("multiply", np.multiply, _ALL),
-    "truediv": ("divide", np.divide, _INEXACT), "floordiv": ("floor_divide", np.floor_divide, "f"),
-    "mod": ("remainder", np.remainder, "f"), "pow": ("power", np.power, "f"),
-    "matmul": ("matmul", np.matmul, ""),
-    "and": ("bitwise_and", np.bitwise_and, _INTEGER), "or": ("bitwise_or", np.bitwise_or, _INTEGER),
-    "xor": ("bitwise_xor", np.bitwise_xor, _INTEGER), "lshift": ("left_shift", np.left_shift, ""),
-    "rshift": ("right_shift", np.right_shift, ""),
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder",
+    "pow": "power", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "left_shift", "rshift": "right_shift",
 }
 _COMPARISONS = {
-    "eq": ("equal", np.equal), "ne": ("not_equal", np.not_equal), "lt": ("less", np.less),
-    "le": ("less_equal", np.less_equal), "gt": ("greater", np.greater), "ge": ("greater_equal", np.greater_equal),
+    "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
 }
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_not"}
 
@@ -111,11 +84,11 @@ def _install(name: str, method: Callable) -> None:
     setattr(NDArray, name, method)
 
 
-for _name, (_function, _ufunc, _kinds) in _OPERATORS.items():
-    for _prefix, _method in zip(("", "r", "i"), _binary(_function, _ufunc, _kinds)):
+for _name, _function in _OPERATORS.items():
+    for _prefix, _method in zip(("", "r", "i"), _binary(_function)):
         _install(f"__{_prefix}{_name}__", _method)
-for _name, (_function, _ufunc) in _COMPARISONS.items():
-    _install(f"__{_name}__", _binary(_function, _ufunc, _ALL)[0])
+for _name, _function in _COMPARISONS.items():
+    _install(f"__{_name}__", _binary(_function)[0])
 
 
 def _delegate(name: str, function: str) -> None:

@@ -17,7 +17,9 @@ from .array import _PACKAGE, NDArray, _twin
 from .dtypes import is_inexact
 from .op import NONDIFF, OPS, ArrayType, Op, Vjp
 
-__all__ = ["Entry", "Leaf", "Node", "Tape", "add_node", "describe", "is_recording", "keep", "user_line"]
+__all__ = [
+    "RECORDING", "Entry", "Leaf", "Node", "Plan", "Step", "Tape", "add_node", "describe", "is_recording", "keep", "user_line",
+]
 
 _top = _apply._top
 Entry = tuple[Any, int, int]  # (node or leaf, which result, version of its storage when it was made)
@@ -32,30 +34,42 @@ class Leaf:
         self.grad, self.request = grad, request
 
 
-class Node:
-    """One recorded step.
+class Step:
+    """What the nodes of one operation have in common.
 
     name     what ran, for errors
     pull     ``(node, entries of the results, cotangents, wanted) -> gradients`` (None where not wanted)
-    inputs   an entry for each argument, None where nothing is to be differentiated
-    shapes   the arguments' shapes, to which gradients are summed
     results  how many results there are
-    kept     what `pull` reads
     """
 
-    __slots__ = ("inputs", "kept", "name", "pull", "released", "results", "shapes")
+    __slots__ = ("name", "pull", "results")
 
-    def __init__(self, name: str, pull: Callable, inputs: tuple, shapes: tuple, results: int, kept: Any):
-        self.name, self.pull, self.inputs, self.shapes = name, pull, inputs, shapes
-        self.results, self.kept, self.released = results, kept, False
+    def __init__(self, name: str, pull: Callable, results: int):
+        self.name, self.pull, self.results = name, pull, results
+
+
+class Node:
+    """One recorded step.
+
+    step    what ran, and how it is differentiated
+    inputs  an entry for each argument, None where nothing is to be differentiated
+    shapes  the arguments' shapes, to which gradients are summed
+    kept    what ``step.pull`` reads; None when it has been forgotten
+    """
+
+    __slots__ = ("inputs", "kept", "shapes", "step")
+
+    def __init__(self, step: Step, inputs: tuple, shapes: tuple, kept: Any):
+        self.step, self.inputs, self.shapes, self.kept = step, inputs, shapes, kept
+
+    @property
+    def released(self) -> bool:
+        """Whether a backward has passed here and forgotten the way further down."""
+        return self.kept is None
 
     def release(self) -> None:
         """Forget what was kept, and the way further down."""
-        self.kept, self.inputs, self.pull, self.released = (), (), _pull_released, True
-
-
-def _pull_released(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    raise AssertionError(f"{node.name} was released")
+        self.kept, self.inputs = None, ()
 
 
 def is_recording() -> bool:
@@ -75,10 +89,8 @@ def add_node(
     """
     if not is_recording() or all(a._node is None for a in inputs):
         return
-    node = Node(
-        name, lambda node, entries, cotangents, wanted: pull(cotangents, wanted), tuple([a._node for a in inputs]),
-        tuple([a.shape for a in inputs]), len(outputs), (),
-    )
+    step = Step(name, lambda node, entries, cotangents, wanted: pull(cotangents, wanted), len(outputs))
+    node = Node(step, tuple([a._node for a in inputs]), tuple([a.shape for a in inputs]), ())
     for i, out in enumerate(outputs):
         if is_inexact(out.dtype):
             out._node = (node, i, out._version)
@@ -125,7 +137,7 @@ class Tape:
         if old is None and new is None:
             return
         shapes = (array.shape, value.shape)
-        node = Node("write", _pull_write, (old, new), shapes, 1, index)
+        node = Node(_WRITE, (old, new), shapes, (index,))
         array._node = (node, 0, array._version)
 
 
@@ -151,26 +163,33 @@ class _Barrier:
 
 
 _tape, _barrier = Tape(), _Barrier()
+RECORDING = Frame(_tape, _apply._bottom)
+"""The frame that records what runs at once: on top, it means that nothing traces."""
 
 
-class _Plan:
+class Plan(Step):
     """What to keep of an op and how to call its gradient rules, for one set of tracked arguments.
 
-    arguments, results, types  positions of what is kept: arguments, results, and arguments of which the type is enough
-    calls                      (argument, rule, [(parameter, where its value comes from, position there)])
+    arguments, outs, types  positions of what is kept: arguments, results, and arguments of which the type is enough
+    calls                   (argument, rule, [(parameter, where its value comes from, position there)], has attributes)
+
+    ``Node.kept`` is (arguments, results, types, attributes).
     """
 
-    __slots__ = ("arguments", "calls", "op", "results", "types")
+    __slots__ = ("arguments", "calls", "op", "outs", "types")
 
     def __init__(self, op: Op, tracked: tuple[int, ...]):
+        super().__init__(op.name, self._pull, op.results)
         self.op = op
         self.arguments: list[int] = []
-        self.results: list[int] = []
+        self.outs: list[int] = []
         self.types: list[int] = []
         rules: Any = op.vjp
-        self.calls = [
-            (i, rules[op.arguments[i]].rule, self._sources(rules[op.arguments[i]])) for i in tracked
-        ]
+        self.calls = []
+        for i in tracked:
+            vjp = rules[op.arguments[i]]
+            sources = self._sources(vjp)
+            self.calls.append((i, vjp.rule, sources, any(source == "attribute" for _, source, _ in sources)))
 
     def _sources(self, vjp: Vjp) -> list[tuple[str, str, int]]:
         sources = []
@@ -181,12 +200,43 @@ class _Plan:
             elif p in kept and p in self.op.arguments:
                 sources.append((p, "argument", _place(self.arguments, self.op.arguments.index(p))))
             elif p in kept:
-                sources.append((p, "result", _place(self.results, int(p[3:] or 0))))
+                sources.append((p, "result", _place(self.outs, int(p[3:] or 0))))
             elif p.removesuffix("_type") in types:
                 sources.append((p, "type", _place(self.types, self.op.arguments.index(p.removesuffix("_type")))))
             else:
                 sources.append((p, "attribute", 0))
         return sources
+
+    def _pull(self, node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
+        arguments, outs, types, attrs = node.kept
+        gradients: list[Any] = [None] * len(wanted)
+        for i, rule, sources, named in self.calls:
+            if not wanted[i]:
+                continue
+            values: list[Any] = []
+            for parameter, source, k in sources:
+                if source == "cotangent":
+                    values.append(cotangents[k])
+                elif source == "argument":
+                    array, version = arguments[k]
+                    storage = array._storage
+                    if storage is not None and storage.version != version:
+                        keep(arguments[k], self.name, f"argument {parameter!r}")
+                    values.append(array)
+                elif source == "result":
+                    values.append(_with_entry(keep(outs[k], self.name, "the result"), entries[self.outs[k]]))
+                elif source == "type":
+                    values.append(types[k])
+                else:
+                    values.append(attrs.get(parameter, _ABSENT))
+            if named:  # an attribute that was not given has the rule's default
+                gradients[i] = rule(**{p: v for (p, _, _), v in zip(sources, values) if v is not _ABSENT})
+            else:
+                gradients[i] = rule(*values)
+        return gradients
+
+
+_ABSENT = object()
 
 
 def _place(kept: list[int], position: int) -> int:
@@ -195,7 +245,7 @@ def _place(kept: list[int], position: int) -> int:
     return kept.index(position)
 
 
-_plans: dict[tuple[Op, tuple[int, ...]], _Plan] = {}
+_plans: dict[tuple[Op, tuple[int, ...]], Plan] = {}
 
 
 def _check_entry(array: NDArray) -> None:
@@ -228,20 +278,20 @@ def _record(op: Op, arrays: tuple[NDArray, ...], attrs: dict[str, Any], result: 
         return
     if variadic:
         kept: tuple = (op, attrs, many, [(a, a._version) for a in arrays], [_kept_out(o) for o in outs])
-        pull = _pull_variadic
+        step = Step(op.name, _pull_variadic, len(outs))
     else:
         key = op, tuple(tracked)
         plan = _plans.get(key)
         if plan is None:
-            plan = _plans[key] = _Plan(*key)
+            plan = _plans[key] = Plan(*key)
         kept = (
-            plan, attrs,
             [(arrays[i], arrays[i]._version) for i in plan.arguments] if plan.arguments else (),
-            [_kept_out(outs[i]) for i in plan.results] if plan.results else (),
-            [ArrayType(arrays[i].shape, arrays[i].dtype) for i in plan.types] if plan.types else (),
+            [_kept_out(outs[i]) for i in plan.outs] if plan.outs else (),
+            [ArrayType(arrays[i]._data.shape, arrays[i]._data.dtype) for i in plan.types] if plan.types else (),
+            attrs,
         )
-        pull = _pull_rules
-    node = Node(op.name, pull, tuple(inputs), tuple([a._data.shape for a in arrays]), len(outs), kept)
+        step = plan
+    node = Node(step, tuple(inputs), tuple([a._data.shape for a in arrays]), kept)
     for i, out in enumerate(outs):
         if is_inexact(out._data.dtype):
             out._node = (node, i, 0 if out._storage is None else out._storage.version)
@@ -264,28 +314,6 @@ def keep(kept: tuple[NDArray, int], op: str, what: str) -> NDArray:
     return array
 
 
-def _pull_rules(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    plan, attrs, arguments, results, types = node.kept
-    gradients: list[Any] = [None] * len(wanted)
-    for i, rule, sources in plan.calls:
-        if not wanted[i]:
-            continue
-        values = {}
-        for parameter, source, k in sources:
-            if source == "cotangent":
-                values[parameter] = cotangents[k]
-            elif source == "argument":
-                values[parameter] = keep(arguments[k], node.name, f"argument {parameter!r}")
-            elif source == "result":
-                values[parameter] = _with_entry(keep(results[k], node.name, "the result"), entries[plan.results[k]])
-            elif source == "type":
-                values[parameter] = types[k]
-            elif parameter in attrs:
-                values[parameter] = attrs[parameter]
-        gradients[i] = rule(**values)
-    return gradients
-
-
 def _pull_variadic(node: Node, entries: tuple, cotangents: list, wanted: list) -> Sequence:
     op, attrs, many, arguments, results = node.kept
     xs = tuple([keep(k, op.name, f"argument {i}") for i, k in enumerate(arguments)])
@@ -296,7 +324,7 @@ def _pull_variadic(node: Node, entries: tuple, cotangents: list, wanted: list) -
 
 
 def _pull_write(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    index, g = node.kept, cotangents[0]
+    (index,), g = node.kept, cotangents[0]
     old = new = None
     if wanted[1]:
         new = g if index is ... else g[index]
@@ -304,6 +332,9 @@ def _pull_write(node: Node, entries: tuple, cotangents: list, wanted: list) -> l
         old = g.copy()
         old[index] = 0
     return [old, new]
+
+
+_WRITE = Step("write", _pull_write, 1)
 
 
 def _with_entry(out: NDArray, entry: Entry) -> NDArray:

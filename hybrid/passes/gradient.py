@@ -18,7 +18,7 @@ from ndarray.array import NDArray, literal
 from ndarray.device import current_device
 from ndarray.dims import Dim
 from ndarray.dtypes import is_inexact
-from ndarray.tape import Leaf
+from ndarray.tape import Leaf, Step
 
 from ..graph import Atom, Equation, Graph, Literal, Source, Value
 from ..trace import Tracer
@@ -121,7 +121,8 @@ def _replay(tracer: Tracer, graph: Graph, arrays: Sequence[NDArray]) -> tuple[li
             env[value] = array
         node = next((r._node[0] for r in results if r._node is not None), None)
         if node is not None:
-            node.pull = partial(_pull_at, tracer, eq.source, node.pull)
+            step = node.step
+            node.step = Step(step.name, partial(_pull_at, tracer, eq.source, step.pull), step.results)
     tracer.source = None
     return [read(a) for a in graph.outputs], {i: read(a) for i, a in graph.state.items()}
 
