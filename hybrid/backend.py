@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ndarray.array import NDArray
+
 from .graph import Graph
 
 __all__ = ["Backend", "Options", "Program", "get_backend", "refuse_leaked", "register_backend"]
@@ -20,8 +22,8 @@ __all__ = ["Backend", "Options", "Program", "get_backend", "refuse_leaked", "reg
 class Options:
     """What a program is compiled for, beyond its graph. Part of the cache key.
 
-    constant_inputs  indices of inputs (weights) that rarely change: a backend may keep a packed copy of each,
-                     per (buffer, version)
+    constant_inputs  indices of inputs (weights) that rarely change: a backend may keep what depends on them only (see
+                     `Program.keeping`)
     """
 
     constant_inputs: frozenset[int] = frozenset()
@@ -41,6 +43,10 @@ class Program(Protocol):
     def __call__(self, arrays: Sequence[Any]) -> list[Any]:
         """Run. `arrays` are in the order of ``graph.inputs``, of exactly the dtypes of the graph, and of shapes that
         the graph's types and guards admit (the caller has checked that)."""
+
+    def keeping(self, constants: Mapping[int, NDArray]) -> Program:
+        """The same program for given constant inputs, the only ones with which it will be called: what depends on
+        nothing else is computed once and kept until one of them is written. Optional."""
 
     def explain(self, arrays: Sequence[Any] | None = None, measure: bool = False) -> Any:
         """What was fused, the kernels, the memory plan: an object whose ``str()`` is text for a person, and whose

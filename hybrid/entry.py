@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ndarray.array import NDArray, Storage, wrap
+from ndarray.array import NDArray, storage_of, wrap
 from ndarray.device import Device, cpu
 from ndarray.dims import Dim, evaluate
 from ndarray.op import ArrayType
@@ -141,8 +141,9 @@ class Entry:
         self.symbolic = bool(traced.symbols)
         self.sizes: Mapping[str, int] = {}  # of the symbols, in an entry for given shapes
         self.derivatives: dict[tuple[bool, ...], Derivative] = {}
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.program: Program | None = None
+        self.origin = self  # of which this is a copy for given sizes
         self.references: Any = None  # keeps alive what the key names by identity
         fixed = [s for s in self.sources if isinstance(s, NDArray)]
         self.plain = len(fixed) == len(self.sources)
@@ -186,11 +187,17 @@ class Entry:
 
     # -- running
     def compiled(self) -> Program:
-        """The program; compiled at the first use."""
-        program = self.program
-        if program is None:
-            program = self.program = self.core.program(self.constants)
-        return program
+        """The program; compiled at the first use. What it derives from the fixed arrays is kept between calls."""
+        if self.program is None:
+            origin = self.origin
+            with origin.lock:
+                if origin.program is None:
+                    program = self.core.program(self.constants)
+                    fixed = {i: self.sources[i - self.leaves] for i in self.constants}
+                    keeping = getattr(program, "keeping", None) if fixed else None
+                    origin.program = keeping(fixed) if keeping else program
+                self.program = origin.program
+        return self.program
 
     def gather(
         self, leaves: Sequence[NDArray], surroundings: Sequence[Any], values: Mapping[int, Callable] | None
@@ -244,11 +251,10 @@ class Entry:
 
     def _count_writes(self, inputs: Sequence[NDArray]) -> None:
         for i in self.state:
-            storage = inputs[i]._storage
-            if storage is None:
-                storage = inputs[i]._storage = Storage()
+            storage = inputs[i]._storage or storage_of(inputs[i])
             storage.version += 1
             storage.writer = self.writer
+            storage.finish_write()
 
     def _check_overlap(self, leaves: Sequence[NDArray]) -> None:
         roots = self._roots

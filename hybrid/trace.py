@@ -20,7 +20,7 @@ import numpy as np
 
 from ndarray import apply as _apply
 from ndarray import indexing
-from ndarray.array import NDArray, Storage, is_literal, literal_value, wrap
+from ndarray.array import NDArray, is_literal, literal_value, storage_of, wrap
 from ndarray.device import Device, current_device
 from ndarray.dims import Dim, Guard, Size, evaluate, record_guards
 from ndarray.op import OPS, ArrayType, Op
@@ -253,10 +253,7 @@ class Tracer:
         if "view" in op.traits and not is_literal(arrays[0]) and self._shares(arrays[0], op, attrs):
             base = self.capture(arrays[0])
             out = wrap(Traced(self, base.cell, outputs[0], base, op, attrs, source), device)
-            storage = arrays[0]._storage
-            if storage is None:
-                storage = arrays[0]._storage = Storage()
-            out._storage = storage
+            out._storage = arrays[0]._storage or storage_of(arrays[0])
             return out
         results = tuple([wrap(Traced(self, Cell(o), o, source=source), device) for o in outputs])
         return results[0] if op.results == 1 else results

@@ -30,6 +30,7 @@ from ndarray.settings import settings
 from . import machine, runtime
 from .cache import DiskCache, key_of
 from .generate import Generation
+from .hoist import launches_behind
 from .launch import Storage
 from .loopir import Kernel
 from .lower import Lowered, lower
@@ -87,7 +88,7 @@ class NativeBackend:
             key = self._key(graph, options)
             recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
             if recipe is None:
-                recipe = self._generate(graph, disk)
+                recipe = self._generate(graph, disk, options)
                 self.statistics.compilations += 1
                 if disk:
                     disk.store(key, recipe.to_json(), b"")
@@ -125,10 +126,10 @@ class NativeBackend:
             return None
         return recipe
 
-    def _generate(self, graph: Graph, disk: DiskCache | None) -> Recipe:
+    def _generate(self, graph: Graph, disk: DiskCache | None, options: Options) -> Recipe:
         with Generation(self.target, self._kernels.known) as generation:
             generation.run(_make_runner)
-            lowered = lower(graph, self.target, lambda launch: generation.add(launch.kernel))
+            lowered = lower(graph, self.target, lambda launch: generation.add(launch.kernel), options.constant_inputs)
         if settings.debug >= 3:
             from . import debug
 
@@ -214,7 +215,9 @@ def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
     first = [place[g.equations[0]] for g in lowered.groups]
     apart = tuple((first[p], first[c], reason) for p, c, reason in lowered.reasons)
     outputs = tuple((a.shape, a.dtype.name) for a in lowered.graph.outputs)
-    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, apart)
+    front = lowered.launches[: lowered.first]
+    kept = tuple((storages[s], launches_behind(front, s)) for s in lowered.kept)
+    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, apart, kept, lowered.first)
 
 
 @cache

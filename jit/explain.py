@@ -22,7 +22,7 @@ from hybrid.graph import Equation
 from ndarray.dims import Size, evaluate, product
 from ndarray.op import Elementwise, Reduction, Template
 
-from . import runtime
+from . import plan, runtime
 from .limits import Limits, machine_limits
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class KernelReport:
     bytes       of the arrays read and written
     seconds     measured; None where nothing was measured
     width       bytes of the widest floating type (wider ones have a lower peak)
+    kept        whether it runs when weights have changed only; its results are kept between calls
     """
 
     number: int
@@ -60,6 +61,7 @@ class KernelReport:
     seconds: float | None = None
     width: int = 4
     limits: Limits | None = None
+    kept: bool = False
 
     @property
     def gflops(self) -> float | None:
@@ -109,6 +111,7 @@ class MemoryReport:
     """The memory plan: exact before anything runs.
 
     arena       bytes that hold all temporaries; `unshared` is what they would take if no byte were used twice
+    kept        bytes computed from weights, which are kept between calls
     scratch     private memory of the threads, behind the arena
     """
 
@@ -116,11 +119,13 @@ class MemoryReport:
     unshared: int
     scratch: int
     temporaries: tuple[StorageReport, ...]
+    kept: int = 0
 
     def __str__(self) -> str:
         saved = f" ({1 - self.arena / self.unshared:.0%} saved by reuse)" if self.unshared > self.arena else ""
+        kept = f", kept between calls {self.kept:,} bytes" if self.kept else ""
         return (f"memory plan: an arena of {self.arena:,} bytes for {len(self.temporaries)} temporaries of "
-                f"{self.unshared:,} bytes{saved}, scratch {self.scratch:,} bytes")
+                f"{self.unshared:,} bytes{saved}, scratch {self.scratch:,} bytes{kept}")
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,10 @@ class ProgramReport:
     @cached_property
     def _text(self) -> str:
         at = " for " + ", ".join(f"{k}={v}" for k, v in self.sizes.items()) if self.sizes else ""
-        head = f"{self.name}{at}: {self.equations} equations in {len(self.kernels)} kernel launches"
+        once = sum(k.kept for k in self.kernels)
+        head = f"{self.name}{at}: {self.equations} equations in {len(self.kernels) - once} kernel launches"
+        if once:
+            head += f" (and {once} when weights have changed)"
         if self.seconds is not None:
             flops = sum(k.flops for k in self.kernels)
             head += f", {self.seconds * 1e6:,.1f} us a call"
@@ -161,7 +169,7 @@ class ProgramReport:
 
 def _table(kernels: Sequence[KernelReport]) -> list[str]:
     """The launches as aligned lines."""
-    total = sum(k.seconds for k in kernels if k.seconds is not None) or 1.0
+    total = sum(k.seconds for k in kernels if k.seconds is not None and not k.kept) or 1.0
     width = max([len(k.name) for k in kernels], default=0)
     measured = any(k.seconds is not None for k in kernels)
     head = f"  {'#':>3} {'kernel':<{width}} {'tasks':>7} {'thr':>3} {'MFLOP':>9} {'kB':>9}"
@@ -171,7 +179,8 @@ def _table(kernels: Sequence[KernelReport]) -> list[str]:
     for k in kernels:
         line = f"  {k.number:>3} {k.name:<{width}} {k.tasks:>7} {k.threads:>3} {k.flops / 1e6:>9.3f} {k.bytes / 1e3:>9.1f}"
         if measured and k.seconds is not None:
-            line += f" {k.seconds * 1e6:>9.1f} {k.seconds / total:>5.0%} {k.gflops or 0:>8.1f} {k.share_of_peak or 0:>5.0%}" \
+            share = "once" if k.kept else f"{k.seconds / total:.0%}"
+            line += f" {k.seconds * 1e6:>9.1f} {share:>5} {k.gflops or 0:>8.1f} {k.share_of_peak or 0:>5.0%}" \
                     f" {k.gigabytes or 0:>6.1f} {k.share_of_bandwidth or 0:>5.0%}"
         where = "   # " + ", ".join([*k.blocks, *k.lines]) if k.lines else ""
         lines.append(f"{line}  {' '.join(k.operations) or f'({k.note})'}{where}")
@@ -190,7 +199,8 @@ def report(
     numbers = [i for i, n in enumerate(tasks) if n > 0]  # launches without tasks are not in the plan
     times, whole, limits = dict.fromkeys(numbers, None), None, None
     if arrays is not None:
-        seconds, whole = _measure(program, binding, arrays, plans)
+        once = sum(n < recipe.first for n in numbers)
+        seconds, whole = _measure(program, binding, arrays, plans, once)
         times, limits = dict(zip(numbers, seconds, strict=True)), machine_limits()
         fastest = max((_flops(recipe.launches[i].equations, equations, sizes) / t for i, t in times.items() if t), default=0)
         if fastest > limits.gflops * 1e9:  # the machine was busy when it was measured
@@ -208,14 +218,18 @@ def report(
             launch.note, tasks[i], int(plans[numbers.index(i)][3]) if tasks[i] > 0 else 0,
             _flops(launch.equations, equations, sizes) if computed else 0,
             sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages),
-            times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits,
+            times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits, i < recipe.first,
         ))
     apart = tuple(NotFused(main[p], main[c], reason) for p, c, reason in _apart(recipe) if p in main and c in main)
+    if recipe.kept:
+        binding = program.bound(tuple(sizes.values()), kept=True)
     placement, temporaries = binding.placement, []
-    intervals, _ = program._lifetimes(sizes)
+    intervals, _ = program._lifetimes(sizes, range(recipe.first, len(recipe.launches)), [n for n, _ in recipe.kept])
     for offset, interval in zip(placement.offsets, intervals):
         temporaries.append(StorageReport(offset, interval.size, interval.first, interval.last))
-    memory = MemoryReport(placement.total, placement.sum, binding.arena_bytes - placement.total, tuple(temporaries))
+    storages = [recipe.storages[n] for n, _ in recipe.kept]
+    kept = sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages)
+    memory = MemoryReport(placement.total, placement.sum, binding.arena_bytes - placement.total, tuple(temporaries), kept)
     guards = tuple(map(str, program.graph.guards))
     return ProgramReport(program.graph.name, len(equations), dict(sizes), tuple(kernels), apart, memory, guards, whole, limits)
 
@@ -282,31 +296,30 @@ def _launch_plans(packed: np.ndarray) -> list[np.ndarray]:
 
 def _measure(
     program: CompiledProgram, binding: Binding, arrays: Sequence[np.ndarray], plans: Sequence[np.ndarray],
-    seconds: float = 0.05, rounds: tuple[int, int] = (3, 50),
+    once: int, seconds: float = 0.05, rounds: tuple[int, int] = (3, 50),
 ) -> tuple[list[float], float]:
-    """The shortest time of each launch and of the whole plan, on copies of the arrays."""
-    from .program import aligned_empty
-
-    buffers = [aligned_empty(binding.arena_bytes), *(np.array(a, order="C") for a in arrays)]
+    """The shortest time of each launch, and of all but the first `once`, on copies of the arrays."""
+    buffers = [plan.aligned_empty(binding.arena_bytes), *(np.array(a, order="C") for a in arrays)]
     buffers += [np.empty(shape, dtype) for shape, dtype in binding.outputs]
     slots = np.array([b.ctypes.data for b in buffers], np.uint64)
     runtime.start_workers()
     clock, run, kernels = time.perf_counter, runtime.run, program.kernels
 
-    def once(plan: np.ndarray) -> float:
+    def time_of(plan: np.ndarray) -> float:
         begin = clock()
         run(slots, plan, kernels, False)
         return clock() - begin
 
     empty = np.zeros(1, np.int64)
-    overhead = min(once(empty) for _ in range(20))
+    rest = np.concatenate([np.array([len(plans) - once], np.int64), *(p[1:] for p in plans[once:])])
+    overhead = min(time_of(empty) for _ in range(20))
     best, whole = [float("inf")] * len(plans), float("inf")
     start = clock()
     for number in range(rounds[1]):
         if number >= rounds[0] and clock() - start > seconds:
             break
-        for i, plan in enumerate(plans):
-            best[i] = min(best[i], max(once(plan) - overhead, 1e-9))
+        for i, one in enumerate(plans):
+            best[i] = min(best[i], max(time_of(one) - overhead, 1e-9))
         for _ in range(3):
-            whole = min(whole, max(once(binding.plan) - overhead, 1e-9))
+            whole = min(whole, max(time_of(rest) - overhead, 1e-9))
     return best, whole

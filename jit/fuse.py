@@ -19,9 +19,10 @@ Ops of `CHEAP` belong to no group: they are computed wherever they are read.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from hybrid.graph import Equation, Graph, Value
+from hybrid.graph import Atom, Equation, Graph, Value
 from ndarray.dims import Size
 from ndarray.op import OPAQUE, Reduction, Template
 
@@ -36,6 +37,7 @@ TWO_STAGES = "a reduction over few long rows runs in two stages"
 MAX_BUFFERS = 40
 MAX_EQUATIONS = 160
 MAX_EPILOGUE_READS = 20
+KEPT_ALONE = 1 << 20  # elements: values of constants that are stored for later calls are no larger
 MIN_PARTS = 5  # of a concatenation that is stored part by part
 
 
@@ -87,12 +89,14 @@ class Group:
 class Fusion:
     """Groups in execution order, and why neighbours stayed apart: (producer, consumer, reason), numbers of groups.
 
-    `aliases`: results that are another value's memory under another shape."""
+    `aliases`: results that are another value's memory under another shape; `constants`: values that depend on constant
+    inputs only."""
 
     groups: list[Group]
     reasons: list[tuple[int, int, str]]
     pull: Pull
     aliases: dict[Value, Value]
+    constants: Collection[Atom] = ()
 
 
 @dataclass
@@ -105,7 +109,7 @@ class _Access:
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, pull: Pull):
+    def __init__(self, graph: Graph, pull: Pull, constants: Iterable[Value] = ()):
         self.graph, self.pull, self.arena = graph, pull, pull.arena
         self.results = {a for a in graph.results() if isinstance(a, Value)}
         self.aliases: dict[Value, Value] = {}
@@ -121,6 +125,11 @@ class _Fuser:
         self.position: dict[Equation, int] = {}
         self.groups: dict[int, Group] = {}
         self.failures: dict[tuple[Equation, Equation], str] = {}
+        self.constant: set[Atom] = set(constants)  # values that depend on constant inputs only
+        for eq in graph.equations if self.constant else ():
+            values = [a for a in eq.inputs if isinstance(a, Value)]
+            if values and self.constant.issuperset(values):
+                self.constant.update(eq.outputs)
 
     # -- what there is
     def _find_aliases(self) -> None:
@@ -268,12 +277,12 @@ class _Fuser:
         alike = (a.kind == b.kind == "map" and same_sizes(a.space, b.space)) or \
                 (a.kind == b.kind == "rows" and a.rows.same_as(b.rows))
         linked = self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1
-        if alike and not linked and self.fits(a, b) is None:
+        if alike and not linked and self.may_join(a, b) and self.fits(a, b) is None:
             self.merge(a, b, a.kind)
 
     def attempt(self, a: Group, b: Group, eq: Equation) -> None:
         """Join producer group a with consumer group b if one kernel can do both."""
-        plan = self.combine(a, b)
+        plan = self.combine(a, b) if self.may_join(a, b) else "it is computed once and kept"
         if isinstance(plan, str):
             for x in self.crossing(a, b):
                 self.failures[self.owner[x[1].value], x[0]] = plan
@@ -285,6 +294,17 @@ class _Fuser:
         inside = set(a.equations)
         return [(eq, x) for eq in b.equations for x in self.accesses[eq]
                 if x.value in self.owner and self.owner[x.value] in inside]
+
+    def may_join(self, a: Group, b: Group) -> bool:
+        """False where one group depends on constants only, and its results are small enough to be kept between calls, and
+        the other one changes from call to call."""
+        if not self.constant:
+            return True
+        first, second = (self.constant.issuperset(g.equations[0].outputs) for g in (a, b))
+        if first == second:
+            return True
+        constant = a if first else b
+        return max(hint(volume(v.shape)) for eq in constant.equations for v in eq.outputs) > KEPT_ALONE
 
     def fits(self, a: Group, b: Group) -> str | None:
         """Why not, or None: the limits that hold for all kinds."""
@@ -486,7 +506,8 @@ class _Fuser:
         for (p, c), reason in self.failures.items():
             if place[p] != place[c]:
                 reasons[place[p], place[c]] = reason
-        return Fusion(ordered, [(p, c, r) for (p, c), r in sorted(reasons.items())], self.pull, self.aliases)
+        return Fusion(ordered, [(p, c, r) for (p, c), r in sorted(reasons.items())], self.pull, self.aliases,
+                      self.constant)
 
     def order(self) -> list[Group]:
         """Topological order; among those that may run, the one that comes first in the graph."""
@@ -517,8 +538,9 @@ def _core(shape: tuple[Size, ...]) -> tuple[Size, ...]:
     return tuple(shape[k] for k in axes_of(shape))
 
 
-def fuse(graph: Graph) -> Fusion:
-    """The graph's equations as fused groups in execution order."""
-    fuser = _Fuser(graph, Pull(graph, Arena()))
+def fuse(graph: Graph, constants: Iterable[Value] = ()) -> Fusion:
+    """The graph's equations as fused groups in execution order. `constants` are inputs that rarely change: what depends on
+    them only isn't fused with the rest, so that it can be kept."""
+    fuser = _Fuser(graph, Pull(graph, Arena()), constants)
     fuser.run()
     return fuser.finish()

@@ -15,6 +15,7 @@ from ndarray.dims import Size
 from ndarray.op import ArrayType
 
 from .fuse import Group, fuse
+from .hoist import hoist
 from .launch import KernelBuilder, Launch, Storage
 from .maps import lower_map, map_reads_in_place
 from .nest import Axis, nest
@@ -39,6 +40,8 @@ class Lowered:
     written     numbers of the graph inputs whose storage the launches write
     storages    the storage in which a value lies, row-major. Several values may share one (a reshape is an alias)
     temporaries storages that are neither an input's nor an output's, in order of first use: the plan places them
+    kept        temporaries that depend on constant inputs only: the launches before `first` (which use nothing else)
+                compute them, and their values may be kept between calls
     groups      the fused groups, in order, for `explain`
     reasons     why neighbouring groups were not fused: (producer group, consumer group, reason), groups by number
     """
@@ -49,6 +52,8 @@ class Lowered:
     outputs: tuple[Storage, ...] = ()
     written: frozenset[int] = frozenset()
     storages: dict[Value, Storage] = field(default_factory=dict)
+    kept: tuple[Storage, ...] = ()
+    first: int = 0
     groups: list[Group] = field(default_factory=list)
     reasons: list[tuple[int, int, str]] = field(default_factory=list)
 
@@ -62,30 +67,34 @@ class Lowered:
         return tuple(found)
 
 
-def lower(graph: Graph, target: Target, ready: Callable[[Launch], None] | None = None) -> Lowered:
+def lower(graph: Graph, target: Target, ready: Callable[[Launch], None] | None = None,
+          constant_inputs: frozenset[int] = frozenset()) -> Lowered:
     """Fuse the graph's equations into groups and make the kernels of each.
 
-    `ready` is called with each launch as soon as it is made, not in the order in which they run.
+    `constant_inputs` are numbers of inputs that rarely change. `ready` is called with each launch as
+    soon as it is made, not in the order in which they run.
 
     Raises NotImplementedError, naming op and line, where an op can't be compiled.
     """
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20000))  # expressions of long chains are deep
     try:
-        return _Lowerer(graph, target).run(ready or (lambda launch: None))
+        return _Lowerer(graph, target, constant_inputs).run(ready or (lambda launch: None))
     finally:
         sys.setrecursionlimit(limit)
 
 
 class _Lowerer:
-    def __init__(self, graph: Graph, target: Target):
+    def __init__(self, graph: Graph, target: Target, constant_inputs: frozenset[int]):
         self.graph, self.target = graph, target
-        self.fusion = fuse(graph)
+        constants = [graph.inputs[i] for i in sorted(constant_inputs) if i not in graph.state]
+        self.fusion = fuse(graph, constants)
         self.pull = self.fusion.pull
         self.group_of = {v: g for g in self.fusion.groups for v in g.outputs}
         self.inputs = tuple(_storage(v, v.name or f"input{k}") for k, v in enumerate(graph.inputs))
         self.outputs = tuple(_storage(a, f"output{k}") for k, a in enumerate(graph.outputs))
         self.home: dict[Value, Storage] = dict(zip(graph.inputs, self.inputs))
+        self.constants = frozenset(self.home[v] for v in constants)
         self.results: dict[Value, list[Storage]] = {v: [] for v in self.group_of}
         self.written: set[int] = set()
         self.before: list[Launch] = []  # copies of inputs, made while they hold their old values
@@ -110,10 +119,10 @@ class _Lowerer:
             launches += made
         for launch in (*self.before, *self.after):
             ready(launch)
-        launches = share_packing(launches + self.after)
+        launches, first, kept = hoist(share_packing(launches + self.after), self.constants, {*self.inputs, *self.outputs})
         storages = dict(self.home)
         storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}
-        return Lowered(self.graph, launches, self.inputs, self.outputs, frozenset(self.written), storages,
+        return Lowered(self.graph, launches, self.inputs, self.outputs, frozenset(self.written), storages, kept, first,
                        self.fusion.groups, self.fusion.reasons)
 
     def lower_group(self, group: Group) -> list[Launch]:
@@ -124,7 +133,7 @@ class _Lowerer:
             return self.join(group)
         if group.kind == "map":
             return [lower_map(*arguments)]
-        return lower_rows(*arguments) if group.kind == "rows" else lower_template(*arguments)
+        return lower_rows(*arguments) if group.kind == "rows" else lower_template(*arguments, self.fusion.constants)
 
     # -- joins
     def place_parts(self, group: Group) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ALIGNMENT", "Interval", "Placement", "aligned", "nbytes", "place"]
+__all__ = ["ALIGNMENT", "Interval", "Placement", "aligned", "aligned_empty", "nbytes", "place"]
 
 ALIGNMENT = 64
 """Every temporary begins at a multiple of this many bytes: a cache line, and a whole vector register."""
@@ -73,6 +73,13 @@ def aligned(size: int) -> int:
 def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """Bytes of an array."""
     return math.prod(shape) * dtype.itemsize
+
+
+def aligned_empty(nbytes: int) -> np.ndarray:
+    """Bytes whose address is a multiple of `ALIGNMENT`."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    skip = -raw.ctypes.data % ALIGNMENT
+    return raw[skip : skip + nbytes]
 
 
 def _release(holes: list[tuple[int, int]], offset: int, size: int) -> None:

@@ -11,15 +11,18 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from hybrid.backend import refuse_leaked
 from hybrid.graph import Graph
+from ndarray.array import NDArray
 from ndarray.dims import Dim, evaluate
 from ndarray.settings import settings
 
 from . import plan, runtime
+from .keeper import Keeper
 from .plan import Placement
 from .recipe import Recipe
 
@@ -74,20 +77,13 @@ class _Arenas:
         except IndexError:
             arena = None
         if arena is None or arena.nbytes < nbytes:
-            arena = aligned_empty(nbytes)
+            arena = plan.aligned_empty(nbytes)
         return arena
 
     def give_back(self, arena: np.ndarray) -> None:
         self._free.append(arena)
         if len(self._free) > 16:  # more than that many callers at once is rare
             del self._free[0]
-
-
-def aligned_empty(nbytes: int) -> np.ndarray:
-    """Bytes whose address is a multiple of `plan.ALIGNMENT`."""
-    raw = np.empty(nbytes + plan.ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % plan.ALIGNMENT
-    return raw[skip : skip + nbytes]
 
 
 _arenas = _Arenas()
@@ -100,29 +96,49 @@ class CompiledProgram:
         self.graph, self.recipe = graph, recipe
         self.kernels = np.array(kernels, np.uint64)
         self._kernels_address = self.kernels.ctypes.data
-        self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
-        self._lock = threading.Lock()
+        self._bindings: OrderedDict[tuple[tuple[int, ...], bool], Binding] = OrderedDict()
+        self._lock = threading.RLock()
         self._inputs, self._outputs = len(graph.inputs), len(recipe.outputs)
         # where each symbol's value is read: (input, axis); symbols always stand alone on some axis of an input
         self._symbols = _symbol_places(graph)
-        self._static = self.bind({}) if not self._symbols else None
+        self._keepers: WeakValueDictionary[tuple[int, ...], Keeper] = WeakValueDictionary()
+        self._static = self.bind({}) if not self._symbols and not recipe.kept else None  # a Keeper has its own
 
     # -- calling
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         binding = self._static
         if binding is None:
-            binding = self.bound(tuple([arrays[i].shape[axis] for _, i, axis in self._symbols]))
+            binding = self.bound(self.sizes_of(arrays))
+        return self.run(binding, arrays)
+
+    def keeping(self, constants: Mapping[int, NDArray]) -> CompiledProgram | Keeper:
+        """See `hybrid.backend.Program`."""
+        if not self.recipe.kept:
+            return self
+        key = tuple([id(a) for _, a in sorted(constants.items())])
+        with self._lock:
+            found = self._keepers.get(key)
+            if found is None:
+                found = self._keepers[key] = Keeper(self, constants)
+        return found
+
+    def run(self, binding: Binding, arrays: Sequence[np.ndarray], kept: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
+        """The outputs of a binding for these inputs and what it has kept."""
         outputs = [np.empty(shape, dtype) for shape, dtype in binding.outputs]
         arena = _arenas.lease(binding.arena_bytes)
         try:
-            table = [arena, *arrays, *outputs]
+            table = [arena, *arrays, *outputs, *kept]
             if runtime.run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release):
-                self._run_copies(arena, arrays, outputs, binding)
+                self._run_copies(arena, arrays, [*outputs, *kept], binding)
         finally:
             _arenas.give_back(arena)
         return outputs
 
-    def _run_copies(self, arena: np.ndarray, arrays: Sequence[np.ndarray], outputs: list[np.ndarray], binding: Binding) -> None:
+    def sizes_of(self, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
+        """The values of the graph's symbols in a call."""
+        return tuple([arrays[i].shape[axis] for _, i, axis in self._symbols])
+
+    def _run_copies(self, arena: np.ndarray, arrays: Sequence[np.ndarray], others: list[np.ndarray], binding: Binding) -> None:
         """Run with copies in place of arrays that are not contiguous, or lie over memory of one that is written."""
         refuse_leaked(arrays, self.graph.name)
         written = self.graph.state
@@ -133,7 +149,7 @@ class CompiledProgram:
                     if k in written:
                         raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
                     usable[k] = other.copy()
-        table = [arena, *usable, *outputs]
+        table = [arena, *usable, *others]
         status = runtime.run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release)
         assert status == 0, f"array {status} can't be used"
         for i in written:
@@ -159,35 +175,51 @@ class CompiledProgram:
             elif storage.role != "part":
                 where[number] = (1 + storage.index + (self._inputs if storage.role == "output" else 0), 0)
         self._find_parts(where, sizes)
-        binding = self.pack(sizes, where, plan.Placement((), 0, 0), threads)
+        packed, scratch, _ = self.pack(sizes, where, 0, range(len(self.recipe.launches)), threads)
         # scratch memory keeps its alignment, so only what lies beyond a whole number of cache lines is caught there
-        arena = guarded_empty(plan.aligned(binding.arena_bytes), side)
+        arena = guarded_empty(plan.aligned(scratch), side)
         addresses = np.array([a.ctypes.data for a in (arena, *slots)], np.uint64)
-        runtime.run(addresses, binding.plan, self.kernels)
+        runtime.run(addresses, packed, self.kernels)
         for i in self.graph.state:
             arrays[i][...] = slots[i]
         return [a.copy() for a in slots[self._inputs : self._inputs + self._outputs]]
 
     # -- binding to sizes
-    def bound(self, values: tuple[int, ...]) -> Binding:
-        """The binding for the values of the graph's symbols, made at first use."""
-        found = self._bindings.get(values)
+    def bound(self, values: tuple[int, ...], kept: bool = False) -> Binding:
+        """The binding for the values of the graph's symbols, made at first use; without what is `kept` between calls."""
+        key = values, kept
+        found = self._bindings.get(key)
         if found is None:
             with self._lock:
-                found = self._bindings.get(values)
+                found = self._bindings.get(key)
                 if found is None:
-                    found = self.bind({name: v for (name, _, _), v in zip(self._symbols, values, strict=True)})
-                    self._bindings[values] = found
+                    sizes = {name: v for (name, _, _), v in zip(self._symbols, values, strict=True)}
+                    launches = range(self.recipe.first if kept else 0, len(self.recipe.launches))
+                    found = self._bindings[key] = self.bind(sizes, launches, [s for s, _ in self.recipe.kept] if kept else ())
                     if len(self._bindings) > BINDINGS_KEPT:
                         self._bindings.popitem(last=False)
         return found
 
-    def bind(self, sizes: Mapping[str, int]) -> Binding:
-        """Evaluate all sizes, place all temporaries and pack the native plan."""
+    def bind(self, sizes: Mapping[str, int], launches: Sequence[int] | None = None, kept: Sequence[int] = ()) -> Binding:
+        """Everything for these sizes; the launches and the `kept` storages are as for `plan_launches`."""
+        launches = range(len(self.recipe.launches)) if launches is None else launches
+        packed, placement, arena_bytes, work = self.plan_launches(sizes, launches, kept)
+        outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
+        inputs = [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs]
+        checks = [len(inputs), len(self.graph.state), *inputs, *sorted(self.graph.state)]
+        return Binding(packed, np.array(checks, np.int64), arena_bytes, outputs, placement, work)
+
+    def plan_launches(
+        self, sizes: Mapping[str, int], launches: Sequence[int], kept: Sequence[int] = ()
+    ) -> tuple[np.ndarray, plan.Placement, int, int]:
+        """(native plan, placement of the temporaries, bytes of the arena, nanoseconds of work) of the launches of these
+        numbers, with the storages `kept` in slots of their own behind the outputs'."""
         recipe = self.recipe
-        intervals, members = self._lifetimes(sizes)
+        intervals, members = self._lifetimes(sizes, launches, kept)
         placement = plan.place(intervals)
         where = {}  # storage number -> (slot, byte offset)
+        for slot, number in enumerate(kept, 1 + self._inputs + self._outputs):
+            where[number] = (slot, 0)
         for number, offset in zip(members, placement.offsets, strict=True):
             where[number] = (0, offset)
         for number, storage in enumerate(recipe.storages):
@@ -196,7 +228,8 @@ class CompiledProgram:
             elif storage.role == "output":
                 where[number] = (1 + self._inputs + storage.index, 0)
         self._find_parts(where, sizes)
-        return self.pack(sizes, where, placement)
+        packed, scratch, work = self.pack(sizes, where, placement.total, launches)
+        return packed, placement, placement.total + scratch, work
 
     def _find_parts(self, where: dict[int, tuple[int, int]], sizes: Mapping[str, int]) -> None:
         """Add where the storages lie that are parts of others."""
@@ -205,22 +238,23 @@ class CompiledProgram:
                 slot, offset = where[storage.index]
                 where[number] = (slot, offset + evaluate(storage.offset, sizes) * np.dtype(storage.dtype).itemsize)
 
-    def pack(self, sizes: Mapping[str, int], where: Mapping[int, tuple[int, int]], placement: plan.Placement,
-             threads: int | None = None) -> Binding:
-        """The native plan for storages that lie at `where` (slot, byte offset); scratch memory lies behind the arena.
+    def pack(self, sizes: Mapping[str, int], where: Mapping[int, tuple[int, int]], behind: int,
+             launches: Sequence[int], threads: int | None = None) -> tuple[np.ndarray, int, int]:
+        """The native plan of launches for storages that lie at `where` (slot, byte offset), the bytes of scratch memory that
+        it needs `behind` that offset of the arena, and the nanoseconds of work.
 
         `threads`, given, is used for every launch that has so many tasks, whatever its work (for tests).
         """
         available = settings.num_threads
         packed, total, scratch_bytes, count = [0], 0, 0, 0
-        for launch in self.recipe.launches:
+        for launch in [self.recipe.launches[n] for n in launches]:
             tasks = evaluate(launch.tasks, sizes)
             if tasks <= 0:
                 continue
             work = evaluate(launch.work, sizes)
             scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
             used = min(threads, tasks) if threads else thread_count(work, tasks, available)
-            packed += [launch.kernel, tasks, used, 0, placement.total, scratch, len(launch.buffers), len(launch.arguments)]
+            packed += [launch.kernel, tasks, used, 0, behind, scratch, len(launch.buffers), len(launch.arguments)]
             for b in launch.buffers:
                 packed += where[b]
             packed += [evaluate(a, sizes) for a in launch.arguments]
@@ -228,23 +262,21 @@ class CompiledProgram:
             total += work
             count += 1
         packed[0] = count
-        outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
-        inputs = [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs]
-        checks = [len(inputs), len(self.graph.state), *inputs, *sorted(self.graph.state)]
-        arena_bytes = placement.total + scratch_bytes
-        return Binding(np.array(packed, np.int64), np.array(checks, np.int64), arena_bytes, outputs, placement, total)
+        return np.array(packed, np.int64), scratch_bytes, total
 
-    def _lifetimes(self, sizes: Mapping[str, int]) -> tuple[list[plan.Interval], list[int]]:
-        """When each arena storage is alive, in launch numbers, and the storages' numbers."""
+    def _lifetimes(
+        self, sizes: Mapping[str, int], launches: Sequence[int], kept: Sequence[int] = ()
+    ) -> tuple[list[plan.Interval], list[int]]:
+        """When each arena storage is alive, in launch numbers, and the storages' numbers; those that are `kept` apart."""
         first: dict[int, int] = {}
         last: dict[int, int] = {}
-        for at, launch in enumerate(self.recipe.launches):
-            for b in launch.buffers:
+        for at in launches:
+            for b in self.recipe.launches[at].buffers:
                 whole = self.recipe.storages[b]
                 b = whole.index if whole.role == "part" else b
                 first.setdefault(b, at)
                 last[b] = at
-        members = [n for n, s in enumerate(self.recipe.storages) if s.role == "arena" and n in first]
+        members = [n for n, s in enumerate(self.recipe.storages) if s.role == "arena" and n in first and n not in kept]
         intervals = []
         for n in members:
             storage = self.recipe.storages[n]

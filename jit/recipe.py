@@ -45,13 +45,17 @@ class LaunchRecipe:
 @dataclass(frozen=True)
 class Recipe:
     """kernels: (object digest, symbol); outputs: (shape, dtype) of each result; not_fused: (an equation of the producing
-    kernel, one of the consuming kernel, why they are two kernels)."""
+    kernel, one of the consuming kernel, why they are two kernels); kept: (number of a storage, numbers of the
+    launches behind it): values that may be kept between calls, for these launches, those before number `first`, depend on
+    constant inputs only."""
 
     kernels: tuple[tuple[str, str], ...]
     storages: tuple[StorageRecipe, ...]
     launches: tuple[LaunchRecipe, ...]
     outputs: tuple[tuple[tuple[Size, ...], str], ...]
     not_fused: tuple[tuple[int, int, str], ...] = ()
+    kept: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    first: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
@@ -76,6 +80,8 @@ class Recipe:
             ),
             outputs=tuple((tuple(map(size_from_json, shape)), str(dtype)) for shape, dtype in data["outputs"]),
             not_fused=tuple((int(p), int(c), str(reason)) for p, c, reason in data["not_fused"]),
+            kept=tuple((int(s), tuple(map(int, behind))) for s, behind in data["kept"]),
+            first=int(data["first"]),
         )
 
 

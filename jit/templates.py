@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 
 from hybrid.graph import Atom, Value
@@ -49,8 +49,9 @@ def _at(em: Emitter, names: list[str], at: Position) -> None:
         em.guard = at.mask
 
 
-def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value], Storage]) -> Source:
-    """The operand `atom` of a template, computed where it is read."""
+def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value], Storage],
+                constants: Collection[Atom] = ()) -> Source:
+    """The operand `atom` of a template, computed where it is read. `constants` are values that rarely change."""
     arena = pull.arena
     index = pull.variables("i", atom.shape)
     node = scope.element(atom, index)
@@ -69,7 +70,8 @@ def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value],
 
     whole = node.op == "load" and node.args[1] is arena.flatten(index, atom.shape)
     uses = pull.uses[atom] if isinstance(atom, Value) else 1
-    return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None, uses=uses)
+    constant = all(x.args[0] in constants for x in walk([node]) if x.op == "load") if constants else False
+    return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None, constant, uses)
 
 
 def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]:
@@ -121,8 +123,8 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
 
 
 def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
-                   results: dict[Value, list[Storage]]) -> list[Launch]:
-    """The launches of a template group."""
+                   results: dict[Value, list[Storage]], constants: Collection[Atom] = ()) -> list[Launch]:
+    """The launches of a template group. `constants` are values that rarely change."""
     eq = group.template
     name = template_name(eq)
     if name not in TEMPLATES:
@@ -130,6 +132,6 @@ def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[
     module, function = TEMPLATES[name].split(":")
     make = getattr(import_module(f".{module}", __package__), function)
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
-    sources = [make_source(a, scope, pull, storage) for a in eq.inputs]
+    sources = [make_source(a, scope, pull, storage, constants) for a in eq.inputs]
     sink = make_sink(group, pull, storage, results)
     return make(eq.op.name, dict(eq.attrs), sources, sink, target, tuple(group.equations))

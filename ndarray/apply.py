@@ -118,4 +118,7 @@ def write(array: NDArray, value: NDArray, index: Any = ...) -> None:
     Raises the version of the array's storage first, so that the tape notices a value that changed after it was kept.
     """
     array._touch()
-    (_top.get() or _bottom).write(array, value, index)
+    try:
+        (_top.get() or _bottom).write(array, value, index)
+    finally:
+        array._storage.finish_write()  # type: ignore[union-attr]

@@ -9,9 +9,13 @@ made at the first write or view, so that most arrays never have one.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 
@@ -29,28 +33,46 @@ if TYPE_CHECKING:
 else:
     Methods = object  # operators and the like are installed by `methods`
 
-__all__ = ["LiteralArray", "NDArray", "Storage", "is_literal", "literal", "literal_value", "raw_index", "wrap"]
+__all__ = ["LiteralArray", "NDArray", "Storage", "is_literal", "literal", "literal_value", "raw_index", "storage_of", "wrap"]
 
 _ndarray = np.ndarray
 _top_get = _apply._top.get
 _new = object.__new__
 _FULL = slice(None)
+_stamps = count(1)
+_storage_lock = Lock()
 _PACKAGE = __file__[: -len("array.py")]
 
 
 class Storage:
     """The write counter of one buffer, shared by all arrays that view it.
 
-    version   raised by each write
+    version   raised before each write
+    stamp     another number after each write: who reads the buffer while it is written finds another one later
     exported  whether someone outside (NumPy, DLPack) holds a writable view, whose writes nobody counts
     writer    the (code object, line) that wrote last
     """
 
-    __slots__ = ("exported", "version", "writer")
+    __slots__ = ("_derived", "exported", "stamp", "version", "writer")
 
     def __init__(self) -> None:
-        self.version, self.exported = 0, False
+        self.version, self.stamp, self.exported = 0, 0, False
         self.writer: tuple[CodeType, int] | None = None
+        self._derived: tuple[ref[Any], ...] = ()
+
+    def finish_write(self) -> None:
+        """To be called when a write is over: what was derived from the old values is stale."""
+        self.stamp = next(_stamps)
+        for reference in self._derived:
+            derived = reference()
+            if derived is not None:
+                derived.stale = True
+
+    def watch(self, derived: Any) -> None:
+        """Have ``derived.stale`` set at the end of each write from now on; held weakly."""
+        with _storage_lock:
+            alive = [r for r in self._derived if (d := r()) is not None and not d.stale]
+            self._derived = (*alive, ref(derived))
 
     def where(self) -> str:
         """The line that wrote last, as text."""
@@ -130,9 +152,7 @@ class NDArray(Methods):
     # -- storage
     def _touch(self) -> None:
         """Count a write to the buffer, with the user's line."""
-        storage = self._storage
-        if storage is None:
-            storage = self._storage = Storage()
+        storage = self._storage or storage_of(self)
         storage.version += 1
         frame = sys._getframe(2)
         while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
@@ -144,10 +164,10 @@ class NDArray(Methods):
         return 0 if self._storage is None else self._storage.version
 
     def _export(self) -> Storage:
-        if self._storage is None:
-            self._storage = Storage()
-        self._storage.exported = True
-        return self._storage
+        storage = storage_of(self)
+        storage.exported = True
+        storage.finish_write()
+        return storage
 
     def _concrete(self, what: str) -> Any:
         """The backend array; a traced value raises the tracer's error about `what`."""
@@ -273,10 +293,7 @@ class NDArray(Methods):
                 memory = out._data.base
                 if memory is None or not (memory is data or memory is data.base):
                     return out
-            storage = self._storage
-            if storage is None:
-                storage = self._storage = Storage()
-            out._storage = storage
+            out._storage = self._storage or storage_of(self)
             return out
         return _indexing().get(self, index)
 
@@ -380,15 +397,21 @@ def wrap(data: Any, device: Device) -> NDArray:
     return out
 
 
+def storage_of(array: NDArray) -> Storage:
+    """The array's storage, made if there is none yet."""
+    with _storage_lock:
+        if array._storage is None:
+            array._storage = Storage()
+        return array._storage
+
+
 def _twin(array: NDArray) -> NDArray:
     """Another NDArray on the same data and storage, without a history."""
     out = _new(NDArray)
     out._data = array._data
     out._device = array._device
     out._node = None
-    if array._storage is None:
-        array._storage = Storage()
-    out._storage = array._storage
+    out._storage = array._storage or storage_of(array)
     return out
 
 
@@ -452,3 +475,12 @@ def _indexing() -> ModuleType:
     from . import indexing
 
     return indexing
+
+
+def _after_fork() -> None:
+    global _storage_lock
+    _storage_lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -384,6 +384,7 @@ def _deliver(leaf: Leaf, g: NDArray, written: list[NDArray]) -> None:
                 target._touch()
             written.append(target)
             np.copyto(data, new)
+            target._storage.finish_write()  # type: ignore[union-attr]
             return
     if g.dtype != target.dtype:
         g = g.astype(target.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import apply as _apply
-from .array import NDArray, Storage, raw_index, wrap
+from .array import NDArray, raw_index, storage_of, wrap
 from .device import Device, current_device
 from .op import Op
 
@@ -86,10 +86,7 @@ def _share(base: NDArray, view: NDArray) -> None:
     """Let a view count its writes in the storage of its base, if it is one."""
     memory = view._data.base
     if view._data is base._data or (memory is not None and (memory is base._data or memory is base._data.base)):
-        storage = base._storage
-        if storage is None:
-            storage = base._storage = Storage()
-        view._storage = storage
+        view._storage = base._storage or storage_of(base)
 
 
 # Infinities and NaNs are results, eagerly as in compiled code, and not warnings of NumPy. (np.errstate would say so

@@ -87,6 +87,7 @@ def bits(shape: Shape = (), device: Place = None) -> NDArray:
             words = apply(OPS["random_bits"], key, shape=shape)
             key._touch()
             key._data[1] += np.uint64(used)
+            key._storage.finish_write()  # type: ignore[union-attr]
         return words
     words = apply(OPS["random_bits"], key, shape=shape)
     advance = apply(OPS["multiply"], _iota(2, uint64, place), _size_array(used, place))

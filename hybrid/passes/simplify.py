@@ -77,6 +77,24 @@ def _identity_transpose(m: Match) -> Atom | None:
     return m["x"] if axes == tuple(range(len(axes))) else None
 
 
+def _transposed_operand(side: int) -> Callable[[Match], Atom | None]:
+    """A product that reads a transposed operand reads the operand itself, if its free axes keep their order."""
+
+    def replace_operand(m: Match) -> Atom | None:
+        axes, attrs = m.attrs["transpose"][0]["axes"], dict(m.attrs["dot_general"][0])
+        taken = {*attrs["contract"][side], *attrs["batch"][side]}
+        free = [a for k, a in enumerate(axes) if k not in taken]
+        if free != sorted(free):
+            return None
+        for name in ("contract", "batch"):
+            pair = list(attrs[name])
+            pair[side] = tuple(axes[a] for a in pair[side])
+            attrs[name] = tuple(pair)
+        return m.emitter.emit("dot_general", m["x"], m["y"], **attrs)
+
+    return replace_operand
+
+
 def _last_reshape(m: Match) -> Atom:
     return m.emitter.emit("reshape", m["x"], shape=m.equation.attrs["shape"])
 
@@ -149,6 +167,8 @@ RULES: tuple[tuple[Pattern, Variable | float | Callable[[Match], Atom | None]], 
     (p.copy(x), _same),  # values in a graph are never written
     (p.transpose(p.transpose(x)), _compose_transposes),  # x.T.T -> x
     (p.transpose(x), _identity_transpose),  # axes in their order
+    (p.dot_general(p.transpose(x), y), _transposed_operand(0)),
+    (p.dot_general(x, p.transpose(y)), _transposed_operand(1)),
     (p.reshape(x), _same),  # to the same shape
     (p.reshape(p.reshape(x)), _last_reshape),  # reshape(reshape(x, a), b) -> reshape(x, b)
     (p.broadcast_to(x), _same),  # to the same shape

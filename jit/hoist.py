@@ -1,0 +1,115 @@
+"""Launches that depend on unchanging inputs only: they move to the front, and what they compute is kept between calls.
+
+Packed weights are the usual case; any kernel will do, such as the scale of a normalization that uses stored moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from .launch import _ITEMSIZE, Launch, Storage
+
+__all__ = ["MAX_GROWTH", "hoist", "launches_behind"]
+
+MAX_GROWTH = 8
+"""A kept value takes at most so many times the bytes of the constants in it, or `SMALL` bytes: a weight laid out anew is
+worth keeping, one that was broadcast is not."""
+
+SMALL = 1 << 20
+
+FREE = 64 << 20
+"""Bytes that a program may keep in any case; beyond, a quarter of the bytes of its constant inputs."""
+
+
+def hoist(
+    launches: Sequence[Launch], constants: Collection[Storage], fixed: Collection[Storage]
+) -> tuple[list[Launch], int, tuple[Storage, ...]]:
+    """(the launches in an order in which they may run, how many at the front need constants only, the temporaries that
+    those write and others read).
+
+    `constants` are storages that nothing writes, `fixed` those whose place is not for the program to choose.
+    """
+    if not constants:
+        return list(launches), 0, ()
+    banned: set[Storage] = set()
+    budget = max(FREE, sum(_bytes(s) for s in constants) // 4)
+    while True:
+        movable = _movable(launches, constants, fixed, banned)
+        made = {_root(s) for x in movable for s in _written(x)}
+        rest = [x for x in launches if x not in movable]
+        kept = tuple(dict.fromkeys(r for x in rest for s in x.buffers if (r := _root(s)) in made))
+        if sum(map(_bytes, kept)) <= budget:
+            break
+        banned.add(max(kept, key=_bytes))
+    front = [x for x in launches if x in movable]
+    chosen = {front[n] for s in kept for n in launches_behind(front, s)}  # not those that only serve a banned one
+    front = [x for x in front if x in chosen]
+    rest = [x for x in launches if x not in chosen]
+    made = {_root(s) for x in front for s in _written(x)}
+    kept = tuple(dict.fromkeys(r for x in rest for s in x.buffers if (r := _root(s)) in made))
+    return [*front, *rest], len(front), kept
+
+
+def launches_behind(launches: Sequence[Launch], storage: Storage) -> tuple[int, ...]:
+    """Numbers of those of the launches that the values in a storage need."""
+    needed, found = {storage}, []
+    for number in reversed(range(len(launches))):
+        if any(_root(s) in needed for s in _written(launches[number])):
+            needed.update(_root(s) for s in launches[number].buffers)
+            found.append(number)
+    return tuple(reversed(found))
+
+
+def _movable(
+    launches: Sequence[Launch], constants: Collection[Storage], fixed: Collection[Storage], banned: Collection[Storage]
+) -> set[Launch]:
+    """The launches that need constants only, and write temporaries that no other launch writes."""
+    writers: dict[Storage, list[Launch]] = {}
+    for x in launches:
+        for s in _written(x):
+            writers.setdefault(_root(s), []).append(x)
+    sources: dict[Launch, int] = {}  # bytes of the constants behind each movable launch
+    movable = {x for x in launches if _static(x)}
+    changed = True
+    while changed:
+        changed = False
+        for x in launches:
+            if x in movable and not _stays_movable(x, movable, writers, constants, fixed, banned, sources):
+                movable.discard(x)
+                changed = True
+    return movable
+
+
+def _stays_movable(
+    x: Launch, movable: set[Launch], writers: dict[Storage, list[Launch]], constants: Collection[Storage],
+    fixed: Collection[Storage], banned: Collection[Storage], sources: dict[Launch, int],
+) -> bool:
+    total = 0
+    for s in dict.fromkeys(_root(s) for s in x.buffers):
+        if s in constants:
+            total += _bytes(s)
+        elif s in fixed or s in banned or s not in writers or not movable.issuperset(writers[s]):
+            return False
+        else:
+            total += sum(sources.get(w, 0) for w in writers[s] if w is not x)
+    sources[x] = total
+    return total > 0 and all(_bytes(s) <= max(SMALL, MAX_GROWTH * total) for s in _written(x))
+
+
+def _written(x: Launch) -> list[Storage]:
+    accesses = [b.access for b in x.kernel.buffers if b.access != "scratch"]
+    return [s for s, access in zip(x.buffers, accesses, strict=True) if access != "read"]
+
+
+def _root(storage: Storage) -> Storage:
+    return storage.parent or storage
+
+
+def _static(x: Launch) -> bool:
+    """Whether all sizes of a launch are known."""
+    sizes = (*x.arguments, x.tasks, x.work, x.scratch)
+    return all(isinstance(n, int) for n in (*sizes, *(_root(s).size for s in x.buffers), *(s.offset for s in x.buffers)))
+
+
+def _bytes(storage: Storage) -> int:
+    return storage.size * _ITEMSIZE[storage.dtype] if isinstance(storage.size, int) else 0
