@@ -270,6 +270,10 @@ def operations_of(eq: Equation) -> Size:
             return 2 * product(eq.inputs[0].shape) * product(eq.inputs[1].shape[1:])
         if name == "convolution_weight_gradient":
             return 2 * product(eq.inputs[1].shape) * product(out.shape[1:])
+        if name in ("attention", "attention_gradient"):  # products of queries and keys, of which `causal` leaves half
+            (*_, keys, _, e), width = eq.inputs[1].shape, eq.inputs[2].shape[-1]
+            work = 2 * product(eq.inputs[0].shape[:-1]) * keys * (e + width if name == "attention" else 3 * e + 2 * width)
+            return work // 2 if attrs["causal"] else work
         return product(eq.inputs[-1].shape)
     if isinstance(lower, Reduction):
         return product(out.shape) * product(lower.domain(*(a.type for a in eq.inputs), **attrs))

@@ -441,6 +441,8 @@ class _Fuser:
 
     def _epilogue(self, a: Group, b: Group, crossing: list) -> tuple | str:
         result = a.template.outputs[0]
+        if len(a.template.outputs) > 1:
+            return "a kernel with several results stores them"
         if b.kind != "map":
             return "a reduction is not fused into a contraction"
         if template_name(a.template).startswith("scatter"):

@@ -11,6 +11,7 @@ from .fuse import Group
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
 from .nodes import Node, walk
+from .plain import plain_sink
 from .pull import Pull, Scope, template_name
 from .scalars import Block, Emitter
 from .target import Target
@@ -22,10 +23,13 @@ TEMPLATES: dict[str, str] = {
     "convolution": "contract:lower_contraction",
     "convolution_data_gradient": "contract:lower_contraction",
     "convolution_weight_gradient": "contract:lower_contraction",
+    "attention": "attention:lower_attention",
+    "attention_gradient": "attention:lower_attention_gradient",
     "scatter_add": "scatter:lower_scatter",
     "scatter_along_add": "scatter:lower_scatter",
 }
-"""Template name -> "module:function" with ``(op_name, attrs, sources, sink, target, equations) -> list[Launch]``."""
+"""Template name -> "module:function" with ``(op_name, attrs, sources, sink, target, equations) -> list[Launch]``; instead of
+the sink a list of them, None where nobody reads the result, for an op with several results."""
 
 
 class InlineEmitter(Emitter):
@@ -91,6 +95,8 @@ def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]
 def template_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
     """Whether a template group reads a stored value in its epilogue only, at the position that it is about to write."""
     eq = group.template
+    if len(eq.outputs) > 1:
+        return False
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
     operands = [scope.element(a, pull.variables("i", a.shape)) for a in eq.inputs]
     if any(n.op == "load" and n.args[0] is value for n in walk(operands)):
@@ -122,6 +128,22 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
     return Sink(result.shape, result.dtype.name, store, alone)
 
 
+def plain_sinks(group: Group, results: dict[Value, list[Storage]]) -> list[Sink | None]:
+    """A sink for each result of a template with several: nothing is fused behind it."""
+
+    def sink(value: Value) -> Sink | None:
+        if value not in group.outputs:
+            return None
+        made = [plain_sink(s, value.shape) for s in results[value]]
+
+        def store(builder: KernelBuilder, at: Position, expr: Expr) -> list[Stmt]:
+            return [statement for one in made for statement in one.store(builder, at, expr)]
+
+        return Sink(value.shape, value.dtype.name, store)
+
+    return [sink(v) for v in group.template.outputs]
+
+
 def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
                    results: dict[Value, list[Storage]], constants: Collection[Atom] = ()) -> list[Launch]:
     """The launches of a template group. `constants` are values that rarely change."""
@@ -133,5 +155,5 @@ def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[
     make = getattr(import_module(f".{module}", __package__), function)
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
     sources = [make_source(a, scope, pull, storage, constants) for a in eq.inputs]
-    sink = make_sink(group, pull, storage, results)
+    sink = make_sink(group, pull, storage, results) if len(eq.outputs) == 1 else plain_sinks(group, results)
     return make(eq.op.name, dict(eq.attrs), sources, sink, target, tuple(group.equations))

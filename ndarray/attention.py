@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .apply import apply
+from .apply import apply, is_tracing
 from .array import NDArray
 from .elementwise import add, greater_equal, multiply, where
 from .linear import matmul
-from .manipulation import reshape, swapaxes
+from .manipulation import broadcast_to, reshape, swapaxes
 from .neural import dropout, softmax
 from .op import OPS
 from .operands import as_array, common
-from .ops.base import differ
+from .ops.base import broadcast_shapes, differ
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -40,7 +40,12 @@ def scaled_dot_product_attention(
             f"{name}: expected query (..., L, E), key (..., S, E) and value (..., S, V), got shapes {query.shape}, {key.shape} "
             f"and {value.shape}"
         )
+    from .autograd import is_training
+
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    mask = None if mask is None else as_array(name, "mask", mask)
+    if not (dropout_p and is_training()) and _suits_tiles(query, key, value, mask):
+        return _tiled(query, key, value, mask, float(factor), causal)
     scores = multiply(matmul(query, swapaxes(key, -1, -2)), factor)
     lowest = float(np.finfo(scores.dtype if scores.dtype.kind == "f" else np.float32).min)
     if causal:
@@ -49,9 +54,38 @@ def scaled_dot_product_attention(
             columns = apply(OPS["iota"], shape=(key.shape[-2],), axis=0, dtype=np.dtype(np.int32))
         scores = where(greater_equal(reshape(rows, (-1, 1)), columns), scores, lowest)
     if mask is not None:
-        mask = as_array(name, "mask", mask)
         scores = where(mask, scores, lowest) if mask.dtype.kind == "b" else add(scores, mask)
     weights = softmax(scores, -1)
     if dropout_p:
         weights = dropout(weights, dropout_p)
     return matmul(weights, value)
+
+
+def _suits_tiles(query: NDArray, key: NDArray, value: NDArray, mask: NDArray | None) -> bool:
+    """Whether the compiler is to compute attention as one operation that never stores the scores. Eagerly, and where few
+    queries leave nothing to be kept together, the formula is as good."""
+    if not is_tracing() or query.dtype not in (np.float32, np.float64):
+        return False
+    if mask is not None and (mask.dtype not in (np.bool_, query.dtype) or mask.ndim > max(query.ndim, 3)):
+        return False
+    if any(type(n) is int and n == 0 for a in (query, key, value) for n in a.shape):
+        return False
+    return getattr(query.shape[-2], "hint", query.shape[-2]) >= 8
+
+
+def _tiled(query: NDArray, key: NDArray, value: NDArray, mask: NDArray | None, scale: float, causal: bool) -> NDArray:
+    batch = broadcast_shapes("scaled_dot_product_attention", query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    flat = not batch
+    batch = batch or (1,)
+
+    def behind_positions(x: NDArray) -> NDArray:
+        """(..., heads, positions, E) as (..., positions, heads, E)."""
+        return swapaxes(broadcast_to(x, (*batch, *x.shape[-2:])), -2, -3)
+
+    arrays = [behind_positions(x) for x in (query, key, value)]
+    if mask is None:
+        out = apply(OPS["attention"], *arrays, scale=scale, causal=causal)[0]
+    else:
+        out = apply(OPS["masked_attention"], *arrays, mask, scale=scale, causal=causal)[0]
+    out = swapaxes(out, -2, -3)
+    return reshape(out, out.shape[1:]) if flat else out

@@ -23,13 +23,13 @@ class Native:
         self.kernels = {k.name: k for k in kernels}
         self.library = machine.load(machine.emit_object(text, target))
 
-    def __call__(self, name, buffers, parameters, first, last):
+    def __call__(self, name, buffers, parameters, first, last, scratch=1 << 16):
         pointer, word = ctypes.c_void_p, ctypes.c_int64
         prototype = ctypes.CFUNCTYPE(None, pointer, pointer, word, word, pointer)
         table = np.array([b.ctypes.data for b in buffers], np.uint64)
         numbers = np.array(parameters, np.int64)
-        scratch = np.full(1 << 16, 0xFF, np.uint8)
-        aligned = (scratch.ctypes.data + 63) // 64 * 64
+        private = np.full(scratch + 64, 0xFF, np.uint8)
+        aligned = (private.ctypes.data + 63) // 64 * 64
         prototype(self.library.address(name))(table.ctypes.data, numbers.ctypes.data, first, last, aligned)
 
 

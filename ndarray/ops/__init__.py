@@ -1,5 +1,5 @@
 """The primitive operations, one record each, by family. Importing this package fills `ndarray.op.OPS`."""
 
-from . import binary, contract, convolution, gather, order, pool, random_bits, reduce, shape, unary
+from . import attention, binary, contract, convolution, gather, order, pool, random_bits, reduce, shape, unary
 
-__all__ = ["binary", "contract", "convolution", "gather", "order", "pool", "random_bits", "reduce", "shape", "unary"]
+__all__ = ["attention", "binary", "contract", "convolution", "gather", "order", "pool", "random_bits", "reduce", "shape", "unary"]
