@@ -29,7 +29,7 @@ from ndarray.apply import apply
 from ndarray.array import NDArray, wrap
 from ndarray.dims import Size
 from ndarray.dtypes import is_inexact
-from ndarray.op import OPAQUE, OPS, ArrayType, Op, Sample, register
+from ndarray.op import OPS, ArrayType, Op, Sample, Template, register
 from ndarray.tape import is_recording
 
 from .call import is_tracked, joint_of
@@ -405,7 +405,7 @@ class _Summation:
 
 
 SCAN = register(Op(
-    "scan", ("*arrays",), _infer_scan, _run_scan, _scan_vjp, OPAQUE, _scan_samples, results=0,
+    "scan", ("*arrays",), _infer_scan, _run_scan, _scan_vjp, Template("scan"), _scan_samples, results=0,
 ))
 
 
@@ -455,5 +455,5 @@ def _branch_vjp(gs: tuple, xs: tuple, outs: tuple, then: Graph, otherwise: Graph
 
 
 BRANCH = register(Op(
-    "branch", ("*arrays",), _infer_branch, _run_branch, _branch_vjp, OPAQUE, _branch_samples, results=0,
+    "branch", ("*arrays",), _infer_branch, _run_branch, _branch_vjp, Template("branch"), _branch_samples, results=0,
 ))

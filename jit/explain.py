@@ -289,12 +289,24 @@ CHANNELS_LAST = "_channels_last"
 # -- measuring
 
 def _launch_plans(packed: np.ndarray) -> list[np.ndarray]:
-    """A native plan with a launch, cut into plans of one launch each."""
-    plans, at = [], 1
-    for _ in range(int(packed[0])):
-        length = runtime.LAUNCH_HEADER + 2 * int(packed[at + 6]) + int(packed[at + 7])
-        plans.append(np.concatenate([np.ones(1, np.int64), packed[at : at + length]]))
-        at += length
+    """A native plan cut into plans of one launch each, those in loops and branches too."""
+    plans: list[np.ndarray] = []
+
+    def cut(at: int, count: int) -> int:
+        for _ in range(count):
+            kind = int(packed[at])
+            if kind == runtime.LOOP:
+                inside = at + 15 + 4 * int(packed[at + 13]) + 10 * int(packed[at + 14])
+                at = cut(cut(inside, int(packed[at + 3])), int(packed[at + 5]))
+            elif kind == runtime.BRANCH:
+                at = cut(cut(at + 7, int(packed[at + 4])), int(packed[at + 5]))
+            else:
+                end = at + runtime.LAUNCH_HEADER + 2 * int(packed[at + 6]) + int(packed[at + 7])
+                plans.append(np.concatenate([np.ones(1, np.int64), packed[at:end]]))
+                at = end
+        return at
+
+    cut(1, int(packed[0]) & 0xFFFFFFFF)
     return plans
 
 
@@ -305,7 +317,7 @@ def _measure(
     """The shortest time of each launch, and of all but the first `once`, on copies of the arrays."""
     buffers = [plan.aligned_empty(binding.arena_bytes), *(np.array(a, order="C") for a in arrays)]
     buffers += [np.empty(shape, dtype) for shape, dtype in binding.outputs]
-    slots = np.array([b.ctypes.data for b in buffers], np.uint64)
+    slots = np.array([*[b.ctypes.data for b in buffers], *[0] * int(binding.plan[0] >> 32)], np.uint64)
     runtime.start_workers()
     clock, run, kernels = time.perf_counter, runtime.run, program.kernels
 
@@ -314,8 +326,10 @@ def _measure(
         run(slots, plan, kernels, False)
         return clock() - begin
 
+    time_of(binding.plan)  # storages that move keep the places of the last step
     empty = np.zeros(1, np.int64)
-    rest = np.concatenate([np.array([len(plans) - once], np.int64), *(p[1:] for p in plans[once:])])
+    behind = 1 + sum(len(p) - 1 for p in plans[:once])  # the first launches are in no loop
+    rest = np.concatenate([binding.plan[:1] - once, binding.plan[behind:]])
     overhead = min(time_of(empty) for _ in range(20))
     best, whole = [float("inf")] * len(plans), float("inf")
     start = clock()

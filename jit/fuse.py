@@ -11,6 +11,7 @@ Kinds of groups
     rows      positions P, and reductions over a domain R for each; values of shape P, of the shape F that the
               reductions fold (`full`), or of any shape if they are only read; softmax, norms, losses, pooling
     template  a contraction or another kernel family, with elementwise equations on its operands and its result
+    control   a loop or a branch: its bodies are lowered by themselves
     join      a concatenation whose parts lie one behind the other: they are computed in place, or copied there
 
 Ops of `CHEAP` belong to no group: they are computed wherever they are read.
@@ -19,7 +20,7 @@ Ops of `CHEAP` belong to no group: they are computed wherever they are read.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hybrid.graph import Atom, Equation, Graph, Value
@@ -29,7 +30,7 @@ from ndarray.op import OPAQUE, Reduction, Template
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import CHEAP, Pull, Scope, axes_of, template_name
 
-__all__ = ["Fusion", "Group", "Rows", "fuse"]
+__all__ = ["Fusion", "Group", "Rows", "fuse", "is_control"]
 
 OTHER_ROW = "a reduction's result is read at another row"
 OTHER_LOOPS = "its loops differ from the reduction's"
@@ -112,6 +113,8 @@ class _Fuser:
     def __init__(self, graph: Graph, pull: Pull, constants: Iterable[Value] = ()):
         self.graph, self.pull, self.arena = graph, pull, pull.arena
         self.results = {a for a in graph.results() if isinstance(a, Value)}
+        self.outside = set(self.results)
+        self.results |= {a for eq in graph.equations if is_control(eq) for a in eq.inputs if isinstance(a, Value)}
         self.aliases: dict[Value, Value] = {}
         self._find_aliases()
         self.equations = [eq for eq in graph.equations if self._makes_group(eq)]
@@ -142,7 +145,8 @@ class _Fuser:
             index = self.pull.variables("i", value.shape)
             node = scope.element(value, index)
             if node.op == "load" and node.args[1] is self.arena.flatten(index, value.shape) \
-                    and same(volume(value.shape), volume(node.args[0].shape)) and node.args[0] in self.pull.producer:
+                    and same(volume(value.shape), volume(node.args[0].shape)) \
+                    and (node.args[0] in self.pull.producer or value not in self.outside):
                 self.aliases[value] = node.args[0]
 
     def _makes_group(self, eq: Equation) -> bool:
@@ -164,6 +168,11 @@ class _Fuser:
             self.costs[eq] = 1
             zero = self.arena.size(0)
             return [_Access(p, (zero,) * len(p.shape), zero) for p in dict.fromkeys(parts)]
+        if is_control(eq):
+            self.costs[eq] = 1
+            zero = self.arena.size(0)
+            read = dict.fromkeys(self.aliases.get(a, a) for a in eq.inputs if isinstance(a, Value))
+            return [_Access(v, (zero,) * len(v.shape), zero) for v in read]
         index, reduced = self.canonical(eq)
         if isinstance(eq.op.lower, Template):
             scope = Scope(self.pull, ())
@@ -210,6 +219,8 @@ class _Fuser:
         parts = self.parts(eq)
         if parts is not None:
             group = Group(number, "join", [eq], eq.outputs[0].shape, parts=parts)
+        elif is_control(eq):
+            group = Group(number, "control", [eq])
         elif isinstance(lower, Template):
             group = Group(number, "template", [eq], eq.outputs[0].shape, template=eq)
         elif isinstance(lower, Reduction):
@@ -326,6 +337,8 @@ class _Fuser:
 
     def combine(self, a: Group, b: Group) -> tuple | str:
         """How to join: (kind, space, rows), or the reason why not."""
+        if "control" in (a.kind, b.kind):
+            return "loops and branches are kernels of their own"
         if "join" in (a.kind, b.kind):
             return "parts of a concatenation are stored one behind the other"
         reason = self.fits(a, b)
@@ -535,14 +548,22 @@ class _Fuser:
         return result
 
 
+def is_control(eq: Equation) -> bool:
+    """Whether an equation is a loop or a branch, with sub-graphs."""
+    return eq.op.name in ("scan", "branch")
+
+
 def _core(shape: tuple[Size, ...]) -> tuple[Size, ...]:
     """The shape without its axes of size 1."""
     return tuple(shape[k] for k in axes_of(shape))
 
 
-def fuse(graph: Graph, constants: Iterable[Value] = ()) -> Fusion:
+def fuse(graph: Graph, constants: Iterable[Value] = (), repeated: Mapping[Value, int] | None = None) -> Fusion:
     """The graph's equations as fused groups in execution order. `constants` are inputs that rarely change: what depends on
-    them only isn't fused with the rest, so that it can be kept."""
-    fuser = _Fuser(graph, Pull(graph, Arena()), constants)
+    them only isn't fused with the rest, so that it can be kept. `repeated` says how often steps of a loop read an input."""
+    pull = Pull(graph, Arena())
+    for value, times in (repeated or {}).items():
+        pull.uses[value] *= times
+    fuser = _Fuser(graph, pull, constants)
     fuser.run()
     return fuser.finish()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from .launch import _ITEMSIZE, Launch, Storage
+from .launch import _ITEMSIZE, Launch, Step, Storage, buffers_of, written_by
 
 __all__ = ["MAX_GROWTH", "hoist", "launches_behind"]
 
@@ -22,8 +22,8 @@ FREE = 64 << 20
 
 
 def hoist(
-    launches: Sequence[Launch], constants: Collection[Storage], fixed: Collection[Storage]
-) -> tuple[list[Launch], int, tuple[Storage, ...]]:
+    launches: Sequence[Step], constants: Collection[Storage], fixed: Collection[Storage]
+) -> tuple[list[Step], int, tuple[Storage, ...]]:
     """(the launches in an order in which they may run, how many at the front need constants only, the temporaries that
     those write and others read).
 
@@ -37,16 +37,16 @@ def hoist(
         movable = _movable(launches, constants, fixed, banned)
         made = {_root(s) for x in movable for s in _written(x)}
         rest = [x for x in launches if x not in movable]
-        kept = tuple(dict.fromkeys(r for x in rest for s in x.buffers if (r := _root(s)) in made))
+        kept = tuple(dict.fromkeys(r for s in buffers_of(rest) if (r := _root(s)) in made))
         if sum(map(_bytes, kept)) <= budget:
             break
         banned.add(max(kept, key=_bytes))
-    front = [x for x in launches if x in movable]
+    front = [x for x in launches if isinstance(x, Launch) and x in movable]
     chosen = {front[n] for s in kept for n in launches_behind(front, s)}  # not those that only serve a banned one
     front = [x for x in front if x in chosen]
     rest = [x for x in launches if x not in chosen]
     made = {_root(s) for x in front for s in _written(x)}
-    kept = tuple(dict.fromkeys(r for x in rest for s in x.buffers if (r := _root(s)) in made))
+    kept = tuple(dict.fromkeys(r for s in buffers_of(rest) if (r := _root(s)) in made))
     return [*front, *rest], len(front), kept
 
 
@@ -61,27 +61,29 @@ def launches_behind(launches: Sequence[Launch], storage: Storage) -> tuple[int, 
 
 
 def _movable(
-    launches: Sequence[Launch], constants: Collection[Storage], fixed: Collection[Storage], banned: Collection[Storage]
+    launches: Sequence[Step], constants: Collection[Storage], fixed: Collection[Storage], banned: Collection[Storage]
 ) -> set[Launch]:
     """The launches that need constants only, and write temporaries that no other launch writes."""
-    writers: dict[Storage, list[Launch]] = {}
+    writers: dict[Storage, list[Step]] = {}
     for x in launches:
-        for s in _written(x):
+        for s in written_by([x]):
             writers.setdefault(_root(s), []).append(x)
     sources: dict[Launch, int] = {}  # bytes of the constants behind each movable launch
-    movable = {x for x in launches if _static(x)}
+    movable = {x for x in launches if isinstance(x, Launch) and _static(x)}
     changed = True
     while changed:
         changed = False
         for x in launches:
-            if x in movable and not _stays_movable(x, movable, writers, constants, fixed, banned, sources):
+            if not isinstance(x, Launch) or x not in movable:
+                continue
+            if not _stays_movable(x, movable, writers, constants, fixed, banned, sources):
                 movable.discard(x)
                 changed = True
     return movable
 
 
 def _stays_movable(
-    x: Launch, movable: set[Launch], writers: dict[Storage, list[Launch]], constants: Collection[Storage],
+    x: Launch, movable: set[Launch], writers: dict[Storage, list[Step]], constants: Collection[Storage],
     fixed: Collection[Storage], banned: Collection[Storage], sources: dict[Launch, int],
 ) -> bool:
     total = 0
@@ -91,7 +93,7 @@ def _stays_movable(
         elif s in fixed or s in banned or s not in writers or not movable.issuperset(writers[s]):
             return False
         else:
-            total += sum(sources.get(w, 0) for w in writers[s] if w is not x)
+            total += sum(sources.get(w, 0) for w in writers[s] if isinstance(w, Launch) and w is not x)
     sources[x] = total
     return total > 0 and all(_bytes(s) <= max(SMALL, MAX_GROWTH * total) for s in _written(x))
 

@@ -10,7 +10,7 @@ the worker, 64-byte aligned; scratch buffers lie in it one after the other, each
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,10 @@ from ndarray.dims import Dim, Size
 
 from .loopir import INT, Buffer, Const, Expr, Kernel, Stmt, Var
 
-__all__ = ["KernelBuilder", "Launch", "Position", "Sink", "Source", "Storage"]
+__all__ = [
+    "Branch", "Carried", "KernelBuilder", "Launch", "Loop", "Moving", "Position", "Sink", "Source", "Step", "Storage",
+    "buffers_of", "controls_of", "launches_of", "written_by",
+]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,6 +61,121 @@ class Launch:
     equations: tuple[Any, ...] = ()
     note: str = ""
     in_place: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moving:
+    """`storage` is not memory of its own: in step t of a loop it lies at element ``t * step`` of `source`."""
+
+    storage: Storage
+    source: Storage
+    step: Size
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Carried:
+    """A value that a loop hands from step to step: each reads it in `current` and writes it to `new`, which are two names
+    for one piece of memory after the other: `initial` at first, then `home` and `other` in turn. It ends in `home`."""
+
+    current: Storage
+    new: Storage
+    next: Storage  # where `new` will be in the step after
+    initial: Storage
+    home: Storage
+    other: Storage
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Loop:
+    """Launches that the native runner repeats.
+
+    count     how many steps there are at most; no more than the int64 in `limit`, if given
+    reverse   whether the first step is the last slice
+    test      steps run before each step: the loop goes on while the bool in `answer` holds
+    taken     an int64 that the number of steps taken is written to
+    equation  the scan
+    """
+
+    count: Size
+    reverse: bool
+    limit: Storage | None
+    test: tuple[Any, ...]
+    answer: Storage | None
+    taken: Storage | None
+    moving: tuple[Moving, ...]
+    carried: tuple[Carried, ...]
+    body: tuple[Any, ...]
+    equation: Any = None
+
+    @property
+    def names(self) -> tuple[Storage, ...]:
+        """The storages that are no memory of their own."""
+        return (*[m.storage for m in self.moving], *[s for c in self.carried for s in (c.current, c.new, c.next)])
+
+    @property
+    def memory(self) -> tuple[Storage, ...]:
+        """The storages that the loop itself reads or writes, or names otherwise."""
+        found = [s for s in (self.limit, self.answer, self.taken) if s is not None]
+        return (*found, *[m.source for m in self.moving], *[s for c in self.carried for s in (c.initial, c.home, c.other)])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Branch:
+    """Launches of which the native runner runs one half: `then` if the bool in `predicate` holds."""
+
+    predicate: Storage
+    then: tuple[Any, ...]
+    otherwise: tuple[Any, ...]
+    equation: Any = None
+
+
+Step = Launch | Loop | Branch
+"""What a lowered graph consists of, in order."""
+
+
+def launches_of(steps: Sequence[Step]) -> Iterator[Launch]:
+    """All launches, in the order in which they stand."""
+    for x in steps:
+        if isinstance(x, Launch):
+            yield x
+        elif isinstance(x, Loop):
+            yield from launches_of(x.test)
+            yield from launches_of(x.body)
+        else:
+            yield from launches_of(x.then)
+            yield from launches_of(x.otherwise)
+
+
+def controls_of(steps: Sequence[Step]) -> Iterator[Loop | Branch]:
+    """All loops and branches, outer ones before those inside."""
+    for x in steps:
+        if isinstance(x, Loop):
+            yield x
+            yield from controls_of((*x.test, *x.body))
+        elif isinstance(x, Branch):
+            yield x
+            yield from controls_of((*x.then, *x.otherwise))
+
+
+def buffers_of(steps: Sequence[Step]) -> Iterator[Storage]:
+    """The storages that launches read or write, also inside of loops and branches, and those that these name themselves."""
+    for x in launches_of(steps):
+        yield from x.buffers
+    for c in controls_of(steps):
+        yield from c.memory if isinstance(c, Loop) else (c.predicate,)
+
+
+def written_by(steps: Sequence[Step]) -> set[Storage]:
+    """The storages that launches write, also inside of loops and branches."""
+    found: set[Storage] = set()
+    for x in launches_of(steps):
+        accesses = [b.access for b in x.kernel.buffers if b.access != "scratch"]
+        found.update(s for s, access in zip(x.buffers, accesses, strict=True) if access != "read")
+    for c in controls_of(steps):
+        if isinstance(c, Loop):
+            found |= {m.source for m in c.moving if m.storage in found} | {s for k in c.carried for s in (k.home, k.other)}
+            found |= {c.taken} if c.taken is not None else set()
+    return found
 
 
 class KernelBuilder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from ndarray.op import ArrayType
 
 from .fuse import Group, fuse
 from .hoist import hoist
-from .launch import KernelBuilder, Launch, Storage
+from .launch import Branch, KernelBuilder, Launch, Loop, Step, Storage, buffers_of, controls_of, launches_of, written_by
 from .maps import lower_map, map_reads_in_place
 from .nest import Axis, nest
 from .nodes import same_sizes, volume
@@ -33,7 +33,7 @@ __all__ = ["Lowered", "lower"]
 class Lowered:
     """Everything that the plan needs to know about a lowered graph.
 
-    launches    in an order in which they may run one after the other
+    steps       launches, loops and branches in an order in which they may run one after the other
     inputs      one storage for each graph input, in order. Those numbered in `written` are written by launches as
                 well as read: after the last launch they hold the new state, and nothing else has to be done for it
     outputs     one storage for each graph output, in order; all distinct, none an input's; each is written by a launch
@@ -47,7 +47,7 @@ class Lowered:
     """
 
     graph: Graph
-    launches: list[Launch] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     inputs: tuple[Storage, ...] = ()
     outputs: tuple[Storage, ...] = ()
     written: frozenset[int] = frozenset()
@@ -58,12 +58,21 @@ class Lowered:
     reasons: list[tuple[int, int, str]] = field(default_factory=list)
 
     @property
+    def launches(self) -> list[Launch]:
+        """All launches, also those of loops and branches, in the order in which they stand."""
+        return list(launches_of(self.steps))
+
+    @property
+    def moving(self) -> tuple[Storage, ...]:
+        """The storages that lie elsewhere in each step of a loop."""
+        return tuple([s for x in controls_of(self.steps) if isinstance(x, Loop) for s in x.names])
+
+    @property
     def temporaries(self) -> tuple[Storage, ...]:
-        fixed = {*self.inputs, *self.outputs}
+        fixed = {*self.inputs, *self.outputs, *self.moving}
         found: dict[Storage, None] = {}
-        for launch in self.launches:
-            for s in launch.buffers:
-                found.update(dict.fromkeys(x for x in (s.parent, s) if x is not None and x not in fixed))
+        for s in buffers_of(self.steps):
+            found.update(dict.fromkeys(x for x in (s.parent, s) if x is not None and x not in fixed))
         return tuple(found)
 
 
@@ -85,14 +94,21 @@ def lower(graph: Graph, target: Target, ready: Callable[[Launch], None] | None =
 
 
 class _Lowerer:
-    def __init__(self, graph: Graph, target: Target, constant_inputs: frozenset[int]):
+    """Lowers a graph, or the body of a loop or branch, whose `inputs` and `outputs` then lie in given storages."""
+
+    def __init__(self, graph: Graph, target: Target, constant_inputs: frozenset[int] = frozenset(),
+                 inputs: Sequence[Storage] | None = None, outputs: Sequence[Storage] | None = None,
+                 repeated: Mapping[Value, int] | None = None):
         self.graph, self.target = graph, target
         constants = [graph.inputs[i] for i in sorted(constant_inputs) if i not in graph.state]
-        self.fusion = fuse(graph, constants)
+        self.fusion = fuse(graph, constants, repeated)
         self.pull = self.fusion.pull
         self.group_of = {v: g for g in self.fusion.groups for v in g.outputs}
-        self.inputs = tuple(_storage(v, v.name or f"input{k}") for k, v in enumerate(graph.inputs))
-        self.outputs = tuple(_storage(a, f"output{k}") for k, a in enumerate(graph.outputs))
+        if inputs is None:
+            inputs = tuple(_storage(v, v.name or f"input{k}") for k, v in enumerate(graph.inputs))
+        if outputs is None:
+            outputs = tuple(_storage(a, f"output{k}") for k, a in enumerate(graph.outputs))
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.home: dict[Value, Storage] = dict(zip(graph.inputs, self.inputs))
         self.constants = frozenset(self.home[v] for v in constants)
         self.results: dict[Value, list[Storage]] = {v: [] for v in self.group_of}
@@ -111,24 +127,28 @@ class _Lowerer:
             if value not in self.home:
                 self.home[value] = _storage(value, value.name)
                 self.results[value].insert(0, self.home[value])
-        launches = list(self.before)
+        steps: list[Step] = list(self.before)
         for group in self.fusion.groups:
             made = self.lower_group(group)
-            for launch in made:
+            for launch in launches_of(made):
                 ready(launch)
-            launches += made
+            steps += made
         for launch in (*self.before, *self.after):
             ready(launch)
-        launches, first, kept = hoist(share_packing(launches + self.after), self.constants, {*self.inputs, *self.outputs})
+        steps, first, kept = hoist(share_packing([*steps, *self.after]), self.constants, {*self.inputs, *self.outputs})
         storages = dict(self.home)
         storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}
-        return Lowered(self.graph, launches, self.inputs, self.outputs, frozenset(self.written), storages, kept, first,
+        return Lowered(self.graph, steps, self.inputs, self.outputs, frozenset(self.written), storages, kept, first,
                        self.fusion.groups, self.fusion.reasons)
 
-    def lower_group(self, group: Group) -> list[Launch]:
+    def lower_group(self, group: Group) -> Sequence[Step]:
         arguments = (group, self.pull, self.target, self.home.__getitem__, self.results)
         if not group.outputs:
             return []
+        if group.kind == "control":
+            from .control import lower_control
+
+            return lower_control(self, group)
         if group.kind == "join":
             return self.join(group)
         if group.kind == "map":
@@ -182,6 +202,15 @@ class _Lowerer:
             self.results[base].append(storage)
         else:
             self.also(base, storage)
+
+    def operand(self, atom: Atom, before: list[Step]) -> Storage:
+        """The storage of an operand of a loop or branch; a number is put into one `before` it."""
+        base = self.base(atom)
+        if isinstance(base, Value):
+            return self.home[base]
+        storage = _storage(base, "number")
+        before.append(self.copy(base, storage))
+        return storage
 
     def also(self, value: Value, storage: Storage) -> None:
         """Bring a computed value to one more place."""
@@ -267,7 +296,7 @@ class _Lowerer:
         """Whether a group may write `new` over `old`: it reads `old` nowhere, or only where it writes."""
         if group.kind == "template" and template_name(group.template).startswith("scatter"):
             return False
-        if group.kind == "join":
+        if group.kind == "join" or (group.kind == "control" and old in group.reads):
             return False
         if old not in group.reads:
             return True
@@ -307,16 +336,21 @@ class _Lowerer:
         return builder.launch("copy", em.blocks[0].statements, "task", tasks, work, note="copy")
 
 
-def share_packing(launches: list[Launch]) -> list[Launch]:
+def share_packing(launches: list[Step]) -> list[Step]:
     """The launches with operands that are packed more than once packed once: the weights of a recurrence, say."""
-    packs = [x for x in launches if x.note.startswith("pack")]
+    packs = [x for x in launches if isinstance(x, Launch) and x.note.startswith("pack")]
     if len(packs) < 2:
         return launches
     kept: dict[tuple, Storage] = {}  # what has been packed, while its source has not been written
     sources: set[Storage] = set()
     renamed: dict[Storage, Storage] = {}
-    found = []
+    found: list[Step] = []
     for x in launches:
+        if not isinstance(x, Launch):
+            dirty = {s.parent or s for s in written_by([x])}
+            kept = {k: s for k, s in kept.items() if dirty.isdisjoint(r.parent or r for r in k[1])}
+            found.append(with_storages(x, renamed))
+            continue
         buffers = [b.access for b in x.kernel.buffers if b.access != "scratch"]
         reads = tuple(s for s, access in zip(x.buffers, buffers, strict=True) if access == "read")
         writes = [s for s, access in zip(x.buffers, buffers, strict=True) if access != "read"]
@@ -332,6 +366,17 @@ def share_packing(launches: list[Launch]) -> list[Launch]:
             kept = {k: s for k, s in kept.items() if dirty.isdisjoint(r.parent or r for r in k[1])}
         found.append(replace(x, buffers=tuple(renamed.get(s, s) for s in x.buffers)))
     return found
+
+
+def with_storages(step: Step, renamed: Mapping[Storage, Storage]) -> Step:
+    """The step with other storages in place of some."""
+    new = lambda s: renamed.get(s, s)
+    inside = lambda steps: tuple([with_storages(x, renamed) for x in steps])
+    if isinstance(step, Launch):
+        return replace(step, buffers=tuple(map(new, step.buffers)))
+    if isinstance(step, Branch):
+        return replace(step, then=inside(step.then), otherwise=inside(step.otherwise))
+    return replace(step, test=inside(step.test), body=inside(step.body))
 
 
 def _storage(atom: Atom, name: str = "") -> Storage:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -24,7 +24,7 @@ from ndarray.settings import settings
 from . import plan, runtime
 from .keeper import Keeper
 from .plan import Placement
-from .recipe import Recipe
+from .recipe import LoopRecipe, Recipe
 
 if TYPE_CHECKING:
     from .explain import ProgramReport
@@ -99,6 +99,7 @@ class CompiledProgram:
         self._bindings: OrderedDict[tuple[tuple[int, ...], bool], Binding] = OrderedDict()
         self._lock = threading.RLock()
         self._inputs, self._outputs = len(graph.inputs), len(recipe.outputs)
+        self.moving = sum(s.role == "moving" for s in recipe.storages)  # slots that loops need
         # where each symbol's value is read: (input, axis); symbols always stand alone on some axis of an input
         self._symbols = _symbol_places(graph)
         self._keepers: WeakValueDictionary[tuple[int, ...], Keeper] = WeakValueDictionary()
@@ -172,13 +173,14 @@ class CompiledProgram:
             if storage.role == "arena":
                 where[number] = (1 + len(slots), 0)
                 slots.append(guarded_empty(evaluate(storage.size, sizes) * np.dtype(storage.dtype).itemsize, side))
-            elif storage.role != "part":
+            elif storage.role not in ("part", "moving"):
                 where[number] = (1 + storage.index + (self._inputs if storage.role == "output" else 0), 0)
+        self._name_moving(where, 1 + len(slots))
         self._find_parts(where, sizes)
         packed, scratch, _ = self.pack(sizes, where, 0, range(len(self.recipe.launches)), threads)
         # scratch memory keeps its alignment, so only what lies beyond a whole number of cache lines is caught there
         arena = guarded_empty(plan.aligned(scratch), side)
-        addresses = np.array([a.ctypes.data for a in (arena, *slots)], np.uint64)
+        addresses = np.array([*[a.ctypes.data for a in (arena, *slots)], *[0] * self.moving], np.uint64)
         runtime.run(addresses, packed, self.kernels)
         for i in self.graph.state:
             arrays[i][...] = slots[i]
@@ -222,6 +224,7 @@ class CompiledProgram:
             where[number] = (slot, 0)
         for number, offset in zip(members, placement.offsets, strict=True):
             where[number] = (0, offset)
+        self._name_moving(where, 1 + self._inputs + self._outputs + len(kept))
         for number, storage in enumerate(recipe.storages):
             if storage.role == "input":
                 where[number] = (1 + storage.index, 0)
@@ -230,6 +233,12 @@ class CompiledProgram:
         self._find_parts(where, sizes)
         packed, scratch, work = self.pack(sizes, where, placement.total, launches)
         return packed, placement, placement.total + scratch, work
+
+    def _name_moving(self, where: dict[int, tuple[int, int]], free: int) -> None:
+        """Give the storages that move their slots, from number `free` on."""
+        for number, storage in enumerate(self.recipe.storages):
+            if storage.role == "moving":
+                where[number] = (free + storage.index, 0)
 
     def _find_parts(self, where: dict[int, tuple[int, int]], sizes: Mapping[str, int]) -> None:
         """Add where the storages lie that are parts of others."""
@@ -245,37 +254,15 @@ class CompiledProgram:
 
         `threads`, given, is used for every launch that has so many tasks, whatever its work (for tests).
         """
-        available = settings.num_threads
-        packed, total, scratch_bytes, count = [0], 0, 0, 0
-        for launch in [self.recipe.launches[n] for n in launches]:
-            tasks = evaluate(launch.tasks, sizes)
-            if tasks <= 0:
-                continue
-            work = evaluate(launch.work, sizes)
-            scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
-            used = min(threads, tasks) if threads else thread_count(work, tasks, available)
-            packed += [launch.kernel, tasks, used, 0, behind, scratch, len(launch.buffers), len(launch.arguments)]
-            for b in launch.buffers:
-                packed += where[b]
-            packed += [evaluate(a, sizes) for a in launch.arguments]
-            scratch_bytes = max(scratch_bytes, scratch * used)
-            total += work
-            count += 1
-        packed[0] = count
-        return np.array(packed, np.int64), scratch_bytes, total
+        packer = _Packer(self.recipe, sizes, where, behind, threads)
+        words = packer.steps(_chosen(self.recipe.steps, frozenset(launches)))
+        return np.array([packer.count + (self.moving << 32), *words], np.int64), packer.scratch_bytes, packer.work
 
     def _lifetimes(
         self, sizes: Mapping[str, int], launches: Sequence[int], kept: Sequence[int] = ()
     ) -> tuple[list[plan.Interval], list[int]]:
-        """When each arena storage is alive, in launch numbers, and the storages' numbers; those that are `kept` apart."""
-        first: dict[int, int] = {}
-        last: dict[int, int] = {}
-        for at in launches:
-            for b in self.recipe.launches[at].buffers:
-                whole = self.recipe.storages[b]
-                b = whole.index if whole.role == "part" else b
-                first.setdefault(b, at)
-                last[b] = at
+        """When each arena storage is alive, by position, and the storages' numbers; those that are `kept` apart."""
+        first, last = _touches(self.recipe, _chosen(self.recipe.steps, frozenset(launches)))
         members = [n for n, s in enumerate(self.recipe.storages) if s.role == "arena" and n in first and n not in kept]
         intervals = []
         for n in members:
@@ -299,6 +286,132 @@ class CompiledProgram:
     def _size_of(self, i: int, axis: int, arrays: Sequence[np.ndarray] | None) -> int:
         size = self.graph.inputs[i].shape[axis]
         return arrays[i].shape[axis] if arrays is not None else size.hint if isinstance(size, Dim) else size
+
+
+class _Packer:
+    """The words of a native plan (see `jit.runtime`) for given sizes and places."""
+
+    def __init__(self, recipe: Recipe, sizes: Mapping[str, int], where: Mapping[int, tuple[int, int]], scratch_at: int,
+                 threads: int | None):
+        self.recipe, self.sizes, self.where, self.scratch_at, self.threads = recipe, sizes, where, scratch_at, threads
+        self.available = settings.num_threads
+        self.work = self.scratch_bytes = self.count = 0
+
+    def steps(self, steps: Sequence[Any], times: int = 1) -> list[int]:
+        """The words of some steps that run so many times; `count` is how many records they are."""
+        words: list[int] = []
+        count = 0
+        for x in steps:
+            if isinstance(x, int):
+                made = self.launch(self.recipe.launches[x], times)
+            elif isinstance(x, LoopRecipe):
+                made = self.loop(x, times)
+            else:
+                then, n = self.steps(x.then, times), self.count
+                otherwise, m = self.steps(x.otherwise, times), self.count
+                made = [runtime.BRANCH, 7 + len(then) + len(otherwise), *self.where[x.predicate], n, m, len(then)]
+                made += [*then, *otherwise]
+            words += made
+            count += bool(made)
+        self.count = count
+        return words
+
+    def launch(self, launch: Any, times: int) -> list[int]:
+        """One launch; nothing where it has no tasks."""
+        sizes = self.sizes
+        tasks = evaluate(launch.tasks, sizes)
+        if tasks <= 0:
+            return []
+        work = evaluate(launch.work, sizes)
+        scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
+        used = min(self.threads, tasks) if self.threads else thread_count(work, tasks, self.available)
+        words = [launch.kernel, tasks, used, 0, self.scratch_at, scratch, len(launch.buffers), len(launch.arguments)]
+        for b in launch.buffers:
+            words += self.where[b]
+        words += [evaluate(a, sizes) for a in launch.arguments]
+        self.scratch_bytes = max(self.scratch_bytes, scratch * used)
+        self.work += work * times
+        return words
+
+    def loop(self, loop: LoopRecipe, times: int) -> list[int]:
+        """A loop with its body."""
+        where, sizes = self.where, self.sizes
+        storages = self.recipe.storages
+        nowhere = (-1, 0)
+        place = lambda s: nowhere if s < 0 else where[s]
+        width = lambda s: np.dtype(storages[s].dtype).itemsize
+        count = max(0, evaluate(loop.count, sizes))
+        words = [*place(loop.limit), *place(loop.answer), *place(loop.taken)]
+        words += [int(loop.reverse), len(loop.moving), len(loop.carried)]
+        for storage, source, step in loop.moving:
+            words += [where[storage][0], *where[source], evaluate(step, sizes) * width(source)]
+        for current, new, later, initial, home, other in loop.carried:
+            size = evaluate(storages[home].size, sizes) * width(home)
+            words += [where[current][0], where[new][0], where[later][0], *where[initial], *where[home], *where[other], size]
+        test, tests = self.steps(loop.test, times * count), self.count
+        body, bodies = self.steps(loop.body, times * count), self.count
+        return [runtime.LOOP, 6 + len(words) + len(test) + len(body), count, tests, len(test), bodies, *words, *test, *body]
+
+
+def _chosen(steps: Sequence[Any], launches: Collection[int]) -> list[Any]:
+    """Those steps whose launches are wanted; loops and branches as a whole."""
+
+    def first(x: Any) -> int | None:
+        if isinstance(x, int):
+            return x
+        inside = (*x.test, *x.body) if isinstance(x, LoopRecipe) else (*x.then, *x.otherwise)
+        return next((n for n in map(first, inside) if n is not None), None)
+
+    return [x for x in steps if (n := first(x)) is None or n in launches]
+
+
+def _touches(recipe: Recipe, chosen: Sequence[Any]) -> tuple[dict[int, int], dict[int, int]]:
+    """The first and the last position at which each storage is needed. What a loop meets that is also needed outside of it is
+    needed for as long as it runs."""
+    touched: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
+    ranges: dict[int, tuple[int, int]] = {}
+    at = 0
+
+    def touch(numbers: Iterable[int], path: tuple[int, ...]) -> None:
+        for n in numbers:
+            if n >= 0:
+                whole = recipe.storages[n]
+                touched.setdefault(whole.index if whole.role == "part" else n, []).append((at, path))
+
+    def visit(steps: Sequence[Any], path: tuple[int, ...]) -> None:
+        nonlocal at
+        for x in steps:
+            if isinstance(x, int):
+                touch(recipe.launches[x].buffers, path)
+            elif isinstance(x, LoopRecipe):
+                number, begin = len(ranges), at
+                ranges[number] = (begin, begin)
+                memory = [x.limit, x.taken, *[s for _, s, _ in x.moving], *[s for c in x.carried for s in c[3:]]]
+                touch(memory, path)
+                at += 1
+                visit(x.test, (*path, number))
+                touch([x.answer], (*path, number))
+                at += 1
+                visit(x.body, (*path, number))
+                touch(memory, path)
+                ranges[number] = (begin, at)
+            else:
+                touch([x.predicate], path)
+                visit(x.then, path)
+                visit(x.otherwise, path)
+            at += 1
+
+    visit(chosen, ())
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for number, places in touched.items():
+        depth = 0
+        paths = [p for _, p in places]
+        while all(len(p) > depth and p[depth] == paths[0][depth] for p in paths):
+            depth += 1
+        spans = [ranges[p[depth]] if len(p) > depth else (n, n) for n, p in places]
+        first[number], last[number] = min(a for a, _ in spans), max(b for _, b in spans)
+    return first, last
 
 
 def thread_count(work: int, tasks: int, available: int) -> int:

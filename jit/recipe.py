@@ -11,13 +11,14 @@ from typing import Any
 
 from ndarray.dims import Dim, Size, product, symbol
 
-__all__ = ["LaunchRecipe", "Recipe", "StorageRecipe", "size_from_json", "size_to_json"]
+__all__ = ["BranchRecipe", "LaunchRecipe", "LoopRecipe", "Recipe", "StorageRecipe", "size_from_json", "size_to_json"]
 
 
 @dataclass(frozen=True)
 class StorageRecipe:
     """A piece of memory: `size` elements of `dtype`. role: "input", "output" or "arena", and `index` counts in the role; or
-    "part" of the storage of number `index` (an earlier one), from element `offset` on."""
+    "part" of the storage of number `index` (an earlier one), from element `offset` on; or "moving", which lies elsewhere in
+    each step of a loop."""
 
     dtype: str
     size: Size
@@ -43,11 +44,36 @@ class LaunchRecipe:
 
 
 @dataclass(frozen=True)
+class LoopRecipe:
+    """A loop (see `jit.launch.Loop`), storages by number (-1: none). moving: (storage, source, step); carried: (current, new,
+    next, initial, home, other)."""
+
+    count: Size
+    reverse: bool
+    limit: int
+    answer: int
+    taken: int
+    moving: tuple[tuple[int, int, Size], ...]
+    carried: tuple[tuple[int, ...], ...]
+    test: tuple[Any, ...]
+    body: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class BranchRecipe:
+    """A branch: the number of the predicate's storage, and the steps of both sides."""
+
+    predicate: int
+    then: tuple[Any, ...]
+    otherwise: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """kernels: (object digest, symbol); outputs: (shape, dtype) of each result; not_fused: (an equation of the producing
     kernel, one of the consuming kernel, why they are two kernels); kept: (number of a storage, numbers of the
     launches behind it): values that may be kept between calls, for these launches, those before number `first`, depend on
-    constant inputs only."""
+    constant inputs only; steps: what is run, in order: numbers of launches, loops and branches."""
 
     kernels: tuple[tuple[str, str], ...]
     storages: tuple[StorageRecipe, ...]
@@ -56,6 +82,7 @@ class Recipe:
     not_fused: tuple[tuple[int, int, str], ...] = ()
     kept: tuple[tuple[int, tuple[int, ...]], ...] = ()
     first: int = 0
+    steps: tuple[Any, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
@@ -82,7 +109,22 @@ class Recipe:
             not_fused=tuple((int(p), int(c), str(reason)) for p, c, reason in data["not_fused"]),
             kept=tuple((int(s), tuple(map(int, behind))) for s, behind in data["kept"]),
             first=int(data["first"]),
+            steps=_steps(data["steps"]),
         )
+
+
+def _steps(data: list[Any]) -> tuple[Any, ...]:
+    return tuple([x if isinstance(x, int) else _control(x) for x in data])
+
+
+def _control(data: dict[str, Any]) -> LoopRecipe | BranchRecipe:
+    if "predicate" in data:
+        return BranchRecipe(int(data["predicate"]), _steps(data["then"]), _steps(data["otherwise"]))
+    return LoopRecipe(
+        size_from_json(data["count"]), bool(data["reverse"]), int(data["limit"]), int(data["answer"]), int(data["taken"]),
+        tuple((int(a), int(b), size_from_json(n)) for a, b, n in data["moving"]),
+        tuple(tuple(map(int, c)) for c in data["carried"]), _steps(data["test"]), _steps(data["body"]),
+    )
 
 
 def size_to_json(value: Size) -> Any:

@@ -2,9 +2,12 @@
 
 ``run(void **slots, int64_t *plan, void **kernels)`` where the plan is
 
-    number of launches, then for each launch:
+    number of records (+ number of slots for storages that move << 32), then for each launch:
     kernel, tasks, threads, scratch slot, scratch offset, scratch stride, number of buffers B, number of parameters P,
     (slot, byte offset) * B, parameters * P
+
+and for each loop LOOP, for each branch BRANCH, and what `jit.runner_ir` says, with the records inside of it. The slots of
+moving storages come behind those that are given: a loop puts there, before each step, the address of the step's slice.
 
 Launches run one after the other. One with threads = T is cut into T parts, always the same: part t runs the tasks
 tasks*t//T .. tasks*(t+1)//T with its own scratch at slots[scratch slot] + offset + t*stride. Which thread runs a part
@@ -35,13 +38,17 @@ from ndarray.settings import settings
 from .runner_ir import ir
 
 __all__ = [
-    "LAUNCH_HEADER", "Runner", "native_calls", "run", "run_arrays", "runner", "start_workers", "worker_count",
+    "BRANCH", "LAUNCH_HEADER", "LOOP", "Runner", "native_calls", "run", "run_arrays", "runner", "start_workers", "worker_count",
 ]
 
 log = logging.getLogger("hybrid.runtime")
 
 LAUNCH_HEADER = 8
 """Plan words of a launch before its buffers."""
+
+LOOP, BRANCH = -1, -2
+"""In place of a kernel's number: what a record is if not a launch."""
+
 
 class Runner:
     """The runner's native functions, callable from Python with addresses as ints.

@@ -31,11 +31,11 @@ def test_compiled_equals_eager(op, sample):
         expected = op.eager(np, *arrays, **sample.attrs)
     program = backend.compile(graph)
     results = program(arrays)
-    assert len(results) == op.results
+    assert len(results) == (op.results or len(expected))
     for side, threads in (("after", 1), ("before", 2)):  # a touch outside a buffer ends this process
         for got, guarded in zip(results, program.run_guarded(arrays, side, threads), strict=True):
             np.testing.assert_array_equal(got, guarded)
-    for got, want in zip(results, expected if op.results > 1 else (expected,), strict=True):
+    for got, want in zip(results, (expected,) if op.results == 1 else expected, strict=True):
         want = np.asarray(want)
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
         if want.dtype.kind in "biu":

@@ -9,7 +9,7 @@ import ndarray as nd
 from hybrid import TraceError, hybridize
 from ndarray import autograd
 
-BACKENDS = ["interpreter"]
+BACKENDS = ["interpreter", "jit"]
 
 
 def array(*shape, seed=0, dtype="float64"):
