@@ -22,7 +22,7 @@ import llvmlite.binding as llvm
 
 from .target import Target
 
-__all__ = ["Library", "assembly", "emit_object", "host", "load", "restricted", "version"]
+__all__ = ["Library", "aarch64", "assembly", "emit_object", "host", "load", "restricted", "version"]
 
 _lock = threading.RLock()  # of the loader
 _numbers = itertools.count()
@@ -74,6 +74,14 @@ def restricted(level: str) -> Target:
     if level == "sse":
         return replace(machine, cpu="x86-64-v2", features="", vector_bytes=16, registers=16, fma=False, masked=False, half=False)
     raise ValueError(f"unknown level {level!r}: 'avx2' or 'sse'")
+
+
+def aarch64() -> Target:
+    """A 64-bit Arm machine with NEON, as far as code for it can be generated anywhere: it runs on such a machine only."""
+    _initialize()
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return Target("aarch64-unknown-linux-gnu", "cortex-a72", "+neon", 16, 32, fma=True, masked=False)
 
 
 def _cache_sizes() -> tuple[int, int, int]:

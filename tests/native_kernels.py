@@ -1,6 +1,7 @@
 """For tests of generated code: kernels compiled and run on NumPy arrays, beside the interpreter, in guarded memory."""
 
 import ctypes
+import importlib.util
 
 import numpy as np
 import pytest
@@ -13,10 +14,19 @@ from jit.loopir import Buffer, Kernel, Load, Store, Type, Var, const, ramp, spla
 TARGETS = {"host": machine.host()}
 if machine.host().triple.startswith("x86_64"):
     TARGETS |= {level: machine.restricted(level) for level in ("avx2", "sse")}
+if importlib.util.find_spec("unicorn") and importlib.util.find_spec("elftools"):
+    TARGETS["aarch64"] = machine.aarch64()
 each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 class Native:
-    """Compiled kernels, called with NumPy arrays."""
+    """Compiled kernels, called with NumPy arrays; those for another machine run in an emulator."""
+
+    def __new__(cls, kernels, target):
+        if target.triple.startswith("aarch64") and not machine.host().triple.startswith(("aarch64", "arm64")):
+            from emulated import Emulated
+
+            return Emulated(kernels, target)
+        return super().__new__(cls)
 
     def __init__(self, kernels, target):
         text = llvm.emit(kernels, [k.name for k in kernels], target)
