@@ -9,7 +9,7 @@ conspicuous integer) before each task.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -57,13 +57,15 @@ def run_kernel(kernel: Kernel, buffers: Sequence[np.ndarray], parameters: Sequen
 
 
 def run_launches(
-    launches: Iterable[Launch], memory: dict[Storage, np.ndarray], sizes: Mapping[str, int]
+    launches: Iterable[Launch], memory: dict[Storage, np.ndarray], sizes: Mapping[str, int],
+    run: Callable[..., None] | None = None,
 ) -> dict[Storage, np.ndarray]:
     """Run launches in order. `sizes` gives the value of each symbolic dimension.
 
     `memory` holds an array for each storage that comes from outside (C-contiguous, any shape); storages that it lacks
-    are added to it as poisoned 1-D arrays. Returns `memory`.
+    are added to it as poisoned 1-D arrays. Returns `memory`. `run` is called in place of `run_kernel`, if given.
     """
+    run = run or run_kernel
     for launch in launches:
         for storage in launch.buffers:
             whole = storage.parent or storage
@@ -79,7 +81,7 @@ def run_launches(
                 raise ValueError(f"[{launch.kernel.name}] storage {storage.name or '?'}: its array is not contiguous")
             arrays.append(array.reshape(-1))
         arguments = [evaluate(a, sizes) for a in launch.arguments]
-        run_kernel(launch.kernel, arrays, arguments, 0, evaluate(launch.tasks, sizes))
+        run(launch.kernel, arrays, arguments, 0, evaluate(launch.tasks, sizes))
     return memory
 
 
