@@ -6,7 +6,7 @@ import pytest
 import ndarray as nd
 from hybrid.graph import Builder, Literal, render
 from hybrid.interpret import evaluate_graph
-from hybrid.passes import PIPELINE, always_verify, cse, dce, fold, inline, optimize, simplify, skip_passes
+from hybrid.passes import PIPELINE, always_verify, cse, dce, fold, inline, optimize, simplify, skip_passes, turn
 from hybrid.passes.gradient import joint, split
 from hybrid.trace import Tracer
 from hybrid.verify import verify
@@ -263,3 +263,30 @@ def test_a_loss_that_keeps_nothing_still_knows_its_size():
     verify(parts.backward)
     (g,) = evaluate_graph(parts.backward, [np.zeros((6, 2))] * len(parts.residuals) + [np.array(2.0)])
     np.testing.assert_array_equal(g, np.full((6, 2), 6.0))
+
+
+def test_sums_of_paddings_are_stored_as_they_are_read():
+    """The gradient of ``q, k, v = transpose(x)`` is padded in x's order of axes; other readers keep the sum as it is."""
+
+    def parts(q, k, v):
+        def spread(x, at):
+            row = p("reshape", x, shape=(1, *x.shape))
+            return p("pad", row, low=(at, 0, 0), high=(2 - at, 0, 0), interior=(0,) * 3, value=0.0)
+
+        return spread(q, 0) + spread(k, 1) * 2 + spread(v, 2)
+
+    def alone(q, k, v):
+        return p("transpose", parts(q, k, v), axes=(1, 0, 2))
+
+    def twice(q, k, v):
+        whole = parts(q, k, v)
+        return p("transpose", whole, axes=(1, 0, 2)), whole
+
+    before = traced(alone, (4, 5), (4, 5), (4, 5))
+    after = verify(turn(before))
+    same(before, after)
+    assert ops(after)[-1] == "add" and ops(after).count("transpose") == 3
+    kept = traced(twice, (4, 5), (4, 5), (4, 5))
+    assert turn(kept) is kept
+    products = traced(lambda a, b: p("transpose", nd.matmul(a, b) + 1.0, axes=(1, 0)), (3, 4), (4, 5))
+    assert turn(products) is products

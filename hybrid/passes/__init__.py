@@ -24,11 +24,12 @@ from .fold import fold
 from .inline import inline
 from .layout import layout
 from .simplify import simplify
+from .turn import turn
 from .widen import widen
 
 __all__ = [
     "PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "layout", "optimize", "prune", "simplify",
-    "skip_passes", "widen",
+    "skip_passes", "turn", "widen",
 ]
 
 Pass = Callable[[Graph], Graph]
@@ -45,6 +46,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cse", cse),  # what is computed twice is computed once
     ("simplify again", simplify),  # equal values have become identical
     ("dce again", dce),  # what nothing uses is left out
+    ("turn", turn),  # sums of padded parts are stored as they are read
     ("layout", layout),  # convolutions work with channels last
 )
 """The passes in order, by name."""
