@@ -12,10 +12,11 @@ from .array import NDArray
 from .elementwise import add, greater_equal, multiply, where
 from .linear import matmul
 from .manipulation import broadcast_to, reshape, swapaxes
-from .neural import dropout, softmax
+from .neural import dropout
 from .op import OPS
 from .operands import as_array, common
 from .ops.base import broadcast_shapes, differ
+from .probabilities import softmax
 
 __all__ = ["scaled_dot_product_attention"]
 

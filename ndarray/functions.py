@@ -19,15 +19,42 @@ from .manipulation import *  # noqa: F403
 from .operands import primitive
 from .reduction import *  # noqa: F403
 
-from . import attention, control, neural, recurrent  # isort: skip
+from . import (  # isort: skip
+    activations,
+    attention,
+    control,
+    convolutional,
+    detection,
+    neural,
+    normalization,
+    pools,
+    positions,
+    probabilities,
+    rearrangement,
+    recurrent,
+    sequences,
+    spatial,
+)
+from .activations import *  # noqa: F403
 from .attention import *  # noqa: F403
 from .control import *  # noqa: F403
+from .convolutional import *  # noqa: F403
+from .detection import *  # noqa: F403
 from .neural import *  # noqa: F403
+from .normalization import *  # noqa: F403
+from .pools import *  # noqa: F403
+from .positions import *  # noqa: F403
+from .probabilities import *  # noqa: F403
+from .rearrangement import *  # noqa: F403
 from .recurrent import *  # noqa: F403
+from .sequences import *  # noqa: F403
+from .spatial import *  # noqa: F403
 
 __all__ = [
     *elementwise.__all__, *linear.__all__, *manipulation.__all__, *reduction.__all__, *neural.__all__,
-    *attention.__all__, *control.__all__, *recurrent.__all__,
+    *activations.__all__, *attention.__all__, *control.__all__, *convolutional.__all__, *detection.__all__,
+    *normalization.__all__, *pools.__all__, *positions.__all__, *probabilities.__all__, *rearrangement.__all__, *recurrent.__all__,
+    *sequences.__all__, *spatial.__all__,
 ]
 
 _REACHED = (ones, ones_like, zeros, zeros_like, primitive)  # used by gradient rules and by NDArray's methods

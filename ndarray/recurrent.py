@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .activations import relu, sigmoid
 from .apply import is_tracing
 from .array import NDArray
 from .autograd import Function, _caller_records
@@ -20,7 +21,7 @@ from .creation import zeros
 from .elementwise import add, greater, multiply, subtract, tanh, where
 from .linear import matmul, tensordot
 from .manipulation import concatenate, expand_dims, stack
-from .neural import fully_connected, relu, sigmoid
+from .neural import fully_connected
 from .operands import as_array
 from .reduction import sum
 
