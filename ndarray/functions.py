@@ -53,8 +53,8 @@ from .spatial import *  # noqa: F403
 __all__ = [
     *elementwise.__all__, *linear.__all__, *manipulation.__all__, *reduction.__all__, *neural.__all__,
     *activations.__all__, *attention.__all__, *control.__all__, *convolutional.__all__, *detection.__all__,
-    *normalization.__all__, *pools.__all__, *positions.__all__, *probabilities.__all__, *rearrangement.__all__, *recurrent.__all__,
-    *sequences.__all__, *spatial.__all__,
+    *normalization.__all__, *pools.__all__, *positions.__all__, *probabilities.__all__, *rearrangement.__all__,
+    *recurrent.__all__, *sequences.__all__, *spatial.__all__,
 ]
 
 _REACHED = (ones, ones_like, zeros, zeros_like, primitive)  # used by gradient rules and by NDArray's methods
