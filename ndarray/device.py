@@ -4,7 +4,8 @@
 (they share the machine's memory and cores), so that code for many devices runs anywhere. Naming ``gpu(0)`` is always
 possible; using it without CuPy and a GPU is a `DeviceError` that says what to install.
 
-A `KernelProvider` offers faster kernels for chosen primitive operations. The NumPy one offers none: `Op.eager` runs.
+A `KernelProvider` offers faster kernels for chosen primitive operations. The NumPy one offers none: `Op.eager` runs. On
+the CPU the compiled ones of ``jit.kernels`` are asked where arrays are large.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
+
+from .settings import settings
 
 __all__ = [
     "Context", "Device", "DeviceError", "KernelProvider", "cpu", "current_context", "current_device", "device", "gpu",
@@ -51,7 +54,7 @@ class Device:
         self = object.__new__(cls)
         self.kind, self.index, self._hash, self._tokens = kind, index, hash((kind, index)), ContextVar("device_tokens")
         self._module = np if kind == "cpu" else None
-        self.kernels = numpy_kernels
+        self.kernels = deferred_kernels if kind == "cpu" else numpy_kernels
         return _interned.setdefault((kind, index), self)
 
     @property
@@ -147,8 +150,57 @@ class NumpyKernels:
         return out
 
 
-numpy_kernels = NumpyKernels()
-_providers: dict[str, str | KernelProvider] = {"numpy": numpy_kernels, "jit": "jit.kernels:provider"}
+COSTLY: dict[str, int] = {
+    "convolution": 1 << 15, "convolution_data_gradient": 1 << 15, "convolution_weight_gradient": 1 << 15,
+    "max_pool": 1 << 16, "max_unpool": 1 << 16, "max_pool_gather": 1 << 16, "sum_pool": 1 << 16, "sum_unpool": 1 << 16,
+    "dot_general": 1 << 18,
+}
+"""Operations with many steps an element, and the bytes of the largest argument from which compiled kernels pay."""
+
+ELEMENTWISE = frozenset((
+    "abs", "add", "cast", "cos", "divide", "equal", "erf", "exp", "expm1", "greater", "greater_equal", "less", "less_equal",
+    "log", "log1p", "maximum", "minimum", "multiply", "negative", "not_equal", "relu", "sigmoid", "sin", "sqrt", "subtract",
+    "tanh", "where",
+))
+"""Elementwise operations with compiled kernels, for arguments of more than `KERNEL_BYTES`."""
+
+
+class DeferredKernels(NumpyKernels):
+    """The compiled kernels, which are imported when an operation on a large array asks for them."""
+
+    name = "jit"
+    offers = frozenset(COSTLY) | ELEMENTWISE
+
+    def run(self, op: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """What the compiled kernels return, where the arrays are large and the setting HYBRID_EAGER_KERNELS allows it."""
+        limit = COSTLY.get(op, KERNEL_BYTES)
+        for a in arrays:
+            if a.nbytes > limit:
+                return _compiled().run(op, arrays, attrs) if settings.eager_kernels else NotImplemented
+        return NotImplemented
+
+    def total(self, arrays: Sequence[Any], out: Any = None) -> Any:
+        """The sum, by the compiled kernels where the arrays are large."""
+        large = arrays[0].nbytes > KERNEL_BYTES and settings.eager_kernels
+        return _compiled().total(arrays, out) if large else super().total(arrays, out)
+
+
+def _compiled() -> KernelProvider:
+    entry = _providers["compiled"]
+    if isinstance(entry, str):
+        entry = _providers["compiled"] = _found(entry)
+    return entry
+
+
+def _found(entry: str) -> Any:
+    module, _, attribute = entry.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+numpy_kernels, deferred_kernels = NumpyKernels(), DeferredKernels()
+_providers: dict[str, str | KernelProvider] = {
+    "numpy": numpy_kernels, "jit": deferred_kernels, "compiled": "jit.kernels:provider",
+}
 _interned: dict[tuple[str, int], Device] = {}
 _default = Device("cpu", 0)
 _current: ContextVar[Device] = ContextVar("current_device", default=_default)
@@ -165,8 +217,7 @@ def use_kernels(name: str, device: Device | None = None) -> None:
     except KeyError:
         raise ValueError(f"no kernel provider {name!r}; known: {', '.join(sorted(_providers))}") from None
     if isinstance(entry, str):
-        module, _, attribute = entry.partition(":")
-        entry = _providers[name] = getattr(importlib.import_module(module), attribute)
+        entry = _providers[name] = _found(entry)
     (device or current_device()).kernels = entry
 
 

@@ -5,6 +5,7 @@
     HYBRID_CACHE_DIR     folder, or empty  where compiled objects are kept ($XDG_CACHE_HOME/hybrid, else
                                            ~/.cache/hybrid); empty: nothing is kept on disk
     HYBRID_NUM_THREADS   1-1024            workers of the native thread pool (the cores this process may use)
+    HYBRID_EAGER_KERNELS 0 or 1 (1)        whether eager work on large arrays goes through compiled kernels
 
 The ladder of HYBRID_DEBUG. Everything goes to standard error; the compiler's rungs show what is compiled, so from 3 on
 recipes kept on disk are not used.
@@ -80,6 +81,7 @@ SETTINGS = {
         Setting("HYBRID_DEBUG", lambda: 0, _integer(0, 6), "an integer from 0 to 6"),
         Setting("HYBRID_CACHE_DIR", _cache_dir, _folder, "the path of a folder, or an empty text for no cache"),
         Setting("HYBRID_NUM_THREADS", _cores, _integer(1, 1024), "an integer from 1 to 1024"),
+        Setting("HYBRID_EAGER_KERNELS", lambda: 1, _integer(0, 1), "0 or 1"),
     )
 }
 """Every setting by name."""
@@ -124,6 +126,11 @@ class Settings:
     def num_threads(self) -> int:
         """HYBRID_NUM_THREADS."""
         return self.get("HYBRID_NUM_THREADS")
+
+    @property
+    def eager_kernels(self) -> int:
+        """HYBRID_EAGER_KERNELS."""
+        return self.get("HYBRID_EAGER_KERNELS")
 
     @contextmanager
     def __call__(self, **values: Any) -> Iterator[Settings]:

@@ -289,7 +289,7 @@ def test_kernel_providers():
     finally:
         device.use_kernels("numpy", nd.cpu(3))
         del device._providers["doubling"]
-    with pytest.raises(ValueError, match="known: jit, numpy"):
+    with pytest.raises(ValueError, match="known: compiled, jit, numpy"):
         device.use_kernels("none")
     assert device.numpy_kernels.total([np.ones(2), np.ones(2), np.ones(2)]).tolist() == [3, 3]
 
