@@ -30,6 +30,7 @@ from ndarray.settings import settings
 
 from . import machine, runtime
 from .cache import DiskCache, key_of
+from .cuts import CutProgram, split
 from .generate import Generation
 from .hoist import launches_behind
 from .launch import Branch, Launch, Step, Storage
@@ -81,8 +82,11 @@ class NativeBackend:
         self._kernels = _Kernels()
         self._lock = threading.RLock()
 
-    def compile(self, graph: Graph, options: Options = Options()) -> CompiledProgram:  # noqa: B008 (frozen)
+    def compile(self, graph: Graph, options: Options = Options()) -> CompiledProgram | CutProgram:  # noqa: B008 (frozen)
         """A program for the host. See `hybrid.backend.Program` for what may be passed to it."""
+        steps = split(graph)
+        if steps is not None:
+            return CutProgram(graph, steps, self.compile, options)
         begin = time.perf_counter()
         with self._lock:
             disk = DiskCache(settings.cache_dir) if settings.cache_dir else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from .limits import Limits, machine_limits
 if TYPE_CHECKING:
     from .program import Binding, CompiledProgram
 
-__all__ = ["KernelReport", "MemoryReport", "NotFused", "ProgramReport", "StorageReport", "operations_of", "report"]
+__all__ = ["CutReport", "KernelReport", "MemoryReport", "NotFused", "ProgramReport", "StorageReport", "operations_of", "report"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,69 @@ class ProgramReport:
         lines += [f"  valid where {guard}" for guard in self.guards]
         lines.append(str(self.memory))
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """A program that the host runs a part of: the reports of its native segments, and a row for each step of the host's
+    (named "argsort on the host", with the reason as its note), in order."""
+
+    name: str
+    equations: int
+    sizes: Mapping[str, int]
+    parts: tuple[ProgramReport | CutReport | KernelReport, ...]
+    guards: tuple[str, ...] = ()
+
+    @property
+    def cuts(self) -> tuple[KernelReport, ...]:
+        """The steps of the host."""
+        return tuple(p for p in self.parts if isinstance(p, KernelReport))
+
+    @property
+    def segments(self) -> tuple[Any, ...]:
+        """The native programs."""
+        return tuple(p for p in self.parts if not isinstance(p, KernelReport))
+
+    @property
+    def kernels(self) -> tuple[KernelReport, ...]:
+        """The launches of all segments and the steps of the host, in order."""
+        every = [k for p in self.parts for k in ((p,) if isinstance(p, KernelReport) else p.kernels)]
+        return tuple(replace(k, number=n) for n, k in enumerate(every))
+
+    @property
+    def not_fused(self) -> tuple[NotFused, ...]:
+        """Of all segments, with the numbers of `kernels`."""
+        found, begin = [], 0
+        for part in self.parts:
+            if isinstance(part, KernelReport):
+                begin += 1
+            else:
+                found += [NotFused(n.producer + begin, n.consumer + begin, n.reason) for n in part.not_fused]
+                begin += len(part.kernels)
+        return tuple(found)
+
+    @property
+    def memory(self) -> MemoryReport:
+        """The largest arena: segments use the same one after the other. What passes between the steps comes on top."""
+        memories = [p.memory for p in self.segments]
+        most = lambda name: max((getattr(m, name) for m in memories), default=0)
+        return MemoryReport(most("arena"), most("unshared"), most("scratch"), (), sum(m.kept for m in memories))
+
+    def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        cuts, segments = len(self.cuts), len(self.segments)
+        lines = [f"{self.name}: {self.equations} equations in {segments} native segments, cut by {cuts} steps on the host"]
+        for part in self.parts:
+            if isinstance(part, KernelReport):
+                time = f", {part.seconds * 1e6:,.1f} us" if part.seconds is not None else ""
+                where = "   # " + ", ".join([*part.blocks, *part.lines]) if part.lines else ""
+                lines.append(f"-- {part.name}{time}: {part.note}{where}")
+            else:
+                lines.append(str(part))
+        return "\n".join([*lines, *(f"valid where {guard}" for guard in self.guards)])
 
 
 def _table(kernels: Sequence[KernelReport]) -> list[str]:

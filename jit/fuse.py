@@ -151,7 +151,7 @@ class _Fuser:
 
     def _makes_group(self, eq: Equation) -> bool:
         if eq.op.lower is OPAQUE:
-            raise NotImplementedError(f"{eq.op.name} can't be compiled (its lowering is OPAQUE); at {eq.source}")
+            raise NotImplementedError(f"{eq.op.name} has no native code, its graph has to be cut (jit.cuts); at {eq.source}")
         if eq.op.name in CHEAP:
             return any(v in self.results and v not in self.aliases for v in eq.outputs)
         return True

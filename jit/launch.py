@@ -19,8 +19,8 @@ from ndarray.dims import Dim, Size
 from .loopir import INT, Buffer, Const, Expr, Kernel, Stmt, Var
 
 __all__ = [
-    "Branch", "Carried", "KernelBuilder", "Launch", "Loop", "Moving", "Position", "Sink", "Source", "Step", "Storage",
-    "buffers_of", "controls_of", "launches_of", "written_by",
+    "NATIVE_DTYPES", "Branch", "Carried", "KernelBuilder", "Launch", "Loop", "Moving", "Position", "Sink", "Source", "Step",
+    "Storage", "buffers_of", "controls_of", "launches_of", "written_by",
 ]
 
 
@@ -260,6 +260,9 @@ def _is_natural(value: Size) -> bool:
 
 _ITEMSIZE = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4,
              "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8}
+
+NATIVE_DTYPES = frozenset(_ITEMSIZE)
+"""Names of the dtypes that kernels know."""
 
 
 @dataclass(frozen=True)

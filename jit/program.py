@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from hybrid.backend import refuse_leaked
-from hybrid.graph import Graph
+from hybrid.graph import Graph, Value
 from ndarray.array import NDArray
 from ndarray.dims import Dim, evaluate
 from ndarray.settings import settings
@@ -29,7 +29,7 @@ from .recipe import LoopRecipe, Recipe
 if TYPE_CHECKING:
     from .explain import ProgramReport
 
-__all__ = ["Binding", "CompiledProgram", "thread_count"]
+__all__ = ["Binding", "CompiledProgram", "symbol_places", "thread_count"]
 
 FORK_NANOSECONDS = 4_000
 """A launch whose estimated work per thread is below this many nanoseconds isn't worth another thread."""
@@ -101,7 +101,7 @@ class CompiledProgram:
         self._inputs, self._outputs = len(graph.inputs), len(recipe.outputs)
         self.moving = sum(s.role == "moving" for s in recipe.storages)  # slots that loops need
         # where each symbol's value is read: (input, axis); symbols always stand alone on some axis of an input
-        self._symbols = _symbol_places(graph)
+        self._symbols = _symbols_of(graph)
         self._keepers: WeakValueDictionary[tuple[int, ...], Keeper] = WeakValueDictionary()
         self._static = self.bind({}) if not self._symbols and not recipe.kept else None  # a Keeper has its own
 
@@ -419,15 +419,22 @@ def thread_count(work: int, tasks: int, available: int) -> int:
     return max(1, min(available, tasks, work // FORK_NANOSECONDS))
 
 
-def _symbol_places(graph: Graph) -> list[tuple[str, int, int]]:
+def symbol_places(inputs: Iterable[Value]) -> list[tuple[str, int, int]]:
+    """(symbol, number of an input, axis) of each symbol that stands alone on an axis: where its value is read."""
     places: dict[str, tuple[str, int, int]] = {}
-    for i, value in enumerate(graph.inputs):
+    for i, value in enumerate(inputs):
         for axis, d in enumerate(value.shape):
             if isinstance(d, Dim) and len(d.terms) == 1 and d.terms[0][1] == 1 and len(d.terms[0][0]) == 1:
                 name = d.terms[0][0][0]
                 if isinstance(name, str):
                     places.setdefault(name, (name, i, axis))
-    missing = set(graph.symbols) - set(places)
+    return list(places.values())
+
+
+def _symbols_of(graph: Graph) -> list[tuple[str, int, int]]:
+    """The places of all symbols of a graph. Raises ValueError where one has none."""
+    places = symbol_places(graph.inputs)
+    missing = set(graph.symbols) - {name for name, _, _ in places}
     if missing:
         raise ValueError(f"graph {graph.name}: sizes {sorted(missing)} can't be read off any input")
-    return list(places.values())
+    return places

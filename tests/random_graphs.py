@@ -577,9 +577,15 @@ def bits(m: Maker) -> None:
     m.emit("cast", u, dtype=F32, bound=2.0**24)
 
 
+def order(m: Maker) -> None:
+    """Computed by the host between native segments."""
+    x = m.pick(lambda v: numbers(v) and v.shape)
+    m.emit("argsort", x, axis=int(m.random.integers(len(x.shape))), descending=bool(m.random.random() < 0.5))
+
+
 STEPS = [f for f, weight in (
     (unary, 4), (positive, 1), (binary, 5), (quotient, 1), (power, 1), (integer, 2), (boolean, 1), (compare, 2), (choose, 2),
     (convert, 2), (reduce, 4), (softmax, 1), (normalize, 1), (reshape, 3), (transpose, 2), (broadcast, 2), (cut, 2), (update, 1),
     (flip, 1), (pad, 1), (concatenate, 2), (iota, 1), (gather, 1), (scatter, 1), (along, 1), (product, 3), (convolution, 1),
-    (pool, 1), (bits, 1),
+    (pool, 1), (bits, 1), (order, 1),
 ) for _ in range(weight)]
