@@ -30,6 +30,7 @@ _check_siblings()
 from . import eager as _eager  # noqa: E402, F401  isort: skip  (installs the bottom interpreter)
 from . import autograd, creation, device, functions, random  # noqa: E402, F401
 from . import dtypes as _dtypes  # noqa: E402
+from . import inspection as _inspection  # noqa: E402
 from . import methods as _methods  # noqa: E402
 from .array import NDArray  # noqa: E402, F401
 from .creation import *  # noqa: E402, F403
@@ -45,13 +46,15 @@ from .device import (  # noqa: E402, F401
 )
 from .dtypes import *  # noqa: E402, F403
 from .functions import *  # noqa: E402, F403
+from .inspection import *  # noqa: E402, F403
 from .settings import settings  # noqa: E402, F401
 
 _methods.bind(functions)
 
 bool = _dtypes.bool_
 pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), float("nan"), None
-__array_api_version__ = "2024.12"
+__array_api_version__ = "2025.12"
+__array_namespace_info__ = _inspection.array_namespace_info
 
 
 def __getattr__(name: str) -> _Any:

@@ -41,6 +41,8 @@ _new = object.__new__
 _FULL = slice(None)
 _stamps = count(1)
 _storage_lock = Lock()
+_FIRST = _device("cpu")
+_UNSAID = frozenset(("float32", "int64", "bool", "complex64"))  # the dtypes that Python's numbers become
 _PACKAGE = __file__[: -len("array.py")]
 
 
@@ -228,12 +230,34 @@ class NDArray(Methods):
         self._export()
         return data
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self, /, *, stream: Any = None, max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None, copy: bool | None = None,
+    ) -> Any:
+        """A capsule with the array's memory, for ``from_dlpack`` of other libraries.
+
+        Raises BufferError where memory on another device, or read-only memory for a consumer that doesn't know of it, would
+        have to be copied but `copy` is False.
+        """
         data = self._concrete("DLPack export")
-        self._export()
-        return data.__dlpack__(**options)
+        if type(data) is not _ndarray:
+            self._export()
+            return data.__dlpack__(stream=stream)
+        if dl_device is not None and tuple(dl_device) != (1, 0):
+            raise BufferError(f"DLPack export: expected the CPU (1, 0), got dl_device {tuple(dl_device)}; use to_device first")
+        if copy or (not data.flags.writeable and copy is None):
+            data = data.copy()
+        elif not data.flags.writeable:
+            raise BufferError("DLPack export: copy=False: this array is read-only, as views made by broadcasting are")
+        else:
+            self._export()
+        try:
+            return data.__dlpack__(stream=stream, max_version=max_version)
+        except TypeError:  # NumPy 1 knows no versions
+            return data.__dlpack__(stream=stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
+        """The DLPack device: (1, 0) for the CPU."""
         return self._concrete("DLPack export").__dlpack_device__()
 
     @property
@@ -264,9 +288,14 @@ class NDArray(Methods):
             return f"<traced array {data.dtype.name}[{','.join(map(str, data.shape))}] on {self._device}>"
         if type(data) is not _ndarray:
             data = data.get()
-        body = np.array2string(data, separator=", ", prefix="array(")
-        sizes = f", shape={data.shape}" if 0 in data.shape else ""
-        return f"array({body}{sizes}, dtype={data.dtype.name}, device={self._device})"
+        parts = [np.array2string(data, separator=", ", prefix="array(") if data.size or data.shape == (0,) else "[]"]
+        if not data.size and data.shape != (0,):
+            parts.append(f"shape={data.shape}")
+        if data.dtype.name not in _UNSAID or not data.size:
+            parts.append(f"dtype={data.dtype.name}")
+        if self._device is not _FIRST:
+            parts.append(f"device={self._device}")
+        return f"array({', '.join(parts)})"
 
     def __str__(self) -> str:
         return repr(self) if hasattr(self._data, "concretize") else str(self.asnumpy())
@@ -331,7 +360,7 @@ class NDArray(Methods):
         other[...] = self.to_device(other._device)
         return other
 
-    def to_device(self, device: Device | str, *, stream: Any = None) -> NDArray:
+    def to_device(self, device: Device | str, /, *, stream: Any = None) -> NDArray:
         """The array on `device`: itself if it is there already, else a copy. Gradients flow back."""
         device = _device(device)
         if device is self._device:
@@ -382,6 +411,10 @@ class NDArray(Methods):
 
     # -- Array API
     def __array_namespace__(self, /, *, api_version: str | None = None) -> ModuleType:
+        """The module `ndarray`. Raises ValueError for a version of the Array API that it doesn't follow."""
+        from .inspection import check_version
+
+        check_version(api_version)
         return sys.modules[__package__]
 
 

@@ -15,12 +15,14 @@ from .array import NDArray, literal, wrap
 from .device import Device
 from .device import device as _device
 from .dims import Dim, Size
-from .dtypes import canonical, default_float, default_int, scalar_dtype
+from .dtypes import canonical, complex64, default_float, default_int, scalar_dtype
 from .op import OPS
+from .operands import as_array
 
 __all__ = [
-    "arange", "array", "asarray", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like",
-    "identity", "linspace", "meshgrid", "ones", "ones_like", "tri", "zeros", "zeros_like",
+    "arange", "array", "asanyarray", "asarray", "ascontiguousarray", "empty", "empty_like", "eye", "from_dlpack", "from_numpy",
+    "frombuffer", "fromfunction", "full", "full_like", "geomspace", "identity", "indices", "linspace", "logspace", "meshgrid",
+    "ones", "ones_like", "tri", "zeros", "zeros_like",
 ]
 
 Place = Device | str | None
@@ -33,14 +35,19 @@ def _place(device: Place, ctx: Place) -> Device:
 def array(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None, *, copy: bool = True) -> NDArray:
     """A new array with the values of `data`: numbers in nested lists, a NumPy array, an NDArray, or a DLPack object.
 
-    Without `dtype`, arrays keep theirs, Python floats become float32 and Python ints int64. `ctx` is MXNet's name of
-    `device`. Raises TypeError for data that is not numeric, ValueError for ragged lists.
+    Without `dtype`, arrays keep theirs, Python floats become float32, Python ints int64 and complex numbers complex64. Lists
+    of NDArrays are stacked, and gradients flow back to them. `ctx` is MXNet's name of `device`. Raises TypeError for data
+    that is not numeric, ValueError for ragged lists.
+
+    >>> nd.array([[1, 2], [3, 4]], dtype="float32")
     """
     if isinstance(data, NDArray):
         place = data._device if device is None and ctx is None else _place(device, ctx)
         out = data if dtype is None else data.astype(dtype, copy=False)
         moved = out.to_device(place)
         return moved.copy() if copy and moved is data else moved
+    if isinstance(data, (list, tuple)) and _holds_ndarrays(data):
+        return array(_stacked(data), dtype, device, ctx, copy=False)
     place = _place(device, ctx)
     if isinstance(data, (bool, int, float, complex)):
         dtype = scalar_dtype(data) if dtype is None else canonical(dtype)
@@ -63,38 +70,112 @@ def array(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None,
 
 
 def _from_nested(data: Any, dtype: Any) -> tuple[np.ndarray, np.dtype]:
-    if isinstance(data, (list, tuple)) and _holds_arrays(data):
-        data = _to_numpy(data)
-        found = np.asarray(data)
-        return found, canonical(found.dtype if dtype is None else dtype)
     found = np.asarray(data)
-    if dtype is None:
-        dtype = default_float if found.dtype == np.float64 else found.dtype
-        if found.dtype.kind in "OUSV":
-            raise TypeError(f"array: data must be numbers, got {type(data).__name__}: {data!r:.80}")
-    return found, canonical(dtype)
+    if dtype is not None:
+        return found, canonical(dtype)
+    if found.dtype.kind in "OUSV":
+        raise TypeError(f"array: data must be numbers, got {type(data).__name__}: {data!r:.80}")
+    if isinstance(data, (list, tuple)) and not _holds(data, (np.ndarray, np.generic)):  # Python's numbers
+        found_dtype = {"f": default_float, "c": complex64}.get(found.dtype.kind, found.dtype)
+        return found, canonical(found_dtype)
+    return found, canonical(found.dtype)
 
 
-def _holds_arrays(data: Any) -> bool:
+def _holds(data: Any, kinds: Any) -> bool:
+    """Whether the first number in nested lists is of a kind."""
     while isinstance(data, (list, tuple)) and data:
         data = data[0]
-    return isinstance(data, (NDArray, np.ndarray, np.generic))
+    return isinstance(data, kinds)
 
 
-def _to_numpy(data: Any) -> Any:
-    if isinstance(data, (list, tuple)):
-        return [_to_numpy(d) for d in data]
-    return data.asnumpy() if isinstance(data, NDArray) else data
+def _holds_ndarrays(data: Any) -> bool:
+    """Whether there are NDArrays in nested lists; of a long list only the first element is asked."""
+    if len(data) > 1000:
+        return _holds(data, NDArray)
+    return any(_holds_ndarrays(d) if isinstance(d, (list, tuple)) else isinstance(d, NDArray) for d in data)
+
+
+def _stacked(data: Any) -> NDArray:
+    from .functions import stack
+
+    return stack([_stacked(d) if isinstance(d, (list, tuple)) else d for d in data])
 
 
 def asarray(
-    data: Any, dtype: Any = None, device: Place = None, ctx: Place = None, *, copy: bool | None = None,
+    obj: Any, /, dtype: Any = None, device: Place = None, ctx: Place = None, *, copy: bool | None = None,
 ) -> NDArray:
-    """`data` as an array, sharing memory with a NumPy array (or an NDArray) where dtype and device allow it."""
-    if isinstance(data, NDArray) and not copy:
-        out = data if device is None and ctx is None else data.to_device(_place(device, ctx))
-        return out if dtype is None else out.astype(dtype, copy=False)
-    return array(data, dtype, device, ctx, copy=bool(copy))
+    """`obj` (numbers in nested lists, a NumPy array, an NDArray, a DLPack object or a buffer) as an array.
+
+    Shares memory with a NumPy array or an NDArray where dtype and device allow it; never if `copy`, and if `copy` is False,
+    a ValueError says that memory can't be shared.
+
+    >>> nd.asarray([1.0, 2.0])
+    """
+    if isinstance(obj, NDArray) and not copy:
+        out = obj if device is None and ctx is None else obj.to_device(_place(device, ctx))
+        out = out if dtype is None else out.astype(dtype, copy=False)
+        if copy is False and out is not obj:
+            raise ValueError(f"asarray: copy=False: {obj.dtype} on {obj._device} needs a copy for {out.dtype} on {out._device}")
+        return out
+    if copy is False:
+        _refuse_copy(obj, dtype, _place(device, ctx))
+    return array(obj, dtype, device, ctx, copy=bool(copy))
+
+
+def _refuse_copy(obj: Any, dtype: Any, place: Device) -> None:
+    if not isinstance(obj, np.ndarray):
+        if not hasattr(obj, "__dlpack__") and not hasattr(obj, "__array__"):
+            try:
+                memoryview(obj)
+            except TypeError:
+                raise ValueError(f"asarray: copy=False: a {type(obj).__name__} has no memory to share") from None
+        obj = np.asarray(obj)
+    if place.kind == "gpu" or not obj.flags.writeable or (dtype is not None and canonical(dtype) != obj.dtype):
+        raise ValueError(f"asarray: copy=False: a {obj.dtype} array of NumPy needs a copy for {dtype or obj.dtype} on {place}")
+
+
+asanyarray = asarray
+
+
+def ascontiguousarray(a: Any, /, dtype: Any = None) -> NDArray:
+    """`a` as an array whose elements lie in row-major order: itself if they do, else a copy.
+
+    >>> nd.ascontiguousarray(nd.ones((2, 3)).T).shape
+    """
+    out = asarray(a, dtype)
+    data = out._data
+    return out.copy() if isinstance(data, np.ndarray) and not data.flags.c_contiguous else out
+
+
+def frombuffer(buffer: Any, /, dtype: Any = None, count: int = -1, offset: int = 0) -> NDArray:
+    """The numbers in a buffer (bytes, bytearray, memoryview, mmap) as one axis; memory that may be written is shared.
+
+    >>> nd.frombuffer(b"\\x01\\x02", dtype="uint8")
+    """
+    dtype = default_float if dtype is None else canonical(dtype)
+    return asarray(np.frombuffer(buffer, dtype, count, offset))
+
+
+def fromfunction(function: Any, /, shape: Any, *, dtype: Any = None) -> NDArray:
+    """``function(i, j, ...)`` of the positions along each axis, as arrays of `dtype` (float32).
+
+    >>> nd.fromfunction(lambda i, j: 10 * i + j, (2, 3))
+    """
+    return asarray(function(*indices(shape, dtype=default_float if dtype is None else dtype)))
+
+
+def indices(dimensions: Any, /, dtype: Any = None) -> NDArray:
+    """The positions along each axis of an array of that shape, one array each along a new first axis; int64.
+
+    >>> nd.indices((2, 2))
+    """
+    shape = _shape(dimensions)
+    dtype = default_int if dtype is None else canonical(dtype)
+    from .functions import stack
+
+    if not shape:
+        return zeros((0,), dtype)
+    return stack([apply(OPS["iota"], shape=shape, axis=k, dtype=dtype) for k in range(len(shape))])
 
 
 def from_numpy(data: np.ndarray, zero_copy: bool = True) -> NDArray:
@@ -102,20 +183,31 @@ def from_numpy(data: np.ndarray, zero_copy: bool = True) -> NDArray:
     return array(data, copy=not zero_copy)
 
 
-def from_dlpack(data: Any, /, *, device: Place = None, copy: bool | None = None) -> NDArray:
-    """An array on the memory of an object with ``__dlpack__`` (PyTorch, JAX, CuPy, NumPy ...)."""
-    if isinstance(data, NDArray):
-        return data.copy() if copy else asarray(data, device=device)
-    shared = np.from_dlpack(data)
+def from_dlpack(x: Any, /, *, device: Place = None, copy: bool | None = None) -> NDArray:
+    """An array on the memory of an object with ``__dlpack__`` (PyTorch, JAX, CuPy, NumPy ...), or a copy of it.
+
+    Read-only memory is copied. Raises ValueError for ``copy=False`` where memory can't be shared.
+
+    >>> nd.from_dlpack(nd.arange(3))
+    """
+    if isinstance(x, NDArray):
+        return x.copy() if copy and (device is None or _device(device) is x._device) else asarray(x, device=device)
+    shared = np.from_dlpack(x)
+    place = _device("cpu") if device is None else _device(device)
+    if copy is False and not (shared.flags.writeable and place.kind == "cpu"):
+        raise ValueError(f"from_dlpack: copy=False: read-only memory, or memory on another device than {place}, needs a copy")
     if copy or not shared.flags.writeable:
-        return array(shared, device=device)
-    out = wrap(shared, _device("cpu"))
+        return array(shared, device=place)
+    out = wrap(shared, place if place.kind == "cpu" else _device("cpu"))
     out._export()
-    return out if device is None else out.to_device(device)
+    return out.to_device(place)
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
-    """An array of `shape` whose elements are all `fill_value`."""
+    """An array of `shape` whose elements are all `fill_value` (a number, or an array that broadcasts).
+
+    >>> nd.full((2, 2), 7)
+    """
     shape = _shape(shape)
     place = _place(device, ctx)
     if isinstance(fill_value, NDArray):
@@ -128,7 +220,10 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, device: Place = None, c
 
 
 def zeros(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
-    """An array of zeros (float32 unless told otherwise)."""
+    """An array of zeros (float32 unless told otherwise).
+
+    >>> nd.zeros((2, 3))
+    """
     dtype = default_float if dtype is None else canonical(dtype)
     if is_tracing():
         return full(shape, 0, dtype, device, ctx)
@@ -137,12 +232,18 @@ def zeros(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None
 
 
 def ones(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
-    """An array of ones (float32 unless told otherwise)."""
+    """An array of ones (float32 unless told otherwise).
+
+    >>> nd.ones(3, dtype="int32")
+    """
     return full(shape, 1, default_float if dtype is None else dtype, device, ctx)
 
 
 def empty(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
-    """An array of unspecified contents (zeros in a trace)."""
+    """An array of unspecified contents (zeros in a trace), float32 unless told otherwise.
+
+    >>> nd.empty((2, 3)).shape
+    """
     dtype = default_float if dtype is None else canonical(dtype)
     if is_tracing():
         return full(shape, 0, dtype, device, ctx)
@@ -150,30 +251,49 @@ def empty(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None
     return wrap(place.module.empty(_shape(shape), dtype), place)
 
 
-def zeros_like(x: NDArray, dtype: Any = None, device: Place = None) -> NDArray:
-    """Zeros of the shape, dtype and device of `x`."""
+def zeros_like(x: Any, /, dtype: Any = None, device: Place = None) -> NDArray:
+    """Zeros of the shape, dtype and device of `x`.
+
+    >>> nd.zeros_like(nd.array([1, 2]))
+    """
+    x = as_array("zeros_like", "x", x)
     return zeros(x.shape, x.dtype if dtype is None else dtype, x._device if device is None else device)
 
 
-def ones_like(x: NDArray, dtype: Any = None, device: Place = None) -> NDArray:
-    """Ones of the shape, dtype and device of `x`."""
+def ones_like(x: Any, /, dtype: Any = None, device: Place = None) -> NDArray:
+    """Ones of the shape, dtype and device of `x`.
+
+    >>> nd.ones_like(nd.array([1, 2]))
+    """
+    x = as_array("ones_like", "x", x)
     return ones(x.shape, x.dtype if dtype is None else dtype, x._device if device is None else device)
 
 
-def empty_like(x: NDArray, dtype: Any = None, device: Place = None) -> NDArray:
-    """An array of the shape, dtype and device of `x`, of unspecified contents."""
+def empty_like(x: Any, /, dtype: Any = None, device: Place = None) -> NDArray:
+    """An array of the shape, dtype and device of `x`, of unspecified contents.
+
+    >>> nd.empty_like(nd.array([1, 2])).shape
+    """
+    x = as_array("empty_like", "x", x)
     return empty(x.shape, x.dtype if dtype is None else dtype, x._device if device is None else device)
 
 
-def full_like(x: NDArray, fill_value: Any, dtype: Any = None, device: Place = None) -> NDArray:
-    """`fill_value` in the shape, dtype and device of `x`."""
+def full_like(x: Any, /, fill_value: Any, dtype: Any = None, device: Place = None) -> NDArray:
+    """`fill_value` in the shape, dtype and device of `x`.
+
+    >>> nd.full_like(nd.array([1, 2]), 5)
+    """
+    x = as_array("full_like", "x", x)
     return full(x.shape, fill_value, x.dtype if dtype is None else dtype, x._device if device is None else device)
 
 
 def arange(
-    start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, device: Place = None, ctx: Place = None,
+    start: Any, /, stop: Any = None, step: Any = 1, dtype: Any = None, device: Place = None, ctx: Place = None,
 ) -> NDArray:
-    """``start, start + step, ...`` below `stop`. ``arange(n)`` starts at 0. int64 for integers, else float32."""
+    """``start, start + step, ...`` below `stop`. ``arange(n)`` starts at 0. int64 for integers, else float32.
+
+    >>> nd.arange(3), nd.arange(1, 2, 0.5)
+    """
     if stop is None:
         start, stop = 0, start
     if step == 0:
@@ -196,31 +316,78 @@ def arange(
 
 
 def linspace(
-    start: float, stop: float, num: int = 50, endpoint: bool = True, dtype: Any = None, device: Place = None,
+    start: Any, stop: Any, /, num: int = 50, endpoint: bool = True, dtype: Any = None, device: Place = None,
     ctx: Place = None,
 ) -> NDArray:
-    """`num` evenly spaced numbers from `start` to `stop` (which is the last one if `endpoint`)."""
-    place = _place(device, ctx)
-    dtype = default_float if dtype is None else canonical(dtype)
-    return wrap(place.module.asarray(np.linspace(start, stop, num, endpoint=endpoint), dtype=dtype), place)
+    """`num` evenly spaced numbers from `start` to `stop` (which is the last one if `endpoint`).
+
+    float32, or complex64 if one of them is complex. Raises ValueError for a negative `num`.
+
+    >>> nd.linspace(0, 1, 5)
+    """
+    return _spaced("linspace", np.linspace, start, stop, num, endpoint, dtype, _place(device, ctx))
+
+
+def logspace(
+    start: Any, stop: Any, /, num: int = 50, endpoint: bool = True, base: float = 10.0, dtype: Any = None,
+    device: Place = None, ctx: Place = None,
+) -> NDArray:
+    """`num` numbers from ``base ** start`` to ``base ** stop`` at equal ratios, float32.
+
+    >>> nd.logspace(0, 2, 3)
+    """
+    return _spaced("logspace", np.logspace, start, stop, num, endpoint, dtype, _place(device, ctx), base=base)
+
+
+def geomspace(
+    start: Any, stop: Any, /, num: int = 50, endpoint: bool = True, dtype: Any = None, device: Place = None,
+    ctx: Place = None,
+) -> NDArray:
+    """`num` numbers from `start` to `stop` at equal ratios, float32. Raises ValueError where one is 0.
+
+    >>> nd.geomspace(1, 8, 4)
+    """
+    return _spaced("geomspace", np.geomspace, start, stop, num, endpoint, dtype, _place(device, ctx))
+
+
+def _spaced(
+    name: str, make: Any, start: Any, stop: Any, num: int, endpoint: bool, dtype: Any, place: Device, **more: Any
+) -> NDArray:
+    start, stop = (v.item() if isinstance(v, NDArray) and v.ndim == 0 else v for v in (start, stop))
+    if dtype is None:
+        dtype = complex64 if isinstance(start, complex) or isinstance(stop, complex) else default_float
+    try:
+        values = make(start, stop, num, endpoint=endpoint, **more)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    return wrap(place.module.asarray(values, dtype=canonical(dtype)), place)
 
 
 def eye(
-    n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = None, device: Place = None, ctx: Place = None,
+    n_rows: int, n_cols: int | None = None, /, k: int = 0, dtype: Any = None, device: Place = None, ctx: Place = None,
 ) -> NDArray:
-    """A matrix with ones on the `k`-th diagonal and zeros elsewhere."""
+    """A matrix with ones on the `k`-th diagonal and zeros elsewhere, float32 unless told otherwise.
+
+    >>> nd.eye(2, 3, k=1)
+    """
     return _compare_positions("equal", n_rows, n_cols, k, dtype, _place(device, ctx))
 
 
 def identity(n: int, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
-    """The n x n identity matrix."""
+    """The n x n identity matrix.
+
+    >>> nd.identity(2)
+    """
     return eye(n, dtype=dtype, device=device, ctx=ctx)
 
 
 def tri(
     n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = None, device: Place = None, ctx: Place = None,
 ) -> NDArray:
-    """A matrix with ones at and below the `k`-th diagonal and zeros elsewhere."""
+    """A matrix with ones at and below the `k`-th diagonal and zeros elsewhere.
+
+    >>> nd.tri(2, 3)
+    """
     return _compare_positions("less_equal", n_rows, n_cols, k, dtype, _place(device, ctx))
 
 
@@ -237,20 +404,31 @@ def _compare_positions(comparison: str, n_rows: Any, n_cols: Any, k: int, dtype:
     return apply(OPS["cast"], apply(OPS[comparison], column, row), dtype=dtype)
 
 
-def meshgrid(*arrays: NDArray, indexing: str = "xy") -> list[NDArray]:
-    """Coordinate arrays from 1-d ones, as NumPy's meshgrid."""
+def meshgrid(*arrays: Any, indexing: str = "xy") -> list[NDArray]:
+    """Coordinate arrays from arrays of one axis: the k-th varies along axis k only ("ij"), or with the first two axes
+    exchanged ("xy").
+
+    Raises ValueError for another `indexing`, or an array of more than one axis.
+
+    >>> nd.meshgrid(nd.array([1, 2]), nd.array([3, 4, 5]))[0]
+    """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing must be 'xy' or 'ij', got {indexing!r}")
-    count = len(arrays)
+    found = [as_array("meshgrid", f"arrays[{k}]", a) for k, a in enumerate(arrays)]
+    for k, a in enumerate(found):
+        if a.ndim > 1:
+            raise ValueError(f"meshgrid: arrays[{k}]: expected one axis, got shape {a.shape}")
+    found = [a.reshape((1,)) if a.ndim == 0 else a for a in found]
+    count = len(found)
     order = list(range(count))
     if indexing == "xy" and count > 1:
         order[0], order[1] = 1, 0
     shape: list[Size] = [0] * count
-    for a, axis in zip(arrays, order):
+    for a, axis in zip(found, order):
         shape[axis] = a.shape[0]
     return [
-        a.reshape(tuple(-1 if i == axis else 1 for i in range(count))).broadcast_to(tuple(shape)).copy()
-        for a, axis in zip(arrays, order)
+        a.reshape(tuple(a.shape[0] if i == axis else 1 for i in range(count))).broadcast_to(tuple(shape)).copy()
+        for a, axis in zip(found, order)
     ]
 
 

@@ -74,6 +74,15 @@ def is_floating(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
+def finfo_of(dtype: np.dtype) -> Any:
+    """NumPy's finfo of a floating or complex dtype, bfloat16 included."""
+    if dtype.name == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.finfo(dtype)
+    return np.finfo(dtype)
+
+
 def is_inexact(dtype: np.dtype) -> bool:
     """Whether a dtype is floating or complex."""
     return dtype.kind in "fc" or dtype.name == "bfloat16"

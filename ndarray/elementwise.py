@@ -14,7 +14,8 @@ import numpy as np
 from . import ops  # noqa: F401  (fills the table)
 from .apply import apply
 from .array import NDArray
-from .dtypes import bool_, canonical, default_float, default_int, is_inexact
+from .creation import ones_like, zeros_like
+from .dtypes import bool_, canonical, default_float, default_int, finfo_of, is_inexact
 from .fast import BINARY, UNARY, binary, unary
 from .op import OPS
 from .operands import as_array, as_floating, common, convert, primitive
@@ -25,6 +26,7 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "angle",
     "arccos",
     "arccosh",
     "arcsin",
@@ -46,14 +48,19 @@ __all__ = [
     "bitwise_right_shift",
     "bitwise_xor",
     "cast",
+    "cbrt",
     "ceil",
     "clip",
+    "conj",
+    "conjugate",
     "copy",
     "copysign",
     "cos",
     "cosh",
+    "deg2rad",
     "degrees",
     "divide",
+    "divmod",
     "equal",
     "erf",
     "exp",
@@ -64,14 +71,25 @@ __all__ = [
     "float_power",
     "floor",
     "floor_divide",
+    "fmax",
+    "fmin",
     "fmod",
+    "gcd",
     "greater",
     "greater_equal",
+    "heaviside",
     "hypot",
+    "imag",
     "invert",
+    "iscomplex",
     "isfinite",
     "isinf",
     "isnan",
+    "isneginf",
+    "isposinf",
+    "isreal",
+    "lcm",
+    "ldexp",
     "left_shift",
     "less",
     "less_equal",
@@ -80,6 +98,7 @@ __all__ = [
     "log2",
     "log10",
     "logaddexp",
+    "logaddexp2",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -87,14 +106,19 @@ __all__ = [
     "maximum",
     "minimum",
     "mod",
+    "modf",
     "multiply",
     "nan_to_num",
     "negative",
+    "nextafter",
     "not_equal",
     "positive",
     "pow",
     "power",
+    "rad2deg",
     "radians",
+    "real",
+    "real_if_close",
     "reciprocal",
     "remainder",
     "right_shift",
@@ -102,7 +126,9 @@ __all__ = [
     "round",
     "rsqrt",
     "sign",
+    "signbit",
     "sin",
+    "sinc",
     "sinh",
     "sqrt",
     "square",
@@ -173,7 +199,7 @@ def power(x1: Any, x2: Any, /) -> NDArray:
     """
     if isinstance(x2, (int, float)) and isinstance(x1, NDArray) and not isinstance(x2, (bool, np.generic)):
         floating = is_inexact(x1.dtype)
-        if x2 == 2 and x1.dtype != bool_:
+        if x2 == 2 and (floating or isinstance(x2, int)) and x1.dtype != bool_:
             return multiply(x1, x1)
         if x2 == 1 and x1.dtype != bool_:
             return positive(x1) if floating or isinstance(x2, int) else convert(x1, default_float)
@@ -191,39 +217,93 @@ def power(x1: Any, x2: Any, /) -> NDArray:
 
 
 def float_power(x1: Any, x2: Any, /) -> NDArray:
-    """``x1 ** x2`` in a floating dtype."""
+    """``x1 ** x2`` in a floating dtype.
+
+    >>> nd.float_power(nd.array([1, 2]), -1)
+    """
     return power(as_floating("float_power", x1, "x1"), x2)
 
 
 def fmod(x1: Any, x2: Any, /) -> NDArray:
-    """The remainder of x1's sign: ``x1 - trunc(x1 / x2) * x2``."""
+    """The remainder of x1's sign, ``x1 - trunc(x1 / x2) * x2``, elementwise.
+
+    >>> nd.fmod(nd.array([-7, 7]), 3)
+    """
     x1, x2 = common("fmod", x1, x2)
     size = remainder(abs(x1), abs(x2))
     return where(less(x1, 0), negative(size), size)
 
 
-def hypot(x1: Any, x2: Any, /) -> NDArray:
-    """``sqrt(x1**2 + x2**2)``, without overflow in between."""
-    x1, x2 = (abs(as_floating("hypot", v, a)) for v, a in zip(common("hypot", x1, x2), ("x1", "x2")))
-    large, small = maximum(x1, x2), minimum(x1, x2)
-    zero = equal(large, 0)
-    ratio = divide(small, where(zero, 1, large))
-    return where(isinf(large), large, multiply(large, sqrt(add(multiply(ratio, ratio), 1))))
+hypot: Callable = _binary("hypot", "f", "``sqrt(x1**2 + x2**2)``, without overflow in between", otherwise=default_float)
+copysign: Callable = _binary(
+    "copysign", "f", "The size of x1 with the sign of x2 (a zero's sign counts)", otherwise=default_float)
+nextafter: Callable = _binary(
+    "nextafter", "f", "The number of this dtype that is next to x1 in the direction of x2", otherwise=default_float)
 
 
 def logaddexp(x1: Any, x2: Any, /) -> NDArray:
-    """``log(exp(x1) + exp(x2))``, without overflow."""
+    """``log(exp(x1) + exp(x2))``, without overflow, elementwise.
+
+    >>> nd.logaddexp(nd.array([0.0, 1000.0]), nd.array([0.0, 0.0]))
+    """
     x1, x2 = common("logaddexp", as_floating("logaddexp", x1, "x1"), as_floating("logaddexp", x2, "x2"))
     top = stop_gradient(maximum(x1, x2))
     top = where(isfinite(top), top, 0)
     return add(top, log(add(exp(subtract(x1, top)), exp(subtract(x2, top)))))
 
 
-def copysign(x1: Any, x2: Any, /) -> NDArray:
-    """The size of x1 with the sign of x2 (a zero's sign counts)."""
-    x1, x2 = common("copysign", as_floating("copysign", x1, "x1"), as_floating("copysign", x2, "x2"))
-    down = logical_or(less(x2, 0), less(divide(1, x2), 0))
-    return where(down, negative(abs(x1)), abs(x1))
+def logaddexp2(x1: Any, x2: Any, /) -> NDArray:
+    """``log2(2**x1 + 2**x2)``, without overflow, elementwise.
+
+    >>> nd.logaddexp2(nd.array([3.0]), 3.0)
+    """
+    x1, x2 = common("logaddexp2", as_floating("logaddexp2", x1, "x1"), as_floating("logaddexp2", x2, "x2"))
+    factor = math.log(2)
+    return divide(logaddexp(multiply(x1, factor), multiply(x2, factor)), factor)
+
+
+def fmax(x1: Any, x2: Any, /) -> NDArray:
+    """The larger of x1 and x2, elementwise; where one is NaN, the other.
+
+    >>> nd.fmax(nd.array([1.0, nd.nan]), 0.0)
+    """
+    x1, x2 = common("fmax", x1, x2)
+    return where(isnan(x1), x2, where(isnan(x2), x1, maximum(x1, x2)))
+
+
+def fmin(x1: Any, x2: Any, /) -> NDArray:
+    """The smaller of x1 and x2, elementwise; where one is NaN, the other.
+
+    >>> nd.fmin(nd.array([1.0, nd.nan]), 0.0)
+    """
+    x1, x2 = common("fmin", x1, x2)
+    return where(isnan(x1), x2, where(isnan(x2), x1, minimum(x1, x2)))
+
+
+def heaviside(x1: Any, x2: Any, /) -> NDArray:
+    """0 where x1 is negative, x2 where it is 0, 1 where it is positive.
+
+    >>> nd.heaviside(nd.array([-1.0, 0.0, 2.0]), 0.5)
+    """
+    x1, x2 = common("heaviside", as_floating("heaviside", x1, "x1"), x2, arguments=("x1", "x2"))
+    return where(isnan(x1), x1, where(equal(x1, 0), x2, where(less(x1, 0), 0, ones_like(x1))))
+
+
+def ldexp(x1: Any, x2: Any, /) -> NDArray:
+    """``x1 * 2**x2``, elementwise; x2 holds integers.
+
+    >>> nd.ldexp(nd.array([0.5, 1.5]), nd.array([2, 3]))
+    """
+    x1 = as_floating("ldexp", x1, "x1")
+    return multiply(x1, exp2(convert(as_array("ldexp", "x2", x2), x1.dtype)))
+
+
+def divmod(x1: Any, x2: Any, /) -> tuple[NDArray, NDArray]:
+    """``floor_divide(x1, x2)`` and ``remainder(x1, x2)``.
+
+    >>> nd.divmod(nd.array([7, -7]), 3)
+    """
+    return floor_divide(x1, x2), remainder(x1, x2)
 
 
 true_divide, mod, pow, atan2 = divide, remainder, power, arctan2
@@ -274,12 +354,14 @@ def _of_kind(name: str, x: Any, kinds: str) -> NDArray:
 
 # -- one argument
 
-def _floating(name: str, formula: str) -> Callable:
+def _floating(name: str, formula: str, kinds: str = "iufc") -> Callable:
     op = OPS[name]
 
     def function(x: Any, /) -> NDArray:
         if not (type(x) is NDArray and x.dtype.kind == "f"):
             x = as_floating(name, x)
+            if x.dtype.kind == "c" and "c" not in kinds:
+                raise TypeError(f"{name}: x: not defined for dtype {x.dtype}")
         return primitive(op, x)
 
     if name in UNARY:
@@ -290,14 +372,27 @@ def _floating(name: str, formula: str) -> Callable:
 
 
 exp: Callable = _floating("exp", "``e ** x``")
+exp2: Callable = _floating("exp2", "``2 ** x``")
 expm1: Callable = _floating("expm1", "``e ** x - 1``, accurate near 0")
 log: Callable = _floating("log", "The natural logarithm")
+log2: Callable = _floating("log2", "The logarithm to base 2")
+log10: Callable = _floating("log10", "The logarithm to base 10")
 log1p: Callable = _floating("log1p", "``log(1 + x)``, accurate near 0")
 sqrt: Callable = _floating("sqrt", "The square root")
 sin: Callable = _floating("sin", "The sine")
 cos: Callable = _floating("cos", "The cosine")
+tan: Callable = _floating("tan", "The tangent")
+sinh: Callable = _floating("sinh", "The hyperbolic sine, ``(exp(x) - exp(-x)) / 2``")
+cosh: Callable = _floating("cosh", "The hyperbolic cosine, ``(exp(x) + exp(-x)) / 2``")
 tanh: Callable = _floating("tanh", "The hyperbolic tangent")
-erf: Callable = _floating("erf", "The error function, ``2/sqrt(pi) * integral of exp(-t*t) from 0 to x``")
+arcsin: Callable = _floating("arcsin", "The angle in [-pi/2, pi/2] whose sine is x (NaN outside of [-1, 1])")
+arccos: Callable = _floating("arccos", "The angle in [0, pi] whose cosine is x (NaN outside of [-1, 1])")
+arctan: Callable = _floating("arctan", "The angle in (-pi/2, pi/2) whose tangent is x")
+arcsinh: Callable = _floating("arcsinh", "The inverse of `sinh`")
+arccosh: Callable = _floating("arccosh", "The non-negative inverse of `cosh` (NaN below 1)")
+arctanh: Callable = _floating("arctanh", "The inverse of `tanh` (NaN outside of [-1, 1])")
+erf: Callable = _floating("erf", "The error function, ``2/sqrt(pi) * integral of exp(-t*t) from 0 to x``", "iuf")
+acos, acosh, asin, asinh, atan, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctanh
 
 
 def _signed(name: str, formula: str, kinds: str = "iuf") -> Callable:
@@ -314,8 +409,23 @@ def _signed(name: str, formula: str, kinds: str = "iuf") -> Callable:
 
 
 negative: Callable = _signed("negative", "``-x``", "iufc")
-abs: Callable = _signed("abs", "``|x|``")
-sign: Callable = _signed("sign", "-1, 0 or 1 with the sign of x")
+abs: Callable = _signed("abs", "``|x|``, real for complex x", "iufc")
+_sign: Callable = _signed("sign", "")
+
+
+def sign(x: Any, /) -> NDArray:
+    """-1, 0 or 1 with the sign of x, elementwise, in x's dtype; ``x / abs(x)`` (or 0) for complex x.
+
+    >>> nd.sign(nd.array([-2.0, 0.0, 3.0]))
+    """
+    x = as_array("sign", "x", x)
+    if x.dtype.kind != "c":
+        return _sign(x)
+    size = abs(x)
+    zero = equal(size, 0)
+    return where(zero, 0, divide(x, where(zero, 1, size)))
+
+
 absolute = fabs = abs
 
 
@@ -324,6 +434,8 @@ def _rounding(name: str, formula: str) -> Callable:
 
     def function(x: Any, /) -> NDArray:
         x = as_array(name, "x", x)
+        if x.dtype.kind == "c" and name != "round":
+            raise TypeError(f"{name}: x: not defined for dtype {x.dtype}")
         return apply(op, x) if is_inexact(x.dtype) else x
 
     if name in UNARY:
@@ -342,9 +454,11 @@ fix = trunc
 
 def round(x: Any, /, decimals: int = 0) -> NDArray:
     """x rounded to some decimals (halves to even)."""
+    x = as_array("round", "x", x)
+    if x.dtype == bool_:
+        x = convert(x, default_int)
     if decimals == 0:
         return rint(x)
-    x = as_array("round", "x", x)
     if not is_inexact(x.dtype) and decimals > 0:
         return x
     factor = 10.0 ** decimals
@@ -403,89 +517,178 @@ def rsqrt(x: Any, /) -> NDArray:
     return divide(1.0, sqrt(x))
 
 
-def exp2(x: Any, /) -> NDArray:
-    """``2 ** x``."""
-    return power(2.0, as_floating("exp2", x))
+def cbrt(x: Any, /) -> NDArray:
+    """The real cube root; integers become float32.
+
+    >>> nd.cbrt(nd.array([-8.0, 27.0]))
+    """
+    x = as_floating("cbrt", x)
+    size = abs(x)
+    zero = equal(size, 0)
+    return where(zero, x, multiply(sign(x), exp(divide(log(where(zero, 1, size)), 3))))
 
 
-def log2(x: Any, /) -> NDArray:
-    """The logarithm to base 2."""
-    return multiply(log(x), 1 / math.log(2))
+def sinc(x: Any, /) -> NDArray:
+    """``sin(pi x) / (pi x)``, 1 at 0.
 
-
-def log10(x: Any, /) -> NDArray:
-    """The logarithm to base 10."""
-    return multiply(log(x), 1 / math.log(10))
-
-
-def tan(x: Any, /) -> NDArray:
-    """The tangent."""
-    x = as_floating("tan", x)
-    return divide(sin(x), cos(x))
-
-
-def sinh(x: Any, /) -> NDArray:
-    """The hyperbolic sine, ``(exp(x) - exp(-x)) / 2``, accurate near 0."""
-    x = as_floating("sinh", x)
-    grown = expm1(abs(x))
-    half = where(greater(abs(x), 20), exp(subtract(abs(x), math.log(2))), multiply(0.5, add(grown, divide(grown, add(grown, 1)))))
-    return multiply(sign(x), half)
-
-
-def cosh(x: Any, /) -> NDArray:
-    """The hyperbolic cosine, ``(exp(x) + exp(-x)) / 2``."""
-    x = as_floating("cosh", x)
-    return add(exp(subtract(x, math.log(2))), exp(subtract(negative(x), math.log(2))))
-
-
-def arctan(x: Any, /) -> NDArray:
-    """The angle in (-pi/2, pi/2) whose tangent is x."""
-    return arctan2(as_floating("arctan", x), 1.0)
-
-
-def arcsin(x: Any, /) -> NDArray:
-    """The angle in [-pi/2, pi/2] whose sine is x; NaN outside of [-1, 1]."""
-    x = as_floating("arcsin", x)
-    return arctan2(x, sqrt(multiply(subtract(1, x), add(1, x))))
-
-
-def arccos(x: Any, /) -> NDArray:
-    """The angle in [0, pi] whose cosine is x; NaN outside of [-1, 1]."""
-    x = as_floating("arccos", x)
-    return arctan2(sqrt(multiply(subtract(1, x), add(1, x))), x)
-
-
-def arcsinh(x: Any, /) -> NDArray:
-    """The inverse of `sinh`, accurate near 0."""
-    x = as_floating("arcsinh", x)
-    size, sq = abs(x), multiply(x, x)
-    return multiply(sign(x), log1p(add(size, divide(sq, add(sqrt(add(sq, 1)), 1)))))
-
-
-def arccosh(x: Any, /) -> NDArray:
-    """The non-negative inverse of `cosh`; NaN below 1."""
-    x = as_floating("arccosh", x)
-    above = subtract(x, 1)
-    return log1p(add(above, sqrt(multiply(above, add(x, 1)))))
-
-
-def arctanh(x: Any, /) -> NDArray:
-    """The inverse of `tanh`; NaN outside of [-1, 1]."""
-    x = as_floating("arctanh", x)
-    return multiply(0.5, log1p(divide(multiply(2, x), subtract(1, x))))
-
-
-acos, acosh, asin, asinh, atan, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctanh
+    >>> nd.sinc(nd.array([0.0, 0.5, 1.5]))
+    """
+    x = as_floating("sinc", x)
+    zero = equal(x, 0)
+    y = multiply(where(zero, 1, x), math.pi)
+    return where(zero, 1, divide(sin(y), y))
 
 
 def degrees(x: Any, /) -> NDArray:
-    """Radians to degrees."""
+    """Radians to degrees.
+
+    >>> nd.degrees(nd.array([0.0, nd.pi]))
+    """
     return multiply(as_floating("degrees", x), 180 / math.pi)
 
 
 def radians(x: Any, /) -> NDArray:
-    """Degrees to radians."""
+    """Degrees to radians.
+
+    >>> nd.radians(nd.array([0.0, 180.0]))
+    """
     return multiply(as_floating("radians", x), math.pi / 180)
+
+
+rad2deg, deg2rad = degrees, radians
+
+
+def signbit(x: Any, /) -> NDArray:
+    """Whether the sign bit is set, elementwise: for negative numbers, and -0.0. bool.
+
+    >>> nd.signbit(nd.array([-1.0, -0.0, 0.0]))
+    """
+    x = as_array("signbit", "x", x)
+    if x.dtype.kind == "c":
+        raise TypeError(f"signbit: x: expected a real dtype, got {x.dtype}")
+    return apply(OPS["signbit"], x) if is_inexact(x.dtype) else less(x, 0)
+
+
+def gcd(x1: Any, x2: Any, /) -> NDArray:
+    """The greatest common divisor of integers, elementwise.
+
+    >>> nd.gcd(nd.array([12, 18]), 8)
+    """
+    return _integral("gcd", x1, x2)
+
+
+def lcm(x1: Any, x2: Any, /) -> NDArray:
+    """The least common multiple of integers, elementwise.
+
+    >>> nd.lcm(nd.array([4, 6]), 10)
+    """
+    return _integral("lcm", x1, x2)
+
+
+def _integral(name: str, x1: Any, x2: Any) -> NDArray:
+    x1, x2 = common(name, x1, x2)
+    if x1.dtype.kind not in "iu":
+        raise TypeError(f"{name}: x1 and x2: expected integers, got dtype {x1.dtype}; convert with astype")
+    return primitive(name, x1, x2)
+
+
+def modf(x: Any, /) -> tuple[NDArray, NDArray]:
+    """The fractional and the integer parts, both of x's sign.
+
+    >>> nd.modf(nd.array([1.5, -2.25]))
+    """
+    x = as_floating("modf", x)
+    whole = trunc(x)
+    return copysign(where(isinf(x), 0, subtract(x, whole)), x), whole
+
+
+def isposinf(x: Any, /) -> NDArray:
+    """Whether x is positive infinity, elementwise.
+
+    >>> nd.isposinf(nd.array([nd.inf, -nd.inf, 1.0]))
+    """
+    x = as_array("isposinf", "x", x)
+    return logical_and(isinf(x), logical_not(signbit(x)))
+
+
+def isneginf(x: Any, /) -> NDArray:
+    """Whether x is negative infinity, elementwise.
+
+    >>> nd.isneginf(nd.array([nd.inf, -nd.inf, 1.0]))
+    """
+    x = as_array("isneginf", "x", x)
+    return logical_and(isinf(x), signbit(x))
+
+
+# -- complex numbers
+
+def real(x: Any, /) -> NDArray:
+    """The real parts, in float32 or float64; x itself where it is real.
+
+    >>> nd.real(nd.array([1 + 2j, 3 - 1j]))
+    """
+    x = as_array("real", "x", x)
+    return apply(OPS["real"], x) if x.dtype.kind == "c" else x
+
+
+def imag(x: Any, /) -> NDArray:
+    """The imaginary parts, in float32 or float64; zeros of x's dtype where it is real.
+
+    >>> nd.imag(nd.array([1 + 2j, 3 - 1j]))
+    """
+    x = as_array("imag", "x", x)
+    return apply(OPS["imag"], x) if x.dtype.kind == "c" else zeros_like(x)
+
+
+def conj(x: Any, /) -> NDArray:
+    """The complex conjugates; x itself where it is real.
+
+    >>> nd.conj(nd.array([1 + 2j]))
+    """
+    x = as_array("conj", "x", x)
+    return apply(OPS["conj"], x) if x.dtype.kind == "c" else x
+
+
+conjugate = conj
+
+
+def angle(x: Any, /, deg: bool = False) -> NDArray:
+    """The angle of complex numbers in (-pi, pi], in radians, or degrees if `deg`.
+
+    >>> nd.angle(nd.array([1j, -1 + 0j]), deg=True)
+    """
+    x = as_floating("angle", x)
+    out = arctan2(imag(x), real(x))
+    return degrees(out) if deg else out
+
+
+def iscomplex(x: Any, /) -> NDArray:
+    """Whether the imaginary part is not 0, elementwise.
+
+    >>> nd.iscomplex(nd.array([1 + 0j, 2j]))
+    """
+    return not_equal(imag(x), 0)
+
+
+def isreal(x: Any, /) -> NDArray:
+    """Whether the imaginary part is 0, elementwise.
+
+    >>> nd.isreal(nd.array([1 + 0j, 2j]))
+    """
+    return equal(imag(x), 0)
+
+
+def real_if_close(x: Any, /, tol: float = 100) -> NDArray:
+    """The real parts if all imaginary ones are below `tol` times the dtype's precision, else x. The values must be known.
+
+    >>> nd.real_if_close(nd.array([1 + 1e-14j], dtype="complex128"))
+    """
+    x = as_array("real_if_close", "x", x)
+    if x.dtype.kind != "c":
+        return x
+    parts = x._concrete("real_if_close()").imag
+    limit = tol * np.finfo(parts.dtype).eps if tol > 1 else tol
+    return real(x) if (np.abs(parts) < limit).all() else x
 
 
 # -- choice and conversion
@@ -493,7 +696,7 @@ def radians(x: Any, /) -> NDArray:
 def where(condition: Any, x1: Any = None, x2: Any = None, /) -> Any:
     """x1 where the condition is true (not 0), else x2; all broadcast. With the condition alone: `nonzero`."""
     if x1 is None and x2 is None:
-        from .manipulation import nonzero
+        from .searching import nonzero
 
         return nonzero(condition)
     if x1 is None or x2 is None:
@@ -531,7 +734,10 @@ def nan_to_num(x: Any, /, nan: float = 0.0, posinf: float | None = None, neginf:
     x = as_array("nan_to_num", "x", x)
     if not is_inexact(x.dtype):
         return x
-    info = np.finfo(x.dtype)
+    if x.dtype.kind == "c":
+        parts = (nan_to_num(p, nan, posinf, neginf) for p in (real(x), imag(x)))
+        return apply(OPS["complex"], *parts)
+    info = finfo_of(x.dtype)
     top, bottom = (float(info.max) if posinf is None else posinf), (float(info.min) if neginf is None else neginf)
     out = where(isnan(x), nan, x)
     return where(isinf(x), where(greater(x, 0), top, bottom), out)

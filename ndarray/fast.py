@@ -27,8 +27,7 @@ _NOTHING: tuple = ((), (), (), _NO_ATTRIBUTES)  # what a node keeps whose gradie
 
 BINARY: dict[str, tuple[Callable, str]] = {
     "add": (np.add, "iufc"), "subtract": (np.subtract, "iufc"), "multiply": (np.multiply, "iufc"),
-    "divide": (np.divide, "fc"), "floor_divide": (np.floor_divide, "f"), "remainder": (np.remainder, "f"),
-    "power": (np.power, "f"), "maximum": (np.maximum, "iuf"), "minimum": (np.minimum, "iuf"),
+    "divide": (np.divide, "fc"), "remainder": (np.remainder, "f"), "maximum": (np.maximum, "iuf"), "minimum": (np.minimum, "iuf"),
     "bitwise_and": (np.bitwise_and, "biu"), "bitwise_or": (np.bitwise_or, "biu"), "bitwise_xor": (np.bitwise_xor, "biu"),
     "equal": (np.equal, "iufc"), "not_equal": (np.not_equal, "iufc"), "less": (np.less, "iuf"),
     "less_equal": (np.less_equal, "iuf"), "greater": (np.greater, "iuf"), "greater_equal": (np.greater_equal, "iuf"),
@@ -48,7 +47,6 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
     """A function of two arguments that takes the short cut of an op, or else calls `slow`."""
     ufunc, kinds = BINARY[name]
     op = OPS[name]
-    numbers = name != "power"  # powers with a number as exponent are products and roots
     plans = [None, *(_plan(op, tracked) for tracked in ((0,), (1,), (0, 1)))]
 
     def short(x1: Any, x2: Any, /) -> Any:
@@ -61,7 +59,7 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
                     b = x2._data
                     if type(b) is not _ndarray or b.dtype is not dtype or x2._device is not device:
                         return slow(x1, x2)
-                elif numbers and ((type(x2) is float and dtype.kind == "f") or type(x2) is int):
+                elif ((type(x2) is float and dtype.kind == "f") or type(x2) is int):
                     if top is not None:
                         return number_beside(x1, x2, False)
                     b = x2
@@ -124,7 +122,7 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
     def reflected(x2: Any, x1: Any) -> Any:
         """``x1 op x2`` where x2 is an array and x1 is not."""
         top = _top_get()
-        if numbers and (top is None or top is RECORDING) and type(x2) is NDArray:
+        if (top is None or top is RECORDING) and type(x2) is NDArray:
             a = x2._data
             if type(a) is _ndarray and a.dtype.kind in kinds and a.nbytes <= KERNEL_BYTES:
                 if (type(x1) is float and a.dtype.kind == "f") or type(x1) is int:

@@ -11,13 +11,23 @@ from . import (
     manipulation,
     ops,  # noqa: F401  (the table of primitives; its rules refer to this module)
     reduction,
+    searching,
 )
-from .creation import ones, ones_like, zeros, zeros_like
+from .creation import asarray, eye, ones, ones_like, zeros, zeros_like
 from .elementwise import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .manipulation import *  # noqa: F403
 from .operands import primitive
+from .padding import pad
 from .reduction import *  # noqa: F403
+from .searching import *  # noqa: F403
+
+from . import assembly, calculus, sets, statistics  # isort: skip
+from .assembly import *  # noqa: F403
+from .calculus import *  # noqa: F403
+from .einsum import einsum, einsum_path
+from .sets import *  # noqa: F403
+from .statistics import *  # noqa: F403
 
 from . import (  # isort: skip
     activations,
@@ -55,6 +65,10 @@ __all__ = [
     *activations.__all__, *attention.__all__, *control.__all__, *convolutional.__all__, *detection.__all__,
     *normalization.__all__, *pools.__all__, *positions.__all__, *probabilities.__all__, *rearrangement.__all__,
     *recurrent.__all__, *sequences.__all__, *spatial.__all__,
+    *calculus.__all__, *assembly.__all__, *searching.__all__, *sets.__all__, *statistics.__all__, "einsum", "einsum_path",
+    "pad",
 ]
 
-_REACHED = (ones, ones_like, zeros, zeros_like, primitive)  # used by gradient rules and by NDArray's methods
+from . import fft, linalg  # noqa: F401  isort: skip  (made of the functions above)
+
+_REACHED = (asarray, eye, ones, ones_like, zeros, zeros_like, primitive)  # used by gradient rules and by NDArray's methods

@@ -7,12 +7,12 @@ from typing import Any
 
 from .array import NDArray
 from .dtypes import bool_, default_int
-from .elementwise import multiply
-from .manipulation import broadcast_to, reshape
-from .operands import common, convert, normalize_axis, primitive
+from .elementwise import conj, multiply, subtract
+from .manipulation import broadcast_to, expand_dims, moveaxis, reshape, squeeze, stack
+from .operands import as_array, common, convert, normalize_axis, primitive
 from .ops.base import broadcast_shapes, differ
 
-__all__ = ["batch_dot", "dot", "inner", "matmul", "outer", "tensordot", "vdot", "vecdot"]
+__all__ = ["batch_dot", "cross", "dot", "inner", "kron", "matmul", "matvec", "outer", "tensordot", "vdot", "vecdot", "vecmat"]
 
 
 def _pair(name: str, x1: Any, x2: Any) -> list[NDArray]:
@@ -88,18 +88,85 @@ def outer(x1: Any, x2: Any, /) -> NDArray:
 
 
 def vdot(x1: Any, x2: Any, /) -> NDArray:
-    """The sum of all products of corresponding elements."""
+    """The sum of all products of corresponding elements, those of x1 conjugated.
+
+    >>> nd.vdot(nd.array([1, 2]), nd.array([3, 4]))
+    """
     x1, x2 = (reshape(x, (-1,)) for x in _pair("vdot", x1, x2))
-    return dot(x1, x2)
+    return dot(conj(x1), x2)
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> NDArray:
-    """The sum over one axis of the products of corresponding elements; the other axes broadcast."""
+    """The sum over one axis of the products of corresponding elements, those of x1 conjugated; the other axes broadcast.
+
+    Raises ValueError where the sizes along the axis differ.
+
+    >>> nd.vecdot(nd.array([[1, 2], [3, 4]]), nd.array([1, 10]))
+    """
     from .reduction import sum
 
     x1, x2 = _pair("vecdot", x1, x2)
-    product = multiply(x1, x2)
-    return sum(product, normalize_axis("vecdot", axis, product.ndim), dtype=product.dtype)
+    if not x1.ndim or not x2.ndim:
+        _refuse("vecdot", x1, x2, "at least 1 axis each")
+    a, b = (normalize_axis("vecdot", axis, x.ndim) for x in (x1, x2))
+    if differ(x1.shape[a], x2.shape[b]):
+        _refuse("vecdot", x1, x2, f"equal sizes along axis {axis}")
+    x1, x2 = moveaxis(x1, a, -1), moveaxis(x2, b, -1)
+    return sum(multiply(conj(x1), x2), -1, dtype=x1.dtype)
+
+
+def matvec(x1: Any, x2: Any, /) -> NDArray:
+    """The products of matrices (the last two axes of x1) and vectors (the last axis of x2); the other axes broadcast.
+
+    >>> nd.matvec(nd.array([[1, 2], [3, 4]]), nd.array([1, 10]))
+    """
+    x2 = as_array("matvec", "x2", x2)
+    return squeeze(matmul(x1, expand_dims(x2, -1)), -1)
+
+
+def vecmat(x1: Any, x2: Any, /) -> NDArray:
+    """The products of conjugated vectors (the last axis of x1) and matrices (the last two of x2); the other axes broadcast.
+
+    >>> nd.vecmat(nd.array([1, 10]), nd.array([[1, 2], [3, 4]]))
+    """
+    x1 = conj(as_array("vecmat", "x1", x1))
+    return squeeze(matmul(expand_dims(x1, -2), x2), -2)
+
+
+def kron(x1: Any, x2: Any, /) -> NDArray:
+    """Kronecker's product: x2 once for each element of x1, multiplied by it; as many axes as the longer shape.
+
+    >>> nd.kron(nd.array([1, 10]), nd.array([1, 2, 3]))
+    """
+    x1, x2 = _pair("kron", x1, x2)
+    n = max(x1.ndim, x2.ndim)
+    a, b = ((1,) * (n - x.ndim) + x.shape for x in (x1, x2))
+    product = multiply(reshape(x1, tuple(v for s in a for v in (s, 1))), reshape(x2, tuple(v for s in b for v in (1, s))))
+    return reshape(product, tuple(s * t for s, t in zip(a, b)))
+
+
+def cross(x1: Any, x2: Any, /, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> NDArray:
+    """The vector product along an axis of size 3 (or 2: the third component is 0, and for two such vectors the result is the
+    third component only); the other axes broadcast.
+
+    >>> nd.cross(nd.array([1, 0, 0]), nd.array([0, 1, 0]))
+    """
+    x1, x2 = common("cross", x1, x2)
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    x1 = moveaxis(x1, normalize_axis("cross", axisa, x1.ndim, "axisa"), -1)
+    x2 = moveaxis(x2, normalize_axis("cross", axisb, x2.ndim, "axisb"), -1)
+    if x1.shape[-1] not in (2, 3) or x2.shape[-1] not in (2, 3):
+        _refuse("cross", x1, x2, "vectors of 2 or 3 components")
+    a, b = ([x[..., k] for k in range(x.shape[-1])] for x in (x1, x2))
+    third = subtract(multiply(a[0], b[1]), multiply(a[1], b[0]))
+    if len(a) == len(b) == 2:
+        return third
+    zero = multiply(third, 0)
+    a, b = (v if len(v) == 3 else [*v, zero] for v in (a, b))
+    parts = [subtract(multiply(a[1], b[2]), multiply(a[2], b[1])), subtract(multiply(a[2], b[0]), multiply(a[0], b[2])), third]
+    out = stack(parts, axis=-1)
+    return moveaxis(out, -1, normalize_axis("cross", axisc, out.ndim, "axisc"))
 
 
 def tensordot(x1: Any, x2: Any, /, axes: int | Sequence = 2) -> NDArray:

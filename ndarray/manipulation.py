@@ -11,58 +11,19 @@ import numpy as np
 from .apply import apply
 from .array import NDArray, wrap
 from .dims import Dim, Size, product
-from .dtypes import int64, promote
-from .elementwise import add, less_equal, where
+from .dtypes import bool_, int64, promote, scalar_dtype
+from .elementwise import add, less, less_equal, not_equal, where
 from .op import OPS
-from .operands import as_array, convert, integers, is_number, normalize_axes, normalize_axis, primitive
+from .operands import as_array, convert, integers, is_number, normalize_axes, normalize_axis, number, primitive
 from .ops.base import broadcast_shapes as _meet
 from .ops.base import is_one
 
 __all__ = [
-    "argwhere",
-    "atleast_1d",
-    "atleast_2d",
-    "broadcast_arrays",
-    "broadcast_like",
-    "broadcast_shapes",
-    "broadcast_to",
-    "column_stack",
-    "concat",
-    "concatenate",
-    "diag",
-    "diagonal",
-    "diff",
-    "expand_dims",
-    "flatnonzero",
-    "flatten",
-    "flip",
-    "fliplr",
-    "flipud",
-    "hstack",
-    "matrix_transpose",
-    "moveaxis",
-    "nonzero",
-    "pad",
-    "permute_dims",
-    "ravel",
-    "repeat",
-    "reshape",
-    "reshape_like",
-    "roll",
-    "sequence_mask",
-    "slice_axis",
-    "split",
-    "squeeze",
-    "stack",
-    "swapaxes",
-    "take",
-    "take_along_axis",
-    "tile",
-    "transpose",
-    "tril",
-    "triu",
-    "unstack",
-    "vstack",
+    "atleast_1d", "atleast_2d", "broadcast_arrays", "broadcast_like", "broadcast_shapes", "broadcast_to",
+    "column_stack", "concat", "concatenate", "diag", "diagonal", "diff", "expand_dims", "flatten", "flip",
+    "fliplr", "flipud", "hstack", "matrix_transpose", "moveaxis", "permute_dims", "ravel", "repeat",
+    "reshape", "reshape_like", "roll", "sequence_mask", "slice_axis", "split", "squeeze", "stack", "swapaxes", "take",
+    "take_along_axis", "tile", "transpose", "tril", "triu", "unstack", "vstack",
 ]
 
 
@@ -71,7 +32,10 @@ __all__ = [
 def reshape(x: Any, /, shape: Any, *, order: str = "C", copy: bool | None = None) -> NDArray:
     """The same elements in row-major order with another shape; -1 once stands for the size that is left over.
 
-    Raises ValueError where the number of elements differs. A view where it can be one; always a copy if `copy`.
+    A view where it can be one; always a copy if `copy`, never one if `copy` is False. Raises ValueError where the number of
+    elements differs, or a copy is needed but not allowed.
+
+    >>> nd.reshape(nd.arange(6), (2, -1))
     """
     x = as_array("reshape", "x", x)
     if order != "C":
@@ -88,6 +52,8 @@ def reshape(x: Any, /, shape: Any, *, order: str = "C", copy: bool | None = None
             raise ValueError(f"reshape: shape: {total} elements (shape {x.shape}) don't fill {sizes}")
         sizes = (*sizes[:k], total // known, *sizes[k + 1 :])
     out = primitive("reshape", x, shape=sizes)
+    if copy is False and x.size and isinstance(x._data, np.ndarray) and not np.may_share_memory(out._data, x._data):
+        raise ValueError(f"reshape: copy=False: the strides of this array of shape {x.shape} don't allow a view of shape {sizes}")
     return apply(OPS["copy"], out) if copy else out
 
 
@@ -175,16 +141,24 @@ def expand_dims(x: Any, /, axis: Any = 0) -> NDArray:
     return apply(OPS["reshape"], x, shape=tuple(1 if k in axes else next(old) for k in range(x.ndim + count)))
 
 
-def atleast_1d(x: Any, /) -> NDArray:
-    """x, a 0-d array with one axis."""
-    x = as_array("atleast_1d", "x", x)
-    return x if x.ndim else reshape(x, (1,))
+def atleast_1d(*arrays: Any) -> Any:
+    """An array, a 0-d one with one axis; a tuple of them for several arguments.
+
+    >>> nd.atleast_1d(3.0)
+    """
+    found = [as_array("atleast_1d", "x", x) for x in arrays]
+    out = tuple(x if x.ndim else reshape(x, (1,)) for x in found)
+    return out[0] if len(out) == 1 else out
 
 
-def atleast_2d(x: Any, /) -> NDArray:
-    """x, with axes added in front until there are two."""
-    x = as_array("atleast_2d", "x", x)
-    return x if x.ndim > 1 else reshape(x, (1,) * (2 - x.ndim) + x.shape)
+def atleast_2d(*arrays: Any) -> Any:
+    """An array, with axes added in front until there are two; a tuple of them for several arguments.
+
+    >>> nd.atleast_2d(nd.ones(3)).shape
+    """
+    found = [as_array("atleast_2d", "x", x) for x in arrays]
+    out = tuple(x if x.ndim > 1 else reshape(x, (1,) * (2 - x.ndim) + x.shape) for x in found)
+    return out[0] if len(out) == 1 else out
 
 
 def broadcast_to(x: Any, /, shape: Any) -> NDArray:
@@ -316,14 +290,36 @@ def slice_axis(x: Any, /, axis: int, begin: int, end: int | None) -> NDArray:
     return x[(slice(None),) * axis + (slice(begin, end),)]
 
 
-def diff(x: Any, /, n: int = 1, axis: int = -1) -> NDArray:
-    """Differences of neighbours along an axis, n times."""
+def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> NDArray:
+    """Differences of neighbours along an axis, n times, `prepend` and `append` (arrays or numbers) being joined to x first.
+
+    For bool: whether neighbours differ. Raises ValueError for a negative n.
+
+    >>> nd.diff(nd.array([1, 4, 9]), prepend=0)
+    """
     x = as_array("diff", "x", x)
     axis = normalize_axis("diff", axis, x.ndim)
+    if n < 0:
+        raise ValueError(f"diff: n: expected at least 0, got {n}")
+    if prepend is not None or append is not None:
+        x = concatenate([_edge(v, x, axis) for v in (prepend, x, append) if v is not None], axis=axis)
     for _ in range(n):
         size = x.shape[axis]
-        x = _cut(x, axis, 1, size) - _cut(x, axis, 0, size - 1)
+        if type(size) is int and size == 0:
+            return x
+        high, low = _cut(x, axis, 1, size), _cut(x, axis, 0, size - 1)
+        x = not_equal(high, low) if x.dtype == bool_ else high - low
     return x
+
+
+def _edge(value: Any, x: NDArray, axis: int) -> NDArray:
+    """A number as an array of x's shape, but of size 1 along `axis`."""
+    if value is x:
+        return x
+    if is_number(value):
+        value = number(value, scalar_dtype(value, x.dtype), x._device)
+    value = as_array("diff", "prepend", value)
+    return broadcast_to(value, (*x.shape[:axis], 1, *x.shape[axis + 1 :])) if value.ndim == 0 else value
 
 
 # -- repeating and padding
@@ -375,69 +371,43 @@ def repeat(x: Any, /, repeats: Any, axis: int | None = None) -> NDArray:
     return apply(OPS["take"], x, wrap(x._device.module.asarray(positions), x._device), axis=axis, mode="clip")
 
 
-def pad(x: Any, pad_width: Any, /, mode: str = "constant", constant_values: Any = 0) -> NDArray:
-    """x with elements added around it: a number of them, ``(before, after)``, or such a pair for each axis.
-
-    mode "constant" fills with a number; "edge" repeats the border; "reflect" mirrors without the border itself;
-    "wrap" continues from the other end. Negative widths crop (constant only).
-    """
-    x = as_array("pad", "x", x)
-    widths = _pad_widths(pad_width, x.ndim)
-    if mode == "constant":
-        if isinstance(constant_values, NDArray) or not is_number(constant_values):
-            raise TypeError(f"pad: constant_values: expected a number, got {type(constant_values).__name__}")
-        low, high = tuple(a for a, _ in widths), tuple(b for _, b in widths)
-        return primitive("pad", x, low=low, high=high, interior=(0,) * x.ndim, value=float(constant_values))
-    extend: Any = np.pad
-    if mode not in ("edge", "reflect", "wrap"):
-        raise ValueError(f"pad: mode: expected 'constant', 'edge', 'reflect' or 'wrap', got {mode!r}")
-    for axis, (a, b) in enumerate(widths):
-        if a or b:
-            n = int(x.shape[axis])
-            positions = extend(np.arange(n), (a, b), mode=mode)
-            x = apply(OPS["take"], x, wrap(x._device.module.asarray(positions), x._device), axis=axis, mode="clip")
-    return x
-
-
-def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[Any, Any]]:
-    if is_number(pad_width):
-        return [(pad_width, pad_width)] * ndim
-    widths = [tuple(w) if isinstance(w, (tuple, list)) else w for w in pad_width]
-    if len(widths) == 2 and all(is_number(w) for w in widths) and ndim != 0:
-        return [(widths[0], widths[1])] * ndim
-    if len(widths) == 1 and isinstance(widths[0], tuple):
-        widths = widths * ndim
-    if len(widths) != ndim or any(not isinstance(w, tuple) or len(w) != 2 for w in widths):
-        raise ValueError(f"pad: pad_width: expected a number, a pair, or one pair for each of {ndim} axes, got {pad_width}")
-    return widths
-
-
 # -- reading at positions
 
-def take(x: Any, indices: Any, /, axis: int | None = None, mode: str = "clip", *, out: None = None) -> NDArray:
+def take(x: Any, indices: Any, /, axis: int | None = None, mode: str | None = None, *, out: None = None) -> NDArray:
     """The elements at some positions along an axis (None: flattened first); the indices' shape replaces the axis.
 
-    mode "clip": positions beyond the ends mean the ends, as in MXNet, but negative ones of an int, list or NumPy array
-    count from the end; "wrap": modulo the size, so that negative ones count from the end; "raise": as NumPy, for indices
-    whose values are known.
+    Negative positions count from the end. Those beyond the ends: mode None raises IndexError for positions in a list, and
+    means the ends for arrays (whose values are not looked at); "raise" always raises IndexError; "wrap" counts modulo the
+    size; "clip" means the ends, also for negative ones in an array, as in MXNet.
+
+    >>> nd.take(nd.array([10, 11, 12]), nd.array([0, -1]))
     """
     x = as_array("take", "x", x)
     if axis is None:
         x, axis = ravel(x), 0
     axis = normalize_axis("take", axis, x.ndim)
-    if mode not in ("clip", "wrap", "raise"):
+    if mode not in (None, "clip", "wrap", "raise"):
         raise ValueError(f"take: mode: expected 'clip', 'wrap' or 'raise', got {mode!r}")
-    if mode == "raise" or not isinstance(indices, NDArray):
+    n = x.shape[axis]
+    if mode == "raise" or (mode is None and not isinstance(indices, NDArray)):
         known = indices._concrete("take() with mode='raise'") if isinstance(indices, NDArray) else np.asarray(indices)
-        n = x.shape[axis]
-        if type(n) is int and known.size and known.dtype.kind in "iu":
-            if mode == "raise" and (known.min() < -n or known.max() >= n):
-                found = f"{known.min()} to {known.max()}"
-                raise IndexError(f"take: indices: expected values from {-n} to {n - 1} for axis {axis}, got {found}")
-            if mode != "wrap":
-                indices = np.where(known < 0, known + n, known)
-        mode = "wrap" if mode == "raise" else mode
-    return primitive("take", x, integers("take", as_array("take", "indices", indices)), axis=axis, mode=mode)
+        if type(n) is int and known.size and known.dtype.kind in "iu" and (known.min() < -n or known.max() >= n):
+            found = f"{known.min()} to {known.max()}"
+            raise IndexError(f"take: indices: expected values from {-n} to {n - 1} for axis {axis}, got {found}")
+    found_indices = integers("take", as_array("take", "indices", indices))
+    if mode in ("clip", "wrap"):
+        if mode == "clip" and not isinstance(indices, NDArray):
+            found_indices = _from_end(found_indices, n)
+        return primitive("take", x, found_indices, axis=axis, mode=mode)
+    return primitive("take", x, _from_end(found_indices, n), axis=axis, mode="clip")
+
+
+def _from_end(indices: NDArray, n: Size) -> NDArray:
+    """Negative positions counted from the end."""
+    if indices.dtype.kind == "u":
+        return indices
+    wide = convert(indices, int64)
+    return where(less(wide, 0), add(wide, n), wide)
 
 
 def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> NDArray:
@@ -451,22 +421,6 @@ def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> NDArray:
     outer = _meet("take_along_axis", rest(x.shape), rest(indices.shape))
     fit = lambda a: primitive("broadcast_to", a, shape=(*outer[:axis], a.shape[axis], *outer[axis + 1 :]))
     return primitive("take_along", fit(x), fit(indices), axis=axis)
-
-
-def nonzero(x: Any, /) -> tuple[NDArray, ...]:
-    """The positions of elements that are not 0, one int64 array an axis. The values must be known: not in a trace."""
-    x = as_array("nonzero", "x", x)
-    return tuple(wrap(i, x._device) for i in np.nonzero(np.atleast_1d(x._concrete("nonzero()"))))
-
-
-def argwhere(x: Any, /) -> NDArray:
-    """The positions of elements that are not 0, one row each."""
-    return stack(nonzero(x), axis=1)
-
-
-def flatnonzero(x: Any, /) -> NDArray:
-    """The positions in the flattened array of elements that are not 0."""
-    return nonzero(ravel(x))[0]
 
 
 # -- diagonals and triangles
@@ -495,8 +449,11 @@ def _matrix(name: str, x: Any) -> NDArray:
     return x
 
 
-def diagonal(x: Any, /, offset: int = 0, axis1: int = -2, axis2: int = -1) -> NDArray:
-    """The diagonal of two axes, as a new last axis."""
+def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> NDArray:
+    """The diagonal of two axes (the first two), `offset` columns to the right, as a new last axis.
+
+    >>> nd.diagonal(nd.array([[1, 2], [3, 4]]))
+    """
     x = moveaxis(_matrix("diagonal", x), (axis1, axis2), (-2, -1))
     rows, columns = x.shape[-2:]
     first = (-offset) * columns if offset < 0 else offset

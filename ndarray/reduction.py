@@ -7,19 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from .apply import apply
+from .apply import apply, is_tracing
 from .array import NDArray
+from .creation import full
 from .dims import Size, product
 from .dtypes import bool_, canonical, default_float, float32, is_inexact
 from .elementwise import abs as absolute
-from .elementwise import add, divide, exp, isfinite, log, multiply, not_equal, power, sqrt, stop_gradient, subtract, where
-from .manipulation import ravel, squeeze, take_along_axis
+from .elementwise import (
+    add,
+    divide,
+    exp,
+    imag,
+    isfinite,
+    log,
+    maximum,
+    multiply,
+    not_equal,
+    power,
+    real,
+    sqrt,
+    stop_gradient,
+    subtract,
+    where,
+)
+from .manipulation import concatenate, ravel, squeeze, take_along_axis
 from .op import OPS
 from .operands import as_array, as_floating, convert, default_sum_dtype, normalize_axes, normalize_axis, number, primitive
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "average", "count_nonzero", "cumsum", "cumulative_sum",
-    "logsumexp", "max", "mean", "median", "min", "norm", "prod", "sort", "std", "sum", "topk", "trace", "var",
+    "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "average", "count_nonzero", "cumprod", "cumsum",
+    "cumulative_prod", "cumulative_sum", "logsumexp", "max", "mean", "min", "norm", "prod", "ptp", "sort", "std", "sum",
+    "topk", "trace", "var",
 ]
 
 
@@ -79,10 +97,14 @@ def var(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, 
     axes = normalize_axes("var", axis, x.ndim)
     centered = subtract(x, mean(x, axes, keepdims=True))
     correction = correction or ddof
+    if x.dtype.kind == "c":
+        square = add(*(multiply(p, p) for p in (real(centered), imag(centered))))
+    else:
+        square = multiply(centered, centered)
     if not correction:
-        return mean(multiply(centered, centered), axes, keepdims=keepdims)
-    count = subtract(number(_count(x, axes), x.dtype, x._device), correction)
-    return divide(sum(multiply(centered, centered), axes, keepdims=keepdims), count)
+        return mean(square, axes, keepdims=keepdims)
+    count = maximum(subtract(number(_count(x, axes), square.dtype, x._device), correction), 0)
+    return divide(sum(square, axes, keepdims=keepdims), count)
 
 
 def std(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, keepdims: bool = False) -> NDArray:
@@ -179,36 +201,87 @@ def norm(x: Any, /, ord: Any = None, axis: Any = None, keepdims: bool = False) -
     return power(sum(power(size, ord), axes, keepdims=keepdims), 1.0 / ord)
 
 
-def trace(x: Any, /, offset: int = 0, axis1: int = -2, axis2: int = -1) -> NDArray:
-    """The sum of the diagonal of two axes."""
+def ptp(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
+    """The largest minus the smallest element over some axes (None: all), in x's dtype.
+
+    >>> nd.ptp(nd.array([[1, 5], [2, 2]]), axis=1)
+    """
+    return subtract(max(x, axis, keepdims=keepdims), min(x, axis, keepdims=keepdims))
+
+
+def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> NDArray:
+    """The sum of the diagonal of two axes (the first two). Bool and integers are summed in int64 or uint64.
+
+    >>> nd.trace(nd.array([[1, 2], [3, 4]]))
+    """
     from .manipulation import diagonal
 
-    return sum(diagonal(x, offset, axis1, axis2), -1)
+    return sum(diagonal(x, offset, axis1, axis2), -1, dtype=dtype)
 
 
 def cumsum(x: Any, /, axis: int | None = None, dtype: Any = None) -> NDArray:
-    """The sums of all elements up to each one along an axis (None: flattened), in log2(n) vector additions."""
-    x = as_array("cumsum", "x", x)
+    """The sums of all elements up to each one along an axis (None: flattened).
+
+    Bool and integers give int64 or uint64, others their own dtype, unless `dtype` says otherwise.
+
+    >>> nd.cumsum(nd.array([1, 2, 3]))
+    """
+    return _cumulative("cumsum", x, axis, dtype)
+
+
+def cumprod(x: Any, /, axis: int | None = None, dtype: Any = None) -> NDArray:
+    """The products of all elements up to each one along an axis (None: flattened); dtypes as those of `cumsum`.
+
+    >>> nd.cumprod(nd.array([1, 2, 3]))
+    """
+    return _cumulative("cumprod", x, axis, dtype)
+
+
+def _cumulative(name: str, x: Any, axis: int | None, dtype: Any) -> NDArray:
+    """In a trace, the logarithmic form: log2(n) shifted operations, which compile to fused loops."""
+    x = as_array(name, "x", x)
     if axis is None:
         x, axis = ravel(x), 0
-    axis = normalize_axis("cumsum", axis, x.ndim)
+    axis = normalize_axis(name, axis, x.ndim)
     x = convert(x, default_sum_dtype(x.dtype) if dtype is None else canonical(dtype))
+    if not is_tracing():
+        return primitive(name, x, axis=axis)
+    from .padding import pad
+
+    combine, neutral = (add, 0) if name == "cumsum" else (multiply, 1)
     n, shift = x.shape[axis], 1
-    zero = (0,) * x.ndim
     while shift < n:
-        low = tuple(shift if k == axis else 0 for k in range(x.ndim))
-        high = tuple(-shift if k == axis else 0 for k in range(x.ndim))
-        x = add(x, apply(OPS["pad"], x, low=low, high=high, interior=zero, value=0.0))
+        x = combine(x, pad(x, [(shift, -shift) if k == axis else (0, 0) for k in range(x.ndim)], constant_values=neutral))
         shift *= 2
     return x
 
 
-def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None) -> NDArray:
-    """The Array API's name of `cumsum`; `axis` may be left out for one axis only."""
-    x = as_array("cumulative_sum", "x", x)
+def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> NDArray:
+    """The Array API's `cumsum`: `axis` may be left out for one axis only; `include_initial` puts a 0 in front.
+
+    >>> nd.cumulative_sum(nd.array([1, 2]), include_initial=True)
+    """
+    return _from_initial("cumulative_sum", cumsum, 0, x, axis, dtype, include_initial)
+
+
+def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> NDArray:
+    """The Array API's `cumprod`: `axis` may be left out for one axis only; `include_initial` puts a 1 in front.
+
+    >>> nd.cumulative_prod(nd.array([2, 3]), include_initial=True)
+    """
+    return _from_initial("cumulative_prod", cumprod, 1, x, axis, dtype, include_initial)
+
+
+def _from_initial(name: str, function: Callable, first: int, x: Any, axis: int | None, dtype: Any, include: bool) -> NDArray:
+    x = as_array(name, "x", x)
     if axis is None and x.ndim != 1:
-        raise ValueError(f"cumulative_sum: axis: expected an int for an array of shape {x.shape}, got None")
-    return cumsum(x, 0 if axis is None else axis, dtype)
+        raise ValueError(f"{name}: axis: expected an int for an array of shape {x.shape}, got None")
+    axis = normalize_axis(name, 0 if axis is None else axis, x.ndim)
+    out = function(x, axis, dtype)
+    if not include:
+        return out
+    shape = (*out.shape[:axis], 1, *out.shape[axis + 1 :])
+    return concatenate([full(shape, first, out.dtype, out._device), out], axis=axis)
 
 
 # -- order
@@ -244,17 +317,3 @@ def topk(x: Any, /, k: int = 1, axis: int = -1, ret_typ: str = "indices", is_asc
     value = take_along_axis(x, order, axis) if ret_typ != "indices" else None
     order = order if dtype is None else order.astype(dtype)
     return {"indices": order, "value": value, "both": (value, order)}[ret_typ]
-
-
-def median(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> NDArray:
-    """The middle element along an axis (None: of all), or the mean of the two middle ones."""
-    x = as_floating("median", x)
-    if axis is None:
-        out = median(ravel(x), 0)
-        return apply(OPS["reshape"], out, shape=(1,) * x.ndim) if keepdims else out
-    axis = normalize_axis("median", axis, x.ndim)
-    n, ordered = x.shape[axis], sort(x, axis)
-    middle = ordered[(slice(None),) * axis + (slice((n - 1) // 2, n // 2 + 1),)]
-    return mean(middle, axis, keepdims=keepdims)
-
-

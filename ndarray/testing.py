@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from . import autograd
+from .apply import apply
 from .array import NDArray, wrap
 from .dtypes import is_floating, is_inexact
+from .op import OPS
 
 __all__ = ["assert_close", "check_gradients", "tolerance"]
 
@@ -68,22 +70,29 @@ def check_gradients(
     """Check the gradients of `function` (arrays -> array or tuple of arrays) against differences, in float64.
 
     In a random direction v, ``<grad <u, f(x)>, v>`` must equal ``<u, f(x + step v) - f(x - step v)> / (2 step)``.
-    For order 2 the gradient itself is checked in the same way. Integer arrays are held fixed. Raises AssertionError.
+    For order 2 the gradient itself is checked in the same way. Integer arrays are held fixed. A complex array counts as two
+    real ones, its real and its imaginary part. Raises AssertionError.
     """
     generator = np.random.default_rng(seed)
     values = [np.asarray(a.asnumpy() if isinstance(a, NDArray) else a) for a in arrays]
     values = [v.astype(np.float64) if is_floating(v.dtype) else v for v in values]
     moving = [i for i, v in enumerate(values) if is_floating(v.dtype)]
+    complex_ones = [i for i, v in enumerate(values) if v.dtype.kind == "c"]
 
     def with_arrays(moved: Sequence[NDArray]) -> tuple:
         full = [_array(v) for v in values]
-        for i, m in zip(moving, moved):
-            full[i] = m
+        parts = iter(moved)
+        for i in moving:
+            full[i] = next(parts)
+        for i in complex_ones:
+            full[i] = apply(OPS["complex"], next(parts), next(parts))
         result = function(*full)
         results = result if isinstance(result, (tuple, list)) else (result,)
-        return tuple(r for r in results if is_floating(r.dtype))
+        return tuple(p for r in results for p in (
+            (apply(OPS["real"], r), apply(OPS["imag"], r)) if r.dtype.kind == "c" else (r,)) if is_floating(p.dtype))
 
-    _check(with_arrays, [values[i] for i in moving], order, step, limit, generator, 1)
+    halves = [np.array(part, np.float64) for i in complex_ones for part in (values[i].real, values[i].imag)]
+    _check(with_arrays, [*(values[i] for i in moving), *halves], order, step, limit, generator, 1)
 
 
 def _check(f: Callable, values: list, order: int, step: float, limit: float, generator: Any, level: int) -> None:

@@ -226,7 +226,8 @@ def test_conversions():
     assert len(nd.zeros((3, 2))) == 3
     assert [float(v) for v in nd.array([1.0, 2.0])] == [1.0, 2.0]
     assert nd.array([1.5]).astype("int32").tolist() == [1]
-    assert repr(nd.array([1.0, 2.0])) == "array([1., 2.], dtype=float32, device=cpu(0))"
+    assert repr(nd.array([1.0, 2.0])) == "array([1., 2.])"
+    assert repr(nd.array([1.0, 2.0], dtype="float64", device=nd.cpu(1))) == "array([1., 2.], dtype=float64, device=cpu(1))"
     assert f"{nd.array(1.25):.1f}" == "1.2"
     assert hash(nd.array(1.0))
     x = nd.zeros(2, dtype=nd.bfloat16)

@@ -1,8 +1,27 @@
 """The primitive operations, one record each, by family. Importing this package fills `ndarray.op.OPS`."""
 
-from . import attention, binary, contract, convolution, detection, gather, order, pool, random_bits, reduce, shape, unary
+from . import (
+    attention,
+    binary,
+    complex,
+    contract,
+    convolution,
+    cumulative,
+    detection,
+    elementary,
+    fourier,
+    gather,
+    linear_algebra,
+    order,
+    pool,
+    random_bits,
+    reduce,
+    shape,
+    spectral,
+    unary,
+)
 
 __all__ = [
-    "attention", "binary", "contract", "convolution", "detection", "gather", "order", "pool", "random_bits", "reduce",
-    "shape", "unary",
+    "attention", "binary", "complex", "contract", "convolution", "cumulative", "detection", "elementary", "fourier",
+    "gather", "linear_algebra", "order", "pool", "random_bits", "reduce", "shape", "spectral", "unary",
 ]

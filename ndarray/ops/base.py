@@ -26,6 +26,7 @@ __all__ = [
     "kind_of",
     "quiet",
     "random_array",
+    "real_dtype",
 ]
 
 BOOL = np.dtype(np.bool_)
@@ -107,6 +108,11 @@ def broadcast_shapes(op: str, *shapes: tuple[Size, ...]) -> tuple[Size, ...]:
             elif type(n) is int:
                 result[offset + k] = n
     return tuple(result)
+
+
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype of the real and imaginary parts of a complex dtype; any other dtype itself."""
+    return np.dtype(f"float{dtype.itemsize * 4}") if dtype.kind == "c" else dtype
 
 
 def quiet(function: Callable) -> Callable:

@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import functions as F
 from ..array import is_literal, literal_value
-from ..op import NONDIFF, ArrayType, Elementwise, Op, Sample, Vjp, register
-from ..scalar import cast, operate
-from .base import BOOL, broadcast_shapes, expect_kind, expect_same_dtype, fail, quiet, random_array
+from ..op import NONDIFF, OPAQUE, ArrayType, Elementwise, Op, Sample, Vjp, register
+from ..scalar import bitcast, cast, constant, operate, where
+from .base import BOOL, broadcast_shapes, expect_kind, expect_same_dtype, fail, kind_of, quiet, random_array
 
 __all__ = ["binary"]
 
@@ -21,11 +21,14 @@ _INTEGERS = (np.int32, np.int64, np.uint8, np.uint32)
 
 
 def binary(
-    name: str, eager: Callable, lower: str | Callable, vjp: dict[str, Vjp] | None, kinds: str, dtypes: tuple,
+    name: str, eager: Callable, lower: str | Callable | None, vjp: dict[str, Vjp] | None, kinds: str, dtypes: tuple,
     reference: Callable | None = None, result: np.dtype | None = None, samples: Callable | None = None,
     ranges: tuple[tuple[float, float], tuple[float, float]] = ((-3.0, 3.0), (-3.0, 3.0)), tolerance: float = 1.0,
 ) -> Op:
-    """Register one row. `ranges` bound the samples of x and y; `result` is the dtype of the result where it isn't theirs."""
+    """Register one row. `ranges` bound the samples of x and y; `result` is the dtype of the result where it isn't theirs.
+
+    `lower` is the name of a scalar operation, a function of two Scalars, or None for OPAQUE.
+    """
 
     def infer(x: ArrayType, y: ArrayType) -> tuple[ArrayType, ...]:
         dtype = expect_same_dtype(name, "xy", (x, y))
@@ -42,8 +45,11 @@ def binary(
             arrays = random_array(8, a, dtypes[0], *ranges[0]), random_array(9, b, dtypes[0], *ranges[1])
             yield Sample(arrays, {}, check, tolerance=tolerance)
 
-    rule = lower if callable(lower) else lambda x, y: operate(lower, x, y)
-    return register(Op(name, ("x", "y"), infer, eager, vjp or NONDIFF, Elementwise(rule), samples or made))
+    if lower is None:
+        rule: Any = OPAQUE
+    else:
+        rule = Elementwise(lower if callable(lower) else lambda x, y: operate(lower, x, y))
+    return register(Op(name, ("x", "y"), infer, eager, vjp or NONDIFF, rule, samples or made))
 
 
 def _plain(name: str) -> Callable:
@@ -61,7 +67,24 @@ binary("multiply", _plain("multiply"), "mul",
 binary("divide", _quiet("divide"), "div",
        {"x": Vjp(lambda g, y: F.divide(g, y)), "y": Vjp(lambda g, out, y: F.negative(F.multiply(F.divide(g, y), out)))},
        "fc", _FLOATS, ranges=((-3.0, 3.0), (0.5, 3.0)))
-binary("floor_divide", _quiet("floor_divide"), "floordiv", None, "iuf", (np.float64, np.float32, *_INTEGERS),
+
+
+def _floor_divide_eager(xp: Any, x: Any, y: Any) -> Any:
+    """NumPy's, but for infinities, where it is ``floor(x / y)`` as in the Array API (NumPy: NaN, or -1 for 1 // -inf)."""
+    out = xp.floor_divide(x, y)
+    if kind_of(x.dtype) == "f" and not (xp.isfinite(x).all() and xp.isfinite(y).all()):
+        out = xp.where(xp.isinf(x) | xp.isinf(y), xp.floor(xp.divide(x, y)), out)
+    return out
+
+
+def _floor_divide_lower(x: Any, y: Any) -> Any:
+    out = operate("floordiv", x, y)
+    if kind_of(x.dtype) != "f":
+        return out
+    return where(operate("isinf", x) | operate("isinf", y), operate("floor", operate("div", x, y)), out)
+
+
+binary("floor_divide", quiet(_floor_divide_eager), _floor_divide_lower, None, "iuf", (np.float64, np.float32, *_INTEGERS),
        ranges=((-9.0, 9.0), (1.0, 4.0)))
 binary("remainder", _quiet("remainder"), "mod",
        {"x": Vjp(lambda g: g), "y": Vjp(lambda g, x, y: F.negative(F.multiply(g, F.floor_divide(x, y))))},
@@ -82,7 +105,16 @@ def _power_y(g: Any, x: Any, out: Any) -> Any:
     return F.multiply(g, F.multiply(out, F.log(F.where(F.equal(x, 0), 1, x))))
 
 
-binary("power", _quiet("power"), "pow", {"x": Vjp(_power_x), "y": Vjp(_power_y)}, "iufc", (np.float64, np.float32, np.int32),
+def _power_eager(xp: Any, x: Any, y: Any) -> Any:
+    """NumPy's, but for its square roots of -0 and -inf where the exponent is 0.5: 0 and inf are the powers."""
+    out = xp.asarray(xp.power(x, y))
+    if x.dtype.kind != "f" or not (half := y == 0.5).any():
+        return out
+    special = half & ((x == 0) | (x == -np.inf))
+    return xp.where(special, xp.abs(x), out) if special.any() else out
+
+
+binary("power", quiet(_power_eager), "pow", {"x": Vjp(_power_x), "y": Vjp(_power_y)}, "iufc", (np.float64, np.float32, np.int32),
        ranges=((0.5, 3.0), (0.0, 3.0)), tolerance=4.0)
 
 
@@ -100,6 +132,32 @@ for _name, _scalar, _larger in (("maximum", "max", True), ("minimum", "min", Fal
     binary(_name, _plain(_name), _scalar, {"x": _extremum_vjp(_larger, "x"), "y": _extremum_vjp(_larger, "y")}, "iuf", _NUMBERS)
 
 
+def _hypot_lower(x: Any, y: Any) -> Any:
+    """``a * sqrt(1 + (b/a)**2)`` with a the larger size: nothing overflows in between."""
+    a, b = operate("abs", x), operate("abs", y)
+    large, small = operate("max", a, b), operate("min", a, b)
+    ratio = small / where(large.equals(0), 1, large)
+    out = large * operate("sqrt", ratio * ratio + 1)
+    infinite = operate("isinf", x) | operate("isinf", y)
+    return where(infinite, constant(np.inf, x.dtype), out)
+
+
+def _share(x: Any, out: Any) -> Any:
+    return F.divide(x, F.where(F.equal(out, 0), 1, out))
+
+
+def _copysign_lower(x: Any, y: Any) -> Any:
+    size = operate("abs", x)
+    bits = {4: np.int32, 8: np.int64}.get(x.dtype.itemsize)
+    if bits is not None:
+        return where(bitcast(y, bits) < 0, -size, size)
+    return where((y < 0) | (y.equals(0) & (constant(1, y.dtype) / y < 0)), -size, size)
+
+
+def _copysign_vjp(g: Any, x: Any, y: Any) -> Any:
+    return F.where(F.equal(F.signbit(x), F.signbit(y)), g, F.negative(g))
+
+
 def _arctan2_x(g: Any, x: Any, y: Any) -> Any:
     return F.divide(F.multiply(g, y), F.add(F.multiply(x, x), F.multiply(y, y)))
 
@@ -108,9 +166,18 @@ def _arctan2_y(g: Any, x: Any, y: Any) -> Any:
     return F.negative(F.divide(F.multiply(g, x), F.add(F.multiply(x, x), F.multiply(y, y))))
 
 
+binary("hypot", _quiet("hypot"), _hypot_lower,
+       {"x": Vjp(lambda g, x, out: F.multiply(g, _share(x, out))), "y": Vjp(lambda g, y, out: F.multiply(g, _share(y, out)))},
+       "f", _FLOATS, tolerance=2.0)
+binary("copysign", _quiet("copysign"), _copysign_lower, {"x": Vjp(_copysign_vjp)}, "f", _FLOATS)
+binary("nextafter", _quiet("nextafter"), None, None, "f", _FLOATS)
 binary("arctan2", _plain("arctan2"), "atan2", {"x": Vjp(_arctan2_x), "y": Vjp(_arctan2_y)}, "f", _FLOATS)
 for _name, _scalar in (("bitwise_and", "and"), ("bitwise_or", "or"), ("bitwise_xor", "xor")):
     binary(_name, _plain(_name), _scalar, None, "biu", (*_INTEGERS, np.bool_), ranges=((-9.0, 9.0), (-9.0, 9.0)))
+
+
+binary("gcd", _plain("gcd"), None, None, "iu", (np.int32, np.int64, np.uint8), ranges=((-20.0, 20.0), (-20.0, 20.0)))
+binary("lcm", _plain("lcm"), None, None, "iu", (np.int32, np.int64, np.uint8), ranges=((-9.0, 9.0), (-9.0, 9.0)))
 
 
 def _shift(name: str, scalar: str) -> Op:

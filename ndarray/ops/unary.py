@@ -11,10 +11,10 @@ import numpy as np
 from .. import functions as F
 from ..op import NONDIFF, ArrayType, Elementwise, Op, Sample, Vjp, register
 from ..scalar import constant, operate, where
-from .base import BOOL, expect_kind, kind_of, quiet, random_array
+from .base import BOOL, expect_kind, kind_of, quiet, random_array, real_dtype
 from .error_function import erf
 
-__all__: list[str] = []
+__all__ = ["unary"]
 
 
 def _samples(
@@ -38,16 +38,20 @@ _NUMBERS = (np.float64, np.float32, np.int32, np.int64)
 _EDGES = (0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan)
 
 
-def _unary(
+def unary(
     name: str, eager: Callable, lower: Callable, vjp: Vjp | None, kinds: str, dtypes: tuple = _FLOATS,
     low: float = -2.0, high: float = 2.0, reference: Callable | None = None, special: tuple = _EDGES,
-    result: np.dtype | None = None, tolerance: float = 1.0,
+    result: Callable[[np.dtype], np.dtype] = lambda dtype: dtype, tolerance: float = 1.0,
 ) -> Op:
-    """Register one row. `kinds` are the dtype kinds that `x` may have, `low` and `high` bound the samples."""
+    """Register one row.
+
+    `kinds` are the dtype kinds that `x` may have, `low` and `high` bound the samples, `result` gives the result's dtype
+    from that of `x`.
+    """
 
     def infer(x: ArrayType) -> tuple[ArrayType, ...]:
         expect_kind(name, "x", x.dtype, kinds)
-        return (ArrayType(x.shape, x.dtype if result is None else result),)
+        return (ArrayType(x.shape, result(x.dtype)),)
 
     samples = _samples(dtypes, low, high, reference or getattr(np, name), special, tolerance)
     return register(Op(name, ("x",), infer, eager, {"x": vjp} if vjp else NONDIFF, Elementwise(lower), samples))
@@ -65,28 +69,30 @@ def _scalar(name: str) -> Callable:
     return lambda x: operate(name, x)
 
 
-_unary("negative", _plain("negative"), _scalar("neg"), Vjp(lambda g: F.negative(g)), "iufc", _NUMBERS)
-_unary("abs", _plain("abs"), _scalar("abs"), Vjp(lambda g, x: F.multiply(g, F.sign(x))), "iuf", _NUMBERS)
-_unary("sign", _quiet("sign"), _scalar("sign"), None, "iuf", _NUMBERS)
-_unary("exp", _quiet("exp"), _scalar("exp"), Vjp(lambda g, out: F.multiply(g, out)), "fc")
-_unary("expm1", _quiet("expm1"), _scalar("expm1"), Vjp(lambda g, out: F.multiply(g, F.add(out, 1))), "f")
-_unary("log", _quiet("log"), _scalar("log"), Vjp(lambda g, x: F.divide(g, x)), "fc", low=0.1, high=4.0,
+unary("negative", _plain("negative"), _scalar("neg"), Vjp(lambda g: F.negative(g)), "iufc", _NUMBERS)
+unary("abs", _plain("abs"), _scalar("abs"), Vjp(lambda g, x: F.multiply(g, F.conj(F.sign(x)))), "iufc", _NUMBERS,
+      result=real_dtype)
+
+unary("sign", _quiet("sign"), _scalar("sign"), None, "iuf", _NUMBERS)
+unary("exp", _quiet("exp"), _scalar("exp"), Vjp(lambda g, out: F.multiply(g, out)), "fc")
+unary("expm1", _quiet("expm1"), _scalar("expm1"), Vjp(lambda g, out: F.multiply(g, F.add(out, 1))), "fc")
+unary("log", _quiet("log"), _scalar("log"), Vjp(lambda g, x: F.divide(g, x)), "fc", low=0.1, high=4.0,
        reference=quiet(np.log))
-_unary("log1p", _quiet("log1p"), _scalar("log1p"), Vjp(lambda g, x: F.divide(g, F.add(x, 1))), "f", low=-0.8, high=3.0,
+unary("log1p", _quiet("log1p"), _scalar("log1p"), Vjp(lambda g, x: F.divide(g, F.add(x, 1))), "fc", low=-0.8, high=3.0,
        reference=quiet(np.log1p))
-_unary("sqrt", _quiet("sqrt"), _scalar("sqrt"), Vjp(lambda g, out: F.divide(F.multiply(g, 0.5), out)), "fc", low=0.1,
+unary("sqrt", _quiet("sqrt"), _scalar("sqrt"), Vjp(lambda g, out: F.divide(F.multiply(g, 0.5), out)), "fc", low=0.1,
        high=4.0, reference=quiet(np.sqrt))
-_unary("sin", _quiet("sin"), _scalar("sin"), Vjp(lambda g, x: F.multiply(g, F.cos(x))), "fc", reference=quiet(np.sin))
-_unary("cos", _quiet("cos"), _scalar("cos"), Vjp(lambda g, x: F.negative(F.multiply(g, F.sin(x)))), "fc",
+unary("sin", _quiet("sin"), _scalar("sin"), Vjp(lambda g, x: F.multiply(g, F.cos(x))), "fc", reference=quiet(np.sin))
+unary("cos", _quiet("cos"), _scalar("cos"), Vjp(lambda g, x: F.negative(F.multiply(g, F.sin(x)))), "fc",
        reference=quiet(np.cos))
-_unary("tanh", _plain("tanh"), _scalar("tanh"),
+unary("tanh", _plain("tanh"), _scalar("tanh"),
        Vjp(lambda g, out: F.multiply(g, F.subtract(1, F.multiply(out, out)))), "fc")
-_unary("erf", lambda xp, x: erf(xp, x), _scalar("erf"),
+unary("erf", lambda xp, x: erf(xp, x), _scalar("erf"),
        Vjp(lambda g, x: F.multiply(g, F.multiply(F.exp(F.negative(F.multiply(x, x))), 2 / math.sqrt(math.pi)))), "f",
        low=-3.5, high=3.5, reference=lambda x: np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype))
 for _name in ("floor", "ceil", "trunc"):
-    _unary(_name, _plain(_name), _scalar(_name), None, "f", special=(*_EDGES, 0.5, -0.5, 1e9))
-_unary("round", lambda xp, x: xp.rint(x), _scalar("round"), None, "f", reference=np.rint,
+    unary(_name, _plain(_name), _scalar(_name), None, "f", special=(*_EDGES, 0.5, -0.5, 1e9))
+unary("round", lambda xp, x: xp.rint(x), _scalar("round"), None, "fc", reference=np.rint,
        special=(*_EDGES, 0.5, 1.5, -0.5, 2.5))
 
 
@@ -97,17 +103,17 @@ def _sigmoid(xp: Any, x: Any) -> Any:
     return one / (one + xp.exp(-x))
 
 
-_unary("sigmoid", quiet(_sigmoid), lambda x: constant(1, x.dtype) / (1 + operate("exp", -x)),
+unary("sigmoid", quiet(_sigmoid), lambda x: constant(1, x.dtype) / (1 + operate("exp", -x)),
        Vjp(lambda g, out: F.multiply(g, F.multiply(out, F.subtract(1, out)))), "f",
        reference=lambda x: ((1 + np.tanh(x.astype(np.float64) / 2)) / 2).astype(x.dtype))
-_unary("relu", lambda xp, x: xp.maximum(x, x.dtype.type(0)), lambda x: operate("max", x, 0),
+unary("relu", lambda xp, x: xp.maximum(x, x.dtype.type(0)), lambda x: operate("max", x, 0),
        Vjp(lambda g, out: F.where(F.greater(out, 0), g, 0)), "iuf", _NUMBERS,
        reference=lambda x: np.where(x < 0, np.zeros_like(x), x))
-_unary("logical_not", _plain("logical_not"), _scalar("not"), None, "b", (np.bool_,), special=())
-_unary("bitwise_not", _plain("invert"), _scalar("not"), None, "biu", (np.int32, np.int64, np.uint8, np.bool_), special=(),
+unary("logical_not", _plain("logical_not"), _scalar("not"), None, "b", (np.bool_,), special=())
+unary("bitwise_not", _plain("invert"), _scalar("not"), None, "biu", (np.int32, np.int64, np.uint8, np.bool_), special=(),
        reference=np.invert)
-_unary("isnan", _plain("isnan"), _scalar("isnan"), None, "fc", result=BOOL)
-_unary("isinf", _plain("isinf"), _scalar("isinf"), None, "fc", result=BOOL)
+unary("isnan", _plain("isnan"), _scalar("isnan"), None, "fc", result=lambda dtype: BOOL)
+unary("isinf", _plain("isinf"), _scalar("isinf"), None, "fc", result=lambda dtype: BOOL)
 
 
 def _cast_infer(x: ArrayType, *, dtype: np.dtype) -> tuple[ArrayType, ...]:
@@ -119,6 +125,12 @@ def _cast_lower(x: Any, *, dtype: np.dtype) -> Any:
 
     dtype = np.dtype(dtype)
     return where(operate("ne", x, 0), constant(True, BOOL), constant(False, BOOL)) if dtype == BOOL else cast(x, dtype)
+
+
+def _cast_vjp(g: Any, x_type: ArrayType) -> Any:
+    if kind_of(x_type.dtype) not in "fc":
+        return None
+    return F.astype(F.real(g) if g.dtype.kind == "c" and x_type.dtype.kind != "c" else g, x_type.dtype, copy=False)
 
 
 def _cast_samples() -> Iterator[Sample]:
@@ -133,7 +145,7 @@ def _cast_samples() -> Iterator[Sample]:
 
 register(Op(
     "cast", ("x",), _cast_infer, quiet(lambda xp, x, *, dtype: x.astype(dtype)),
-    {"x": Vjp(lambda g, x_type: F.astype(g, x_type.dtype, copy=False) if kind_of(x_type.dtype) in "fc" else None)},
+    {"x": Vjp(_cast_vjp)},
     Elementwise(_cast_lower), _cast_samples,
 ))
 
