@@ -79,7 +79,7 @@ def matrix(seed: int, shape: tuple[int, ...], dtype: Any, diagonal: float = 0.0)
     out = random_array(seed, shape, real_dtype(dtype))
     if dtype.kind == "c":
         out = out + 1j * random_array(seed + 100, shape, real_dtype(dtype))
-    return (out + diagonal * np.eye(*shape[-2:])).astype(dtype)
+    return (out + diagonal * np.eye(shape[-2], shape[-1])).astype(dtype)
 
 
 _SQUARE: tuple[tuple[int, ...], ...] = ((3, 3), (2, 4, 4), (1, 1), (2, 0, 3, 3))
