@@ -139,6 +139,7 @@ def _types(arrays: Sequence[NDArray]) -> list[ArrayType]:
 
 def capture_foreach(
     tracer: Tracer, body: Callable, slices: list[NDArray], form: Any, states: list[NDArray], states_form: Any, length: Size,
+    reverse: bool,
 ) -> tuple[Any, Any]:
     """`ndarray.foreach` as one scan."""
     inner = BodyTracer(tracer, "body")
@@ -155,7 +156,7 @@ def capture_foreach(
 
     inner.run(step)
     inner.check_arguments("foreach", "body")
-    results = _emit_scan(found["body"], None, states, slices, length)
+    results = _emit_scan(found["body"], None, states, slices, length, reverse)
     outputs, last = results[: len(found["outputs"])], results[len(found["outputs"]) :]
     return None if found["none"] else nest(found["form"], outputs), nest(states_form, last)
 
@@ -195,7 +196,8 @@ def capture_while(
 
 
 def _emit_scan(
-    body: _Body, condition: _Body | None, states: Sequence[NDArray], slices: Sequence[NDArray], length: Size
+    body: _Body, condition: _Body | None, states: Sequence[NDArray], slices: Sequence[NDArray], length: Size,
+    reverse: bool = False,
 ) -> list[NDArray]:
     """Apply the scan; returns the outputs, then the states."""
     known = dict(body.captured) if condition is None else {**condition.captured, **body.captured}
@@ -209,7 +211,7 @@ def _emit_scan(
     if test is None:
         arrays, graph = hoist(graph, arrays)
     attrs: dict[str, Any] = {
-        "body": graph, "carried": len(written) + count, "stacked": len(slices), "length": length, "reverse": False,
+        "body": graph, "carried": len(written) + count, "stacked": len(slices), "length": length, "reverse": reverse,
     }
     if test is not None:
         attrs["condition"] = test

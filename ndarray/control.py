@@ -24,12 +24,13 @@ from .operands import as_array, is_number
 __all__ = ["cond", "foreach", "while_loop"]
 
 
-def foreach(body: Callable, data: Any, init_states: Any) -> tuple[Any, Any]:
+def foreach(body: Callable, data: Any, init_states: Any, reverse: bool = False) -> tuple[Any, Any]:
     """Run ``outputs, states = body(slices, states)`` for each position along the first axis of `data`.
 
     body         a function of (the slices ``data[t]``, the states); returns (outputs, new states)
     data         an array, or nested lists of arrays whose first axes have one length: that is the number of steps
     init_states  the states before the first step: an array, nested lists, or an empty list
+    reverse      whether the steps are taken from the last slice to the first (outputs still stand where their slice does)
 
     Returns (outputs, states): each output stacked along a new first axis, nested as `body` nests it; and the states
     after the last step. A state keeps its shape and dtype from step to step. Gradients flow to `data`, to the states and
@@ -48,9 +49,9 @@ def foreach(body: Callable, data: Any, init_states: Any) -> tuple[Any, Any]:
     length = _common_length(slices)
     capture = _capturing()
     if capture is not None:
-        return capture.foreach(body, slices, form, states, states_form, length)
+        return capture.foreach(body, slices, form, states, states_form, length, reverse)
     stacked, last = _Steps("foreach", states, states_form), states
-    for t in range(length):
+    for t in range(length)[:: -1 if reverse else 1]:
         with _Unwritten("foreach", "body", t, [*slices, *last]):
             result = body(nest(form, [x[t] for x in slices]), nest(states_form, last))
         last = stacked.add(t, *pair("foreach", "body", "(outputs, states)", result))
@@ -58,6 +59,8 @@ def foreach(body: Callable, data: Any, init_states: Any) -> tuple[Any, Any]:
         with _Shapes.under():
             result = body(nest(form, [x[0] for x in _unit_slices(slices)]), nest(states_form, states))
             stacked.add(0, *pair("foreach", "body", "(outputs, states)", result))
+    if reverse:
+        stacked.found.reverse()
     return stacked.outputs(length), nest(states_form, last)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from .activations import relu, sigmoid
 from .apply import is_tracing
 from .array import NDArray
-from .autograd import Function, _caller_records
+from .autograd import Function
+from .control import foreach
 from .creation import zeros
 from .elementwise import add, greater, multiply, subtract, tanh, where
 from .linear import matmul, tensordot
@@ -43,7 +44,19 @@ def lstm_layer(
     x, wh, h = _arguments("lstm_layer", x, h2h_weight, h, 4)
     c = zeros(h.shape, dtype=h.dtype, device=h._device) if c is None else as_array("lstm_layer", "c", c)
     bias = i2h_bias if h2h_bias is None else h2h_bias if i2h_bias is None else add(i2h_bias, h2h_bias)
-    return _LSTM(reverse)(fully_connected(x, i2h_weight, bias, flatten=False), wh, h, c)
+    xw = fully_connected(x, i2h_weight, bias, flatten=False)
+    if not is_tracing():
+        return _LSTM(reverse)(xw, wh, h, c)
+
+    def step(a: NDArray, states: Any) -> tuple[NDArray, Any]:
+        h, c = states
+        i, f, g, o = _parts(add(fully_connected(h, wh), a), 4)
+        c = add(multiply(sigmoid(f), c), multiply(sigmoid(i), tanh(g)))
+        h = multiply(sigmoid(o), tanh(c))
+        return h, (h, c)
+
+    y, (h, c) = foreach(step, xw, (h, c), reverse)
+    return y, h, c
 
 
 def gru_layer(
@@ -60,7 +73,19 @@ def gru_layer(
     x, wh, h = _arguments("gru_layer", x, h2h_weight, h, 3)
     if h2h_bias is None:
         h2h_bias = zeros((wh.shape[0],), dtype=wh.dtype, device=wh._device)
-    return _GRU(reverse)(fully_connected(x, i2h_weight, i2h_bias, flatten=False), wh, as_array("gru_layer", "b", h2h_bias), h)
+    xw, bh = fully_connected(x, i2h_weight, i2h_bias, flatten=False), as_array("gru_layer", "b", h2h_bias)
+    if not is_tracing():
+        return _GRU(reverse)(xw, wh, bh, h)
+
+    def step(a: NDArray, h: NDArray) -> tuple[NDArray, NDArray]:
+        ar, az, an = _parts(a, 3)
+        br, bz, bn = _parts(fully_connected(h, wh, bh), 3)
+        r, z = sigmoid(add(ar, br)), sigmoid(add(az, bz))
+        n = tanh(add(an, multiply(r, bn)))
+        h = add(n, multiply(z, subtract(h, n)))
+        return h, h
+
+    return foreach(step, xw, h, reverse)
 
 
 def rnn_layer(
@@ -77,7 +102,16 @@ def rnn_layer(
         raise ValueError(f"rnn_layer: activation: expected 'tanh' or 'relu', got {activation!r}")
     x, wh, h = _arguments("rnn_layer", x, h2h_weight, h, 1)
     bias = i2h_bias if h2h_bias is None else h2h_bias if i2h_bias is None else add(i2h_bias, h2h_bias)
-    return _Simple(activation, reverse)(fully_connected(x, i2h_weight, bias, flatten=False), wh, h)
+    xw = fully_connected(x, i2h_weight, bias, flatten=False)
+    if not is_tracing():
+        return _Simple(activation, reverse)(xw, wh, h)
+    function = tanh if activation == "tanh" else relu
+
+    def step(a: NDArray, h: NDArray) -> tuple[NDArray, NDArray]:
+        h = function(add(fully_connected(h, wh), a))
+        return h, h
+
+    return foreach(step, xw, h, reverse)
 
 
 def _arguments(name: str, x: Any, wh: Any, h: Any, gates: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -105,10 +139,6 @@ class _Layer(Function):
     """The loop over time of one layer. `steps` are the time steps in the order in which they are taken."""
 
     reverse = False
-
-    def __call__(self, *inputs: Any) -> Any:
-        """In a graph whose caller records, the gradient is made from the graph, by the rules of the operations."""
-        return self.forward(*inputs) if is_tracing() and _caller_records() else super().__call__(*inputs)
 
     def steps(self, count: Any) -> range:
         return range(int(count))[:: -1 if self.reverse else 1]

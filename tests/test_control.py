@@ -57,6 +57,24 @@ def test_foreach_is_a_recurrence(backend, steps):
     agree(recurrence(w, b), array(steps, 3, 4, seed=3), array(3, 4, seed=4), backend=backend, also=(w, b))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_foreach_from_the_last_step_to_the_first(backend, steps):
+    w = array(4, 4, seed=1)
+
+    def run(x, s):
+        return nd.foreach(lambda x, s: (s * x, nd.tanh(nd.dot(s, w) + x)), x, s, reverse=True)
+
+    def turned(x, s):
+        ys, last = nd.foreach(lambda x, s: (s * x, nd.tanh(nd.dot(s, w) + x)), x[::-1], s)
+        return ys[::-1], last
+
+    x, s = array(steps, 3, 4, seed=3), array(3, 4, seed=4)
+    agree(run, x, s, backend=backend, also=(w,))
+    for a, b in zip(run(x, s), turned(x, s)):
+        np.testing.assert_array_equal(a.asnumpy(), b.asnumpy())
+
+
 def test_foreach_against_numpy():
     w, b, x, s = array(4, 4, seed=1), array(4, seed=2), array(6, 3, 4, seed=3), array(3, 4, seed=4)
     ys, last = recurrence(w, b)(x, s)

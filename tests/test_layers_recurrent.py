@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import ndarray as nd
-from hybrid import hybridize
+from blocks import rnn
+from hybrid import hybridize, stats
 from ndarray import autograd
 
 torch = pytest.importorskip("torch")
@@ -99,3 +100,29 @@ def test_messages():
         nd.gru_layer(nd.ones((2, 1, 3)), nd.ones((8, 3)), nd.ones((8, 2)))
     with pytest.raises(ValueError, match="query"):
         nd.scaled_dot_product_attention(nd.ones((2, 3)), nd.ones((2, 4)), nd.ones((2, 4)))
+
+
+@pytest.mark.parametrize("layer", [rnn.RNN, rnn.LSTM, rnn.GRU])
+@pytest.mark.parametrize("recording", [False, True])
+def test_sequences_of_any_length_are_one_program(layer, recording):
+    net = layer(5, num_layers=2, bidirectional=True, input_size=3)
+    net.initialize(init="xavier")
+
+    def run(x):
+        x.attach_grad()
+        with autograd.record() if recording else autograd.pause():
+            y = net(x)
+        if recording:
+            y.backward(nd.ones_like(y) * 0.5)
+        return [y.asnumpy(), x.grad.asnumpy()]
+
+    lengths = (4, 7, 5, 1, 9)
+    inputs = [nd.random.normal(shape=(n, 2, 3)) for n in lengths]
+    expected = [run(x) for x in inputs]
+    net.hybridize()
+    stats.reset()
+    for x, e in zip(inputs, expected):
+        for a, b in zip(run(x), e):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+    assert stats.traces <= 2, "the second length makes the program symbolic, and no other one a new one"
+    assert len(net.explain(inputs[0]).kernels if not recording else []) < 60
