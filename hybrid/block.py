@@ -15,7 +15,8 @@ import numpy as np
 
 import ndarray as nd
 from ndarray import NDArray
-from ndarray.files import load_arrays, save_arrays
+from ndarray.files import save_arrays
+from ndarray.saving import load_named
 
 from .epoch import raise_epoch
 from .parameter import OwnParameters, Parameter, ParameterDict
@@ -196,13 +197,19 @@ class Block:
         *,
         ctx: Any = None,
     ) -> None:
-        """Read parameters that `save_parameters` wrote; initializes them (on `device`) if that has not happened.
+        """Read parameters that `save_parameters` or ``nd.save`` wrote, MXNet's ``.params`` files included (names may begin
+        with ``arg:`` or ``aux:``); initializes them (on `device`) if that has not happened.
 
         Raises ValueError for names that are missing in the file (unless `allow_missing`) or unknown to this Block
         (unless `ignore_extra`), and for shapes or dtypes that differ. With `cast_dtype`, values are converted to the
         parameters' dtypes, or, where `dtype_source` is "saved", the parameters to the file's.
         """
-        arrays, _ = load_arrays(filename)
+        found, names = load_named(filename)
+        if names is None:
+            raise ValueError(f"load_parameters: {filename} holds a list of {len(found)} arrays without names")
+        arrays = dict(zip(map(_without_prefix, names), found))
+        if len(arrays) < len(names):
+            raise ValueError(f"load_parameters: {filename}: the same name with arg: and aux:")
         self.load_dict(
             arrays, device, allow_missing, ignore_extra, cast_dtype, dtype_source, ctx=ctx, _where=str(filename)
         )
@@ -532,6 +539,11 @@ def _add_hook(hooks: dict[int, Callable], hook: Callable) -> HookHandle:
     hooks[key] = hook
     raise_epoch()
     return HookHandle(hooks, key)
+
+
+def _without_prefix(name: str) -> str:
+    """MXNet's exported models say arg: before parameters and aux: before statistics."""
+    return name[4:] if name.startswith(("arg:", "aux:")) else name
 
 
 def _names(names: list[str]) -> str:

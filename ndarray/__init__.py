@@ -47,6 +47,7 @@ from .device import (  # noqa: E402, F401
 from .dtypes import *  # noqa: E402, F403
 from .functions import *  # noqa: E402, F403
 from .inspection import *  # noqa: E402, F403
+from .saving import load, save  # noqa: E402, F401
 from .settings import settings  # noqa: E402, F401
 
 _methods.bind(functions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap as mmap_module
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["FileFormatError", "load_arrays", "load_json", "save_arrays", "save_json", "write_atomically"]
+__all__ = ["FileFormatError", "load_arrays", "load_json", "mapped", "save_arrays", "save_json", "write_atomically"]
 
 _MAX_HEADER = 100 << 20
 _DTYPES = {
@@ -101,10 +102,19 @@ def save_arrays(
             file.write(array.reshape(-1).view(np.uint8).data)
 
 
-def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The named arrays of a safetensors file (writable copies), and its metadata.
+def mapped(path: str | os.PathLike) -> Any:
+    """The bytes of a file, mapped into memory; what is written there stays in this process."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return b""
+        return mmap_module.mmap(file.fileno(), 0, access=mmap_module.ACCESS_COPY)
 
-    Raises FileFormatError, naming the file and what is wrong, for anything but a well-formed file.
+
+def load_arrays(path: str | os.PathLike, mmap: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The named arrays of a safetensors file, and its metadata.
+
+    The arrays are writable copies; with `mmap` copy-on-write views of the file where their position allows it. Raises
+    FileFormatError, naming the file and what is wrong, for anything but a well-formed file.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -127,8 +137,13 @@ def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             raise FileFormatError(f"{path}: __metadata__ must map strings to strings")
         entries = _check_entries(path, header, size - 8 - length)
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
+        buffer = mapped(path) if mmap else b""
         for name, (dtype, shape, begin, end) in entries.items():
+            if mmap:
+                array = np.ndarray(shape, dtype, buffer, 8 + length + begin)
+                arrays[name] = array if array.flags.aligned else array.copy()
+                continue
             array = np.empty(shape, dtype)
             file.seek(8 + length + begin)
             if end > begin and file.readinto(array.reshape(-1).view(np.uint8).data) != end - begin:
