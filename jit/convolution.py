@@ -1,12 +1,8 @@
-"""The three convolutions as contractions over a padded copy.
+"""The three convolutions, stated for the kernels that compute them: `direct`, `depthwise` and `weight_gradient`.
 
-An input is copied once into planes with its padding filled in, one plane for each residue of the position modulo the
-stride. In a plane of pitch Wq, the values that one filter tap sees for consecutive outputs are consecutive:
-
-    out[n, o, i] = sum over c, t of w[o, c, t] * plane[n, c, t*dilation mod stride][i + t*dilation // stride]
-
-so the outputs are numbered on a grid with the pitch of the plane, a vector runs over row ends, and a tap is a constant
-offset: no im2col is written. The few grid points between rows are computed and not stored.
+Arrays have 1 to 3 spatial axes, which become depth, rows and columns, and their channels last or second; the kernels run
+along the channels, so the layout pass puts those last. A gradient for the input is a convolution of stride 1 for each
+residue of the position modulo the stride.
 """
 
 from __future__ import annotations
@@ -17,106 +13,17 @@ from itertools import product as cartesian
 from math import gcd
 from typing import Any
 
-from ndarray.dims import Size, product
+from ndarray.dims import Size
 
-from .contraction import Contraction, Digits, Operand, bind, ceil_div, choose, digits, flatten, hint, lane_mask, minimum
+from .contraction import Digits, ceil_div
 from .depthwise import is_depthwise, lower_depthwise
 from .direct import UNIT, Convolution, Window, lower_direct
-from .gemm import lower_product
-from .inner_product import lower_inner_product
-from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
-from .loopir import INT, Const, Expr, For, Let, Load, Stmt, Store, Type, Var, cast, const, ramp, splat
-from .plain import plain_sink
+from .launch import KernelBuilder, Launch, Position, Sink, Source
+from .loopir import Expr, Stmt, const
 from .target import Target
+from .weight_gradient import lower_filters
 
 __all__ = ["lower_convolution", "lower_data_gradient", "lower_weight_gradient"]
-
-_SLACK = 1024
-"""Elements behind the planes, for vectors that run past the last grid point."""
-
-
-@dataclass(frozen=True)
-class Planes:
-    """A padded copy of an array [n, c, *spatial]: storage [n][c][phase][*extent], zero where it lies in the padding.
-
-    Point q of phase p along an axis holds position ``q * stride + p - low``.
-    """
-
-    storage: Storage
-    channels: Size
-    phases: tuple[int, ...]
-    extent: tuple[Size, ...]
-
-    @property
-    def pitch(self) -> tuple[Size, ...]:
-        return tuple(product(self.extent[i + 1 :]) for i in range(len(self.extent)))
-
-    def index(self, builder: KernelBuilder, n: Expr, c: Expr, phase: Digits, point: Digits) -> Expr:
-        """Where a point lies in the storage."""
-        plane = flatten(builder, phase, self.phases)
-        at = (n * builder.size(self.channels) + c) * builder.size(product(self.phases), constant=True) + plane
-        at = at * builder.size(product(self.extent))
-        for q, pitch in zip(point, self.pitch):
-            at = at + q * builder.size(pitch)
-        return at
-
-
-def _make_planes(
-    source: Source,
-    low: tuple[int, ...],
-    extent: tuple[Size, ...],
-    stride: tuple[int, ...],
-    phases: tuple[int, ...],
-    target: Target,
-    equations: tuple,
-) -> tuple[Launch, Planes]:
-    """The launch that makes the padded copy; one task a channel of an image."""
-    batch, channels, *spatial = source.shape
-    lanes = target.lanes(source.dtype)
-    size = batch * channels * product(phases) * product(extent) + _SLACK
-    planes = Planes(Storage(source.dtype, size, "planes"), channels, phases, extent)
-    builder = KernelBuilder()
-    body: list[Stmt] = []
-    task = Var("task", INT)
-    n = bind(builder, body, task // builder.size(channels))
-    c = bind(builder, body, task % builder.size(channels))
-    phase_names = [builder.fresh("p") for _ in phases]
-    point_names = [builder.fresh("q") for _ in extent]
-    phase = tuple(const(0) if p == 1 else Var(name, INT) for p, name in zip(phases, phase_names))
-    point = tuple(Var(name, INT) for name in point_names)
-    inside: list[Stmt] = []
-    where = [q * s + (p - lo) for q, s, p, lo in zip(point, stride, phase, low)]
-    where = [bind(builder, inside, w, "w") for w in where]
-    extents = [builder.size(s) for s in spatial]
-    vector = lanes if stride[-1] == 1 else 1
-    valid: Expr | None = None
-    for w, e in zip(where[:-1], extents[:-1]):
-        test = (w >= 0) & (w < e)
-        valid = test if valid is None else valid & test
-    if vector == 1:
-        mask = (where[-1] >= 0) & (where[-1] < extents[-1])
-    else:
-        lane = ramp(Const(0, Type("int32")), 1, vector)
-        mask = (lane >= splat(cast(const(0) - where[-1], "int32"), vector)) & lane_mask(where[-1], vector, extents[-1])
-    if valid is not None:
-        mask = mask & splat(valid, vector)
-    value = source.load(builder, Position((n, c, *where), len(spatial) + 1 if vector > 1 else None, vector, mask))
-    name = builder.buffer(planes.storage, "write")
-    index = planes.index(builder, n, c, phase, point)
-    width = builder.size(extent[-1])
-    write = None if vector == 1 else lane_mask(point[-1], vector, width)
-    inside.append(Store(name, index, value, write))
-    for axis in reversed(range(len(extent))):
-        step = vector if axis == len(extent) - 1 else 1
-        inside = [For(point_names[axis], const(0), builder.size(extent[axis]), step, tuple(inside))]
-    for count, variable in zip(reversed(phases), reversed(phase_names)):
-        if count > 1:
-            inside = [For(variable, const(0), const(count), 1, tuple(inside))]
-    body += inside
-    work = size // (4 if vector > 1 else 1)
-    return builder.launch(
-        "planes", body, "task", batch * channels, work, equations=equations, note="padded copy"
-    ), planes
 
 
 def _attributes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...], int]:
@@ -127,39 +34,6 @@ def _attributes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[tuple[
 def _constant(sizes: tuple[Size, ...]) -> tuple[int, ...]:
     """The sizes of a filter, which are known when it is compiled."""
     return tuple(int(s) for s in sizes)
-
-
-def _input_planes(
-    x: Source,
-    kernel: tuple[int, ...],
-    out: tuple[Size, ...],
-    stride: tuple[int, ...],
-    low: tuple[int, ...],
-    dilation: tuple[int, ...],
-    target: Target,
-    equations: tuple,
-) -> tuple[list[Launch], Planes]:
-    """The planes that a filter runs over; the array itself where filter and stride are 1 and nothing is
-    padded or fused."""
-    phases = tuple(s if k > 1 else 1 for s, k in zip(stride, kernel))
-    extent = tuple(o + d * (k - 1) // s for o, d, k, s in zip(out, dilation, kernel, stride))
-    if x.storage is not None and set(kernel) | set(stride) == {1} and not any(low) and tuple(x.shape[2:]) == extent:
-        return [], Planes(x.storage, x.shape[1], phases, extent)
-    launch, planes = _make_planes(x, low, extent, stride, phases, target, equations)
-    return [launch], planes
-
-
-def _taps(
-    tap: Digits, stride: tuple[int, ...], dilation: tuple[int, ...], phases: tuple[int, ...]
-) -> tuple[Digits, Digits]:
-    """(phase, shift) of the plane that a tap reads."""
-    offset = [t * d for t, d in zip(tap, dilation)]
-    phase = tuple(o % s if p > 1 else const(0) for o, s, p in zip(offset, stride, phases))
-    return phase, tuple(o // s for o, s in zip(offset, stride))
-
-
-
-# -- forward and data gradient
 
 
 class _Spatial:
@@ -298,157 +172,21 @@ def lower_data_gradient(
     return launches
 
 
-# -- weight gradient
-
-
-def _second(x: Source) -> Source:
-    """A source with channels last as one with channels second."""
-    rank = len(x.shape)
-
-    def load(builder: KernelBuilder, at: Position) -> Expr:
-        index = (at.index[0], *at.index[2:], at.index[1])
-        axis = None if at.axis is None else 0 if at.axis == 0 else rank - 1 if at.axis == 1 else at.axis - 1
-        return x.load(builder, Position(index, axis, at.lanes, at.mask))
-
-    return Source((x.shape[0], x.shape[-1], *x.shape[1:-1]), x.dtype, load)
-
-
 def lower_weight_gradient(
-    attrs: Mapping[str, Any],
-    x: Source,
-    g: Source,
-    sink: Sink,
-    target: Target,
-    equations: tuple,
-    schedule: dict[str, Any],
+    attrs: Mapping[str, Any], x: Source, g: Source, sink: Sink, target: Target, equations: tuple, schedule: dict[str, Any],
     last: bool = False,
 ) -> list[Launch]:
     """The gradient of a convolution for its filter: w[o, c, t] = sum over n, i of
-    g[n, o, i] * x[n, c, i*stride - low + t*dilation].
-
-    Vectors run over o (g is packed so), and the values of x are broadcast from the padded copy. Where there are few
-    results, the images are cut into parts, whose sums are added in order.
-    """
-    if last:
-        x, g = _second(x), _second(g)
+    g[n, o, i] * x[n, c, i*stride - low + t*dilation]."""
     stride, padding, dilation, groups = _attributes(attrs)
-    shape, out = sink.shape, g.shape[2:]
-    kernel = _constant(shape[2:])
-    batch, channels, outputs = x.shape[0], shape[1], shape[0] // groups
-    launches, planes = _input_planes(x, kernel, out, stride, tuple(p[0] for p in padding), dilation, target, equations)
-    lanes = target.lanes(x.dtype)
-    tiles = -(-hint(channels * product(kernel)) // 6) * -(-hint(outputs) // (4 * lanes)) * groups
-    parts = schedule.pop("parts", None) or _parts(batch, tiles, hint(product(out)) * hint(batch))
-    per_part = batch // parts if parts > 1 else batch
-    few = not schedule and hint(outputs) * 2 <= lanes and hint(out[-1]) * 2 >= lanes and x.dtype != "bool"
-    uneven = few and parts == 1 and tiles < 16 and hint(batch) > 1 and hint(product(out)) * hint(batch) >= 2048
-    if uneven:  # images that no number of parts divides: the last parts have fewer, or none
-        parts = min(8, batch) if isinstance(batch, int) else 8
-        per_part = ceil_div(batch, parts)
-
-    def stop(builder: KernelBuilder, b: Digits, digit: int) -> Expr | None:
-        if digit or not uneven:
-            return None
-        return minimum(builder.size(per_part), builder.size(batch) - b[1] * builder.size(per_part))
-
-    def image(builder: KernelBuilder, b: Digits, k: Digits) -> Expr:
-        return k[0] if parts == 1 else b[1] * builder.size(per_part) + k[0]
-
-    def load_x(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        channel, *tap = digits(builder, row, (channels, *kernel))
-        phase, shift = _taps(tuple(tap), stride, dilation, planes.phases)
-        point = tuple(s + i for s, i in zip(shift, k[1:]))
-        at = planes.index(builder, image(builder, b, k), b[0] * builder.size(channels) + channel, phase, point)
-        return Load(builder.buffer(planes.storage, "read"), at, Type(x.dtype), mask)
-
-    def load_g(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-        at = (image(builder, b, k), b[0] * builder.size(outputs) + column, *k[1:])
-        return g.load(builder, Position(at, 1 if lanes > 1 else None, lanes, mask))
-
-    goal = sink
-    if parts > 1:
-        partial = Storage(sink.dtype, parts * product(shape), "partial sums")
-        goal = plain_sink(partial, (parts, *shape))
-
-    def store(
-        builder: KernelBuilder, b: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
-    ) -> list[Stmt]:
-        output = b[0] * builder.size(outputs) + column
-
-        def deliver(row: Expr, value: Expr) -> list[Stmt]:
-            if goal.storage is not None:
-                at = output if parts == 1 else b[1] * builder.size(shape[0]) + output
-                return [
-                    Store(builder.buffer(goal.storage, "write"), at * builder.size(product(shape[1:])) + row, value)
-                ]
-            return goal.store(builder, Position((output, *digits(builder, row, (channels, *kernel)))), value)
-
-        return over_rows(deliver)
-
-    sizes = (groups, parts) if parts > 1 else (groups,)
-    use = (True,) * len(sizes)
-    c = Contraction(
-        x.dtype,
-        sizes,
-        channels * product(kernel),
-        outputs,
-        (per_part, *out),
-        Operand(load_x, use, False, True, slack=True),
-        Operand(load_g, use, False, True),
-        store,
-        vector_store=False,
-        stop=stop if uneven else None,
-        name="convolution_weight",
-        equations=equations,
+    kernel = _constant(sink.shape[2:])
+    spatial = _Spatial(len(kernel), last)
+    windows = [
+        Window(n, out, k, s, d, p[0])
+        for n, out, k, s, d, p in zip(spatial.sizes(x.shape), spatial.sizes(g.shape), kernel, stride, dilation, padding)
+    ]
+    problem = Convolution(
+        x.dtype, x.shape[0], groups, sink.shape[1], sink.shape[0] // groups, _three(windows), _reader(x, spatial),
+        name="convolution_weight", equations=equations,
     )
-    if few:
-
-        def along_x(builder: KernelBuilder, b: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-            first = load_x(builder, b, row, k, lanes, mask)
-            assert isinstance(first, Load)
-            return Load(first.buffer, first.index, Type(x.dtype, lanes), mask)
-
-        def along_g(builder: KernelBuilder, b: Digits, column: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
-            at = (image(builder, b, k), b[0] * builder.size(outputs) + column, *k[1:])
-            return g.load(builder, Position(at, len(at) - 1, lanes, mask))
-
-        launches += lower_inner_product(c, along_x, along_g, target)
-    else:
-        launches += lower_product(c, target, choose(c, target, **{"pack_b": "global", **schedule}))
-    if parts > 1:
-        launches.append(_add_parts(partial, parts, sink, equations))
-    return launches
-
-
-def _parts(batch: Size, tiles: int, points: int) -> int:
-    """Into how many parts to cut the images, from sizes alone: enough for 8 tasks, a divisor of their number."""
-    if not isinstance(batch, int) or tiles >= 16 or points < 2048:
-        return 1
-    return max((p for p in range(1, 9) if batch % p == 0), default=1)
-
-
-def _add_parts(partial: Storage, parts: int, sink: Sink, equations: tuple) -> Launch:
-    """sink[i] = partial[0, i] + partial[1, i] + ... in order; one task for each index of the first axis."""
-    builder = KernelBuilder()
-    shape = sink.shape
-    task = Var("task", INT)
-    name = builder.fresh("i")
-    rest = builder.size(product(shape[1:]))
-    index = task * rest + Var(name, INT)
-    buffer = builder.buffer(partial, "read")
-    total: Expr = Load(buffer, index, Type(sink.dtype))
-    for part in range(1, parts):
-        total = total + Load(buffer, index + builder.size(product(shape)) * part, Type(sink.dtype))
-    body: list[Stmt] = [Let("total", total)]
-    body += sink.store(
-        builder, Position((task, *digits(builder, Var(name, INT), shape[1:]))), Var("total", Type(sink.dtype))
-    )
-    return builder.launch(
-        "add_parts",
-        [For(name, const(0), rest, 1, tuple(body))],
-        "task",
-        shape[0],
-        product(shape) * (parts + 2),
-        equations=equations,
-        note="ordered sum of parts",
-    )
+    return lower_filters(problem, _reader(g, spatial), sink, target, **schedule)

@@ -77,8 +77,8 @@ class Convolution:
     outputs: Size
     windows: tuple[Window, Window, Window]
     read: Callable[[KernelBuilder, Expr, Digits, Expr, int, Expr | None], Expr]
-    weight: Callable[[KernelBuilder, Expr, Expr, Digits, int, Expr | None], Expr]
-    deliver: Callable[[KernelBuilder, Expr, Digits, Expr, int, Expr | None, Expr], list[Stmt]]
+    weight: Any = None
+    deliver: Any = None
     name: str = "convolution"
     equations: tuple[Any, ...] = ()
 
@@ -134,7 +134,7 @@ def choose(c: Convolution, target: Target) -> Plan:
         for high in dict.fromkeys(-(-height // k) for k in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28, 56, 112)):
             high = -(-high // rows) * rows
             patch = c.windows[0].taps * h.reach(high) * (w.reach(wide)) * blocks * block
-            if patch * _ITEMSIZE[c.dtype] > target.l2 // 2 and not (high == rows and wide == columns):
+            if patch * _ITEMSIZE[c.dtype] > target.l2 // 4 and not (high == rows and wide == columns):
                 continue
             copies = patch / lanes * 1.5 + 200
             tiles = (high // rows) * (wide // columns)

@@ -297,9 +297,11 @@ class Source:
 @dataclass
 class Sink:
     """Where a template delivers its result: ``store(builder, at, value)`` gives the statements that apply the fused
-    epilogue and store. It must be called exactly once for each element of the result."""
+    epilogue and store. It must be called exactly once for each element of the result. `flat`, if there is one, does the
+    same at a position in the result as one row-major axis."""
 
     shape: tuple[Size, ...]
     dtype: str
     store: Any  # (KernelBuilder, Position, Expr) -> list[Stmt]
     storage: Storage | None = None  # set when nothing is fused and the result is a plain row-major array
+    flat: Any = None

@@ -40,4 +40,7 @@ def plain_sink(storage: Storage, shape: tuple[Size, ...]) -> Sink:
         name = builder.buffer(storage, "write")
         return [Store(name, element_index(builder, storage, shape, at), value, at.mask)]
 
-    return Sink(tuple(shape), storage.dtype, store, storage)
+    def flat(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
+        return [Store(builder.buffer(storage, "write"), at.index[0], value, at.mask)]
+
+    return Sink(tuple(shape), storage.dtype, store, storage, flat)

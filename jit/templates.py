@@ -10,6 +10,7 @@ from hybrid.graph import Atom, Value
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
+from .nest import Axis, collapse
 from .nodes import Node, walk
 from .plain import plain_sink
 from .pull import Pull, Scope, template_name
@@ -110,22 +111,31 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
     """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
     arena = pull.arena
     result = group.template.outputs[0]
-    names = [v.args[0] if v.op == "var" else "" for v in pull.variables("i", result.shape)]
+    index = pull.variables("i", result.shape)
     own, nodes = _epilogue(group, pull)
-    flat = own.args[1]
+    values = [v for v, _ in nodes]
 
-    def store(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
-        em = Emitter(builder, arena, storage)
-        _at(em, names, at)
-        em.blocks[0].memo[own, None] = em.let(em.blocks[0], value, "v")
-        values = [em.emit(node) for _, node in nodes]
-        for (v, _), expr in zip(nodes, values):
-            for s in results[v]:
-                em.body.append(em.store(s, flat, expr))
-        return em.body
+    def storing(names: list[str], own: Node, nodes: list[Node]) -> Callable[..., list[Stmt]]:
+        flat = own.args[1]
 
+        def store(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
+            em = Emitter(builder, arena, storage)
+            _at(em, names, at)
+            em.blocks[0].memo[own, None] = em.let(em.blocks[0], value, "v")
+            results_here = [em.emit(node) for node in nodes]
+            for v, expr in zip(values, results_here):
+                for s in results[v]:
+                    em.body.append(em.store(s, flat, expr))
+            return em.body
+
+        return store
+
+    roots = [own, *(node for _, node in nodes)]
+    axes, joined = collapse(arena, [[Axis(v.args[0], v.args[1]) for v in index if v.op == "var"]], roots)
+    flat = storing([axes[0][0].name], joined[0], joined[1:]) if len(axes[0]) == 1 else None
+    store = storing([v.args[0] if v.op == "var" else "" for v in index], own, roots[1:])
     alone = results[result][0] if group.outputs == [result] and len(results[result]) == 1 else None
-    return Sink(result.shape, result.dtype.name, store, alone)
+    return Sink(result.shape, result.dtype.name, store, alone, flat)
 
 
 def plain_sinks(group: Group, results: dict[Value, list[Storage]]) -> list[Sink | None]:

@@ -288,9 +288,11 @@ def test_convolution(op, seed):
     rng = np.random.default_rng(seed)
     x, w, g, attrs = convolution_case(rng)
     dtype = rng.choice(["float32", "float32", "float64", "int32"])
-    options = {"mr": 3, "nv": 2, "mt": 3, "nt": 8} if seed % 3 == 0 else {}
-    if op != "convolution_weight_gradient":
-        options = {"rows": 2, "columns": 3, "height": 4, "width": 6, "vectors": 2, "panels": 1} if seed % 3 == 0 else {}
+    options = {}
+    if seed % 3 == 0 and op == "convolution_weight_gradient":
+        options = {"block": 3, "height": 2, "width": 3, "vectors": 2, "panels": 1, "blocks": 1}
+    elif seed % 3 == 0:
+        options = {"rows": 2, "columns": 3, "height": 4, "width": 6, "vectors": 2, "panels": 1}
     if seed % 5 == 0 and op == "convolution_weight_gradient" and x[0] > 1:
         options["parts"] = x[0]
     # a fused prologue has no zero for padding to hide behind: the padding must still be 0

@@ -28,8 +28,7 @@ _ALONG_AXES = {"pad": ("low", "high", "interior"), "slice": ("start", "stop", "s
 
 def layout(graph: Graph) -> Graph:
     """The graph with its convolutions in channels-last form."""
-    names = {eq.op.name for eq in graph.equations}
-    if names.isdisjoint(_CONVOLUTIONS) or "convolution_weight_gradient" in names:
+    if all(eq.op.name not in _CONVOLUTIONS for eq in graph.equations):
         return graph
     return dce(rewrite(graph, _step))
 
