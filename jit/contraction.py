@@ -243,8 +243,11 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) ->
     """The register tile that needs the fewest cycles, padding included."""
     best, tile = float("inf"), (1, 1)
     spare = 0 if target.fma else 1
+    # rows that lie a whole number of pages apart share one set, of 8 lines or so, of the first-level cache
+    conflict = c.a.k_contiguous and c.a.cheap and k and hint(c.inner[-1]) * _ITEMSIZE[c.dtype] % 4096 == 0
+    most = 8 if conflict else 24
     for nv in range(1, 9):
-        for mr in range(1, 25):
+        for mr in range(1, most + 1):
             if mr * nv + nv + 1 + spare > target.registers:
                 break
             if mr > 15 and nv > 1:

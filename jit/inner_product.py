@@ -11,7 +11,7 @@ from typing import Any
 from ndarray.dims import product
 
 from .contraction import Contraction, Deliver, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
-from .launch import KernelBuilder, Launch
+from .launch import _ITEMSIZE, KernelBuilder, Launch
 from .loopir import INT, Apply, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const
 from .target import Target
 
@@ -49,12 +49,12 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     vector = Type(c.dtype, lanes)
     m, n = hint(c.rows), hint(c.columns)
     mr, nr = _tile(max(1, m), max(1, n), lanes, target, c.vector_store)
-    macs = hint(product(c.batch)) * m * n * hint(product(c.inner))
+    itemsize, k = _ITEMSIZE[c.dtype], product(c.inner)
     # a task has all rows and some columns: a multiple of the vector length, so that the sink writes whole vectors
     nt = max(lanes, nr)
-    while nt < n and macs // max(1, -(-n // nt)) < lanes * 20_000 and nt < 512:
-        nt *= 2
     mt = -(-max(1, min(m, 64)) // mr) * mr
+    while nt < n and nt < 512 and nt * hint(k) * (mt * 20 // lanes + itemsize) < 40 * 2_500:
+        nt *= 2
 
     body: list[Stmt] = []
     rows, columns = builder.size(c.rows), builder.size(c.columns)
@@ -118,7 +118,8 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
         sink = For("j", const(0), minimum(const(chunk), n1 - Var(j0, INT)), 1, tuple(store))
     body.append(For(j0, n0, n1, chunk, (compute, sink)))
     tasks = product(c.batch) * row_blocks * column_blocks
-    work = product(c.batch) * c.rows * c.columns * product(c.inner) // (lanes * 2) + 20
+    # nanoseconds: of the arithmetic, and of reading the larger side, for which there may be little of it
+    work = product(c.batch) * c.columns * k * c.rows // (lanes * 2) + product(c.batch) * c.columns * k * itemsize // 40 + 20
     return [
         builder.launch(
             f"{c.name}_inner_{mr}x{nr}", body, "task", tasks, work, equations=c.equations, note="inner product"
