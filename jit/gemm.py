@@ -38,10 +38,13 @@ from .contraction import (
     zero,
 )
 from .launch import KernelBuilder, Launch, Storage
-from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, apply, const, splat
+from .loopir import INT, Const, Expr, For, Get, If, Load, Prefetch, Register, Set, Stmt, Store, Type, Var, apply, const, splat
 from .target import Target
 
 __all__ = ["lower_product"]
+
+AHEAD = 16
+"""Steps of k by which memory is asked for what is read in place."""
 
 
 # -- packing
@@ -372,7 +375,10 @@ class _Product:
                     value: Expr = Load(b_buffer, b_base + at * s.nr + v * s.lanes, self.vector)
                 else:
                     value = c.b.load(builder, self.batch, self.n + v * s.lanes, k, s.lanes, masks[v])
+                    out += self._ahead(c.b, self.n + v * s.lanes, k)
                 bs.append(bind(builder, out, value, "v"))
+            if a_base is None:
+                out += self._ahead(c.a, self.m, k)
             for i in range(s.mr):
                 if a_base is not None:
                     value = Load(a_buffer, a_base + number * s.mr + i, scalar)
@@ -424,6 +430,14 @@ class _Product:
             inside = [For(name, start, stop, 1, tuple(inside), 4 if level == 0 and brief else 1)]
         body += inside
         return body
+
+    def _ahead(self, operand: Operand, position: Expr, k: Digits) -> list[Stmt]:
+        """Fetches what is read of an operand some steps later: the rows of a matrix lie too far apart for the processor to
+        guess."""
+        if not operand.cheap or not operand.contiguous or len(k) != 1 or isinstance(k[0], Const):
+            return []
+        value = operand.load(self.builder, self.batch, position, (k[0] + AHEAD,), self.s.lanes, None)
+        return [Prefetch(value.buffer, value.index)] if isinstance(value, Load) and value.index.type == INT else []
 
     def _sink(self) -> list[Stmt]:
         """Delivers the sums of a tile: columns outside, so that what depends on them only is computed once for

@@ -19,7 +19,7 @@ from ndarray.dims import evaluate
 from ndarray.scalar import OPERATIONS
 
 from .launch import Launch, Storage
-from .loopir import Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Register, Set, Stmt, Store, Type, Var
+from .loopir import Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Prefetch, Register, Set, Stmt, Store, Type, Var
 from .numerics import dtype_of, fma, reduce_tree, wrap
 
 __all__ = ["interpret_expr", "poison", "run_kernel", "run_launches"]
@@ -355,6 +355,8 @@ class _Compiler:
             if s.otherwise:
                 self.emit(depth, "else:")
                 self.body(s.otherwise, depth + 1)
+        elif isinstance(s, Prefetch):
+            self.emit(depth, "pass")
         else:
             raise TypeError(f"{type(s).__name__} is not a statement")
 

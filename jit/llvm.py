@@ -36,6 +36,7 @@ from .loopir import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Register,
     Set,
     Stmt,
@@ -396,6 +397,10 @@ class FunctionEmitter:
             self.effect(f"call void @{name}({type} {value}, ptr {address}, i32 {align}, <{lanes} x i1> {mask})")
         self.loads.clear()
 
+    def _prefetch(self, s: Prefetch) -> None:
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.effect(f"call void @llvm.prefetch.p0(ptr {self._address(s.buffer, s.index)}, i32 0, i32 2, i32 1)")
+
     def effect(self, instruction: str) -> None:
         """Emit an instruction without a result here."""
         self.lines[-1].append(f"  {instruction}")
@@ -586,4 +591,5 @@ _EXPRESSIONS: dict[type, Callable[[FunctionEmitter, Any], str]] = {
 _STATEMENTS: dict[type, Callable[[FunctionEmitter, Any], None]] = {
     Let: FunctionEmitter._let, Register: FunctionEmitter._register, Set: FunctionEmitter._register,
     Store: FunctionEmitter._store, For: FunctionEmitter._for, If: FunctionEmitter._if,
+    Prefetch: FunctionEmitter._prefetch,
 }

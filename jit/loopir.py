@@ -11,7 +11,7 @@ The whole grammar:
             | Register(name, value) | Set(name, value)    declares, assigns a mutable register
             | Store(buffer, index, value, mask)       scalar index: contiguous lanes; vector index: a scatter, in lane order
             | For(var, start, stop, step, body, unroll)   var runs from start while var < stop
-            | If(condition, then, otherwise)
+            | If(condition, then, otherwise) | Prefetch(buffer, index)
     kernel    Kernel(name, buffers, parameters, task, body)
     buffer    Buffer(name, dtype, access, size)
 
@@ -34,7 +34,7 @@ from ndarray.scalar import OPERATIONS
 
 __all__ = [
     "BOOL", "INT", "VECTOR_OPERATIONS", "Apply", "Buffer", "Const", "Expr", "For", "Get", "If", "Kernel", "Let", "Load",
-    "Register", "Set", "Stmt", "Store", "Type", "Var", "apply", "const", "walk_exprs", "walk_statements",
+    "Prefetch", "Register", "Set", "Stmt", "Store", "Type", "Var", "apply", "const", "walk_exprs", "walk_statements",
 ]
 
 
@@ -226,7 +226,16 @@ class If(_Hash):
     otherwise: tuple[Stmt, ...] = ()
 
 
-Stmt = Let | Register | Set | Store | For | If
+@_node
+class Prefetch(_Hash):
+    """Bring the cache line with ``buffer[index]`` near (into the second level), if there is such a place; a hint without
+    any effect on results."""
+
+    buffer: str
+    index: Expr
+
+
+Stmt = Let | Register | Set | Store | For | If | Prefetch
 
 
 @_node

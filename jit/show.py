@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .loopir import Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Register, Set, Stmt, Store, Var
+from .loopir import Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Prefetch, Register, Set, Stmt, Store, Var
 
 __all__ = ["show_expr", "show_kernel", "show_statement"]
 
@@ -67,6 +67,8 @@ def show_statement(statement: Stmt) -> str:
     if isinstance(statement, Store):
         place = _show_place(statement.buffer, statement.index, _lanes(statement.value), statement.mask)
         return f"{place} = {show_expr(statement.value)}"
+    if isinstance(statement, Prefetch):
+        return f"prefetch {_show_place(statement.buffer, statement.index, 1, None)}"
     if isinstance(statement, For):
         step = f", {statement.step}" if statement.step != 1 else ""
         unroll = f" unroll {statement.unroll}" if statement.unroll != 1 else ""

@@ -20,6 +20,7 @@ from .loopir import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Register,
     Set,
     Stmt,
@@ -85,6 +86,8 @@ class _Expander:
 
     def statement(self, s: Stmt) -> list[Stmt] | None:
         before: list[Stmt] = []
+        if isinstance(s, Prefetch):
+            return None
         if isinstance(s, Let | Register | Set):
             new = self.exprs((s.value,), before)
             return None if new is None else [*before, type(s)(s.name, new[0])]

@@ -34,6 +34,7 @@ from .loopir import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Register,
     Set,
     Stmt,
@@ -132,6 +133,10 @@ class _Verifier:
             self.check_place(s.buffer, s.index, s.value.type, s.mask, names, registers, "a Store to")
             if self.buffers[s.buffer].access == "read":
                 self.fail(f"a Store to buffer {s.buffer!r}, which is read only")
+        elif isinstance(s, Prefetch):
+            self.check_expr(s.index, names, registers)
+            if s.buffer not in self.buffers or s.index.type != INT:
+                self.fail(f"a Prefetch from {s.buffer!r} at an index of {s.index.type}, expected a buffer and int64")
         elif isinstance(s, For):
             self.check_for(s, names, registers, path)
         elif isinstance(s, If):

@@ -21,6 +21,7 @@ from jit.loopir import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Register,
     Set,
     Store,
@@ -237,6 +238,14 @@ def test_a_switched_off_scalar_access_touches_nothing():
 # -- control flow
 
 @each_target
+def test_a_prefetch_changes_nothing_wherever_it_points(target):
+    x = Load("x", Var("i"), Type("float32"))
+    far = Prefetch("x", Var("i") * const(1 << 40) - const(1 << 50))
+    body = (For("i", const(0), Var("n"), 1, (far, Prefetch("x", Var("i") + const(16)), Store("y", Var("i"), x))),)
+    kernel = Kernel("ahead", (Buffer("x", "float32", "read"), Buffer("y", "float32", "write")), ("n",), "t", body)
+    check(kernel, target, [np.arange(37, dtype="f"), np.zeros(37, "f")], [37], 1, Native([kernel], target))
+
+
 @pytest.mark.parametrize("unroll", [1, 2, 3, 4, 8])
 def test_loops_carry_registers(unroll, target):
     """A scalar and a vector sum, a maximum with a branch, and a loop variable's use in a step of 3."""
