@@ -30,6 +30,7 @@ bench:
 	$(BIN)/python -m benchmarks.peak
 	$(BIN)/python -m benchmarks.figures
 	$(BIN)/python -m benchmarks.matmul
+	$(BIN)/python -m benchmarks.table
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -131,11 +131,17 @@ class Net(HybridBlock, Layers):
 
 
 def build(name, variant="ours"):
+    function, arguments = compiled(name)
+    return lambda: function(*arguments)
+
+
+def compiled(name):
+    """A workload as a hybridized function (a net, or a whole training step) and its arguments."""
     spec = load_specs()[name]
     net, xs = Net(spec), [nd.array(a) for _, a in inputs(spec)]
     if not spec["train"]:
         net.hybridize()
-        return lambda: net(*xs)
+        return net, xs
 
     opt = dict(spec["train"])
     names = {"lr": "learning_rate", "b1": "beta1", "b2": "beta2", "eps": "epsilon"}
@@ -151,7 +157,7 @@ def build(name, variant="ours"):
         trainer.step(1)
         return value
 
-    return lambda: train_step(labels, *xs)
+    return train_step, [labels, *xs]
 
 
 def sync(y):

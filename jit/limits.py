@@ -21,7 +21,7 @@ from .launch import KernelBuilder, Launch, Storage
 from .loopir import INT, Const, For, Get, Load, Register, Set, Stmt, Store, Type, Var, apply, const
 from .target import Target
 
-__all__ = ["Limits", "machine_limits"]
+__all__ = ["Limits", "machine_limits", "measure"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def machine_limits(threads: int | None = None, refresh: bool = False) -> Limits:
             except (KeyError, TypeError, ValueError):
                 found = None
         if found is None or refresh:
-            new = _measure(threads)
+            new = measure(threads)
             if found is not None:
                 new = Limits(threads, max(new.gflops, found.gflops), max(new.gigabytes, found.gigabytes))
             found = new
@@ -67,7 +67,8 @@ def machine_limits(threads: int | None = None, refresh: bool = False) -> Limits:
         return found
 
 
-def _measure(threads: int) -> Limits:
+def measure(threads: int) -> Limits:
+    """The limits as they show now; `machine_limits` remembers them."""
     from .backend import backend
 
     target = machine.host()
