@@ -1,4 +1,5 @@
-"""Bodies of loops and branches captured as sub-graphs while a function is traced (see `ndarray.control`).
+"""Bodies of loops and branches captured as sub-graphs while a function is traced (see `ndarray.control`), and gradients of
+the user's own.
 
 A `BodyTracer` stands over the tracer of the function around it. What a body reads from there (parameters, arrays reached by
 closure, traced values) is captured in its turn and becomes an argument of the body. An array from outside that a body
@@ -14,19 +15,19 @@ from typing import Any
 from ndarray import apply as _apply
 from ndarray.apply import apply
 from ndarray.array import NDArray, is_literal, literal
-from ndarray.autograd import is_recording
+from ndarray.autograd import Function, _Differentiating, is_recording, is_training, sum_to
 from ndarray.control import check_states, flatten, nest, pair, same_form, same_shapes, scalar, written_argument
 from ndarray.dims import Guard, Size
 from ndarray.op import ArrayType
 from ndarray.operands import as_array
 
-from .control import BRANCH, SCAN
+from .control import BRANCH, CUSTOM_GRADIENT, SCAN
 from .graph import Atom, Equation, Graph, Literal, Value
 from .passes.dce import dce
 from .passes.gradient import _FREE
 from .trace import Cell, Traced, TraceError, Tracer
 
-__all__ = ["BodyTracer", "capture_branch", "capture_foreach", "capture_while"]
+__all__ = ["BodyTracer", "capture_branch", "capture_foreach", "capture_function", "capture_while"]
 
 
 class _Captured:
@@ -265,6 +266,42 @@ def _producers(invariant: dict[Value, Equation], results: Sequence[Atom], follow
             found.add(eq)
             stack.extend(eq.inputs)
     return found
+
+
+def capture_function(tracer: Tracer, function: Function, inputs: Sequence[Any]) -> Any:
+    """A call of `function`: what its forward does, and behind it the operation that knows its backward."""
+    name = type(function).__name__
+    arrays = [x for x in inputs if isinstance(x, NDArray)]
+    with _Differentiating(False, is_training()):
+        results = function.forward(*inputs)
+    many = isinstance(results, (tuple, list))
+    outs = list(results) if many else [results]
+    inner = BodyTracer(tracer, f"{name}_backward")
+    inner.recording = False
+    cotangents = [inner.argument(t, o._device) for t, o in zip(_types(outs), outs)]
+    bodies: list[_Body] = []
+    places: list[int] = []
+
+    def backward() -> None:
+        gradients = []
+        for i, (g, x) in enumerate(zip(function._gradients(cotangents, len(arrays)), arrays)):
+            if g is not None:
+                places.append(i)
+                gradients.append(sum_to(g, tuple(x.shape)))
+        bodies.append(_Body(inner, gradients))
+
+    inner.run(backward)
+    for c in inner.captured.values():
+        if c.written:
+            raise TraceError(f"{c.cell.written_at}: {name}.backward writes an array, which can't be a part of a gradient")
+    (body,) = bodies
+    keys = list(inner.captured)
+    gradient = body.graph(keys, [], inner.captured, body.results)
+    found = apply(
+        CUSTOM_GRADIENT, *arrays, *outs, *[inner.captured[k].array for k in keys],
+        gradient=gradient, arguments=len(arrays), results=len(outs), places=tuple(places),
+    )
+    return type(results)(found) if many else found[0]
 
 
 def capture_branch(tracer: Tracer, predicate: NDArray, then_func: Callable, else_func: Callable) -> Any:

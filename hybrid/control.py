@@ -29,10 +29,10 @@ from ndarray.apply import apply
 from ndarray.array import NDArray, wrap
 from ndarray.dims import Size
 from ndarray.dtypes import is_inexact
-from ndarray.op import OPS, ArrayType, Op, Sample, Template, register
+from ndarray.op import OPAQUE, OPS, ArrayType, Op, Sample, Template, register
 from ndarray.tape import is_recording
 
-from .call import is_tracked, joint_of
+from .call import GRAPH_CALL, is_tracked, joint_of
 from .graph import Atom, Builder, Equation, Graph, Literal, Value
 from .interpret import evaluate_steps
 from .passes.dce import dce
@@ -41,7 +41,7 @@ from .passes.simplify import simplify
 from .trace import Cell, Traced
 from .verify import same_size, same_type
 
-__all__ = ["BRANCH", "SCAN", "parts_of"]
+__all__ = ["BRANCH", "CUSTOM_GRADIENT", "SCAN", "parts_of"]
 
 _INT = np.dtype(np.int64)
 _BOOL = np.dtype(np.bool_)
@@ -457,3 +457,56 @@ def _branch_vjp(gs: tuple, xs: tuple, outs: tuple, then: Graph, otherwise: Graph
 BRANCH = register(Op(
     "branch", ("*arrays",), _infer_branch, _run_branch, _branch_vjp, Template("branch"), _branch_samples, results=0,
 ))
+
+
+# -- gradients of the user's own
+
+def _infer_custom(
+    *types: ArrayType, gradient: Graph, arguments: int, results: int, places: tuple[int, ...]
+) -> tuple[ArrayType, ...]:
+    outputs = types[arguments : arguments + results]
+    given = (*types[arguments + results :], *outputs)
+    if len(outputs) != results or len(gradient.inputs) != len(given) or gradient.state:
+        raise TypeError(f"custom_gradient: {gradient.name} takes {len(gradient.inputs)} arrays, got {len(given)}")
+    for value, t in zip(gradient.inputs, given):
+        if not same_type(value.type, t):
+            raise TypeError(f"custom_gradient: {gradient.name} takes {value.type}, got {t}")
+    if len(gradient.outputs) != len(places) or any(not 0 <= i < arguments for i in places):
+        raise TypeError(f"custom_gradient: {gradient.name} returns {len(gradient.outputs)} gradients, expected {len(places)}")
+    for atom, i in zip(gradient.outputs, places):
+        if not same_type(atom.type, types[i]):
+            raise TypeError(f"custom_gradient: the gradient of argument {i} is {atom.type}, the argument {types[i]}")
+    return tuple(outputs)
+
+
+def _run_custom(
+    xp: Any, *arrays: Any, gradient: Graph, arguments: int, results: int, places: tuple[int, ...]
+) -> tuple:
+    return tuple([np.array(a) for a in arrays[arguments : arguments + results]])
+
+
+def _custom_vjp(
+    gs: tuple, xs: tuple, outs: tuple, gradient: Graph, arguments: int, results: int, places: tuple[int, ...]
+) -> tuple:
+    given = [creation.zeros(o.shape, dtype=o.dtype, device=o._device) if g is None else g for g, o in zip(gs, outs)]
+    found = dict(zip(places, apply(GRAPH_CALL, *xs[arguments + results :], *given, graph=gradient)))
+    return tuple([found.get(i) for i in range(len(xs))])
+
+
+def _custom_samples() -> Iterator[Sample]:
+    """``x * x``, whose gradient is that of ``x * x`` by another formula."""
+    kind = ArrayType((3,), np.dtype(np.float64))
+    gradient = Builder("gradient")
+    x, g = gradient.input(kind), gradient.input(kind)
+    (product,) = gradient.emit("multiply", x, g)
+    (twice,) = gradient.emit("add", product, product)
+    attrs = {"gradient": gradient.build([twice]), "arguments": 1, "results": 1, "places": (0,)}
+    a = np.array([1.0, -2.0, 3.0])
+    yield Sample((a, a * a, a), attrs, lambda x, y, *_, **__: (y,), differentiable=False)
+
+
+CUSTOM_GRADIENT = register(Op(
+    "custom_gradient", ("*arrays",), _infer_custom, _run_custom, _custom_vjp, OPAQUE, _custom_samples, results=0,
+))
+"""``custom_gradient(*arguments, *results, *read; gradient, places)`` is the results, as they are; their gradient for the
+arguments at `places` is ``gradient(*read, *cotangents)``, whatever the results were computed by. Compiled, it is gone."""

@@ -329,6 +329,12 @@ class Tracer:
 
         return capture_branch(self, *arguments)
 
+    def function(self, *arguments: Any) -> Any:
+        """A call of an `autograd.Function` whose gradient the caller may ask for."""
+        from .capture import capture_function
+
+        return capture_function(self, *arguments)
+
     # -- what can't be traced
     def refuse(self, traced: Traced, what: str) -> None:
         """Raise the error for asking `what` of a traced array."""

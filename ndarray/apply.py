@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .array import NDArray
     from .op import Op
 
-__all__ = ["Frame", "Interpreter", "apply", "current", "eagerly", "pop", "push", "write"]
+__all__ = ["Frame", "Interpreter", "apply", "capturing", "current", "eagerly", "pop", "push", "write"]
 
 
 class Interpreter(Protocol):
@@ -101,6 +101,14 @@ def is_tracing() -> bool:
     while frame is not None and getattr(frame.interpreter, "transparent", False):
         frame = frame.below
     return frame is not None and frame is not _bottom
+
+
+def capturing() -> Any:
+    """The interpreter that captures functions that it is given (bodies of loops) instead of running them, or None."""
+    frame = current()
+    while getattr(frame.interpreter, "transparent", False):
+        frame = frame.below
+    return frame.interpreter if hasattr(frame.interpreter, "foreach") else None
 
 
 def apply(op: Op, *arrays: NDArray, **attrs: Any) -> Any:

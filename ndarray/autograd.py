@@ -484,11 +484,7 @@ class Function:
 
     def __call__(self, *inputs: Any) -> Any:
         if _apply.is_tracing() and _caller_records():
-            raise NotImplementedError(
-                f"{user_line()}: autograd.Function {type(self).__name__!r} in a hybridized function that is called under "
-                f"autograd.record(): its own gradient can't be a part of the compiled program yet. Record inside the "
-                f"hybridized function (a whole training step, say), or don't hybridize the part that calls it"
-            )
+            return _apply.capturing().function(self, inputs)
         arrays = [x for x in inputs if isinstance(x, NDArray)]
         with _Differentiating(False, is_training()):
             outputs = self.forward(*inputs)
@@ -506,6 +502,9 @@ class Function:
             zeros(shape, dtype=dtype, device=device) if g is None else g
             for g, (shape, dtype, device) in zip(cotangents, types)
         ]
+        return self._gradients(gs, count)
+
+    def _gradients(self, gs: list, count: int) -> list:
         found = self.backward(*gs)
         found = list(found) if isinstance(found, (tuple, list)) else [found]
         if len(found) != count:

@@ -47,7 +47,7 @@ def foreach(body: Callable, data: Any, init_states: Any, reverse: bool = False) 
     slices, form = flatten("foreach", "data", data)
     states, states_form = flatten("foreach", "init_states", init_states)
     length = _common_length(slices)
-    capture = _capturing()
+    capture = _apply.capturing()
     if capture is not None:
         return capture.foreach(body, slices, form, states, states_form, length, reverse)
     stacked, last = _Steps("foreach", states, states_form), states
@@ -94,7 +94,7 @@ def while_loop(
     variables, form = flatten("while_loop", "loop_vars", [loop_vars] if single else loop_vars)
     if not variables:
         raise ValueError("while_loop: loop_vars: expected at least one array, got none")
-    capture = _capturing()
+    capture = _apply.capturing()
     if capture is not None:
         outputs, last = capture.while_loop(cond, func, variables, form, limit)
         return outputs, last[0] if single else last
@@ -128,7 +128,7 @@ def cond(pred: Any, then_func: Callable[[], Any], else_func: Callable[[], Any]) 
     if isinstance(pred, (bool, np.bool_, int)):
         return then_func() if pred else else_func()
     pred = as_array("cond", "pred", pred)
-    capture = _capturing()
+    capture = _apply.capturing()
     if capture is not None:
         return capture.cond(scalar("cond", "pred", pred), then_func, else_func)
     return then_func() if truth("cond", "pred", pred) else else_func()
@@ -314,14 +314,6 @@ def written_argument(name: str, where: str, at: str) -> str:
         f"{name}: {where} wrote, at {at}, to an array that it was given; return a new one instead "
         f"(`state = state + x` rather than `state += x`)"
     )
-
-
-def _capturing() -> Any:
-    """The interpreter that captures loops instead of running them, or None."""
-    frame = _apply.current()
-    while getattr(frame.interpreter, "transparent", False):
-        frame = frame.below
-    return frame.interpreter if hasattr(frame.interpreter, "foreach") else None
 
 
 def _common_length(slices: Sequence[NDArray]) -> Any:

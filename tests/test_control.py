@@ -314,3 +314,54 @@ def test_a_traced_value_that_leaves_its_body_says_so():
 
     with pytest.raises(RuntimeError, match="has left its trace"):
         hybridize(lambda x: nd.foreach(step, x, x[0])[0] + kept[0])(array(3, 2))
+
+
+class Straight(autograd.Function):
+    """sign(x) * w forwards; backwards x is taken to be itself."""
+
+    def forward(self, x, w):
+        self.save_for_backward(w, nd.sign(x))
+        return nd.sign(x) * w
+
+    def backward(self, g):
+        w, s = self.saved_tensors
+        return g * w * 3, (g * s)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_function_with_a_gradient_of_its_own(backend):
+    w = array(3, seed=5)
+    agree(lambda x: Straight()(x * x - 0.5, w) + nd.sin(Straight()(x, x)), array(4, 3), backend=backend, also=(w,))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_function_with_a_gradient_of_its_own_in_a_loop(backend):
+    w = array(3, seed=5)
+
+    def step(x, s):
+        s = Straight()(s + x, nd.tanh(w)) + s * 0.5
+        return s, s
+
+    agree(lambda x, s: nd.foreach(step, x, s), array(4, 3), array(3, seed=1), backend=backend, also=(w,))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_gradient_of_a_gradient_of_its_own_is_that_of_backward(backend):
+    class Cube(autograd.Function):
+        def forward(self, x):
+            self.save_for_backward(x)
+            return x * x * x
+
+        def backward(self, g):
+            (x,) = self.saved_tensors
+            return g * 3 * x * x
+
+    x = array(4)
+    function = hybridize(lambda x: Cube()(x), backend=backend)
+    x.attach_grad()
+    with autograd.record():
+        y = function(x)
+        (g,) = autograd.grad(y, [x], create_graph=True)
+        z = (g * g).sum()
+    z.backward()
+    np.testing.assert_allclose(x.grad.asnumpy(), 36 * x.asnumpy() ** 3, rtol=1e-10)

@@ -92,7 +92,7 @@ def joint(graph: Graph, wanted: Sequence[bool]) -> Joint:
     assert not trace.captured, "a gradient rule met an array that is no input of the graph"
     new_state = {i: tracer.atom(a) for i, a in state.items()}
     whole = trace.graph.replace(state=new_state, guards=merged(graph.guards, trace.graph.guards))
-    whole = cse(simplify(dce(whole)))
+    whole = cse(simplify(dce(inline(whole))))
     return Joint(dce(whole), len(graph.outputs), cotangents, gradients)
 
 
