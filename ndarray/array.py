@@ -91,7 +91,6 @@ class NDArray(Methods):
     _node: Any  # None, or (node of the tape or leaf, index of the result, version then)
     _storage: Storage | None
 
-    __array_ufunc__ = None  # NumPy arrays and scalars leave ``np_array + x`` to `__radd__`
     __hash__ = object.__hash__
 
     def __init__(self, *_: Any, **__: Any):
@@ -409,7 +408,19 @@ class NDArray(Methods):
             return _apply.apply(OPS["stop_gradient"], self)
         return _twin(self)
 
-    # -- Array API
+    # -- NumPy's functions, and the Array API
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """``np.exp(x)``, ``np_array + x`` and the like are this package's functions."""
+        from .interoperability import array_ufunc
+
+        return array_ufunc(self, ufunc, method, *inputs, **options)
+
+    def __array_function__(self, function: Any, types: Any, args: tuple, options: dict) -> Any:
+        """``np.concatenate([x, y])`` and the like are this package's functions."""
+        from .interoperability import array_function
+
+        return array_function(self, function, types, args, dict(options))
+
     def __array_namespace__(self, /, *, api_version: str | None = None) -> ModuleType:
         """The module `ndarray`. Raises ValueError for a version of the Array API that it doesn't follow."""
         from .inspection import check_version

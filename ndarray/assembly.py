@@ -29,7 +29,7 @@ from .operands import as_array, convert, normalize_axis, number
 __all__ = [
     "append", "apply_along_axis", "apply_over_axes", "array_split", "atleast_3d", "block", "choose", "delete", "diag_indices",
     "diagflat", "dsplit", "dstack", "fill_diagonal", "hsplit", "insert", "ix_", "mask_indices", "ndim", "piecewise",
-    "put_along_axis", "ravel_multi_index", "resize", "rollaxis", "rot90", "row_stack", "select", "shape", "size", "tril_indices",
+    "put_along_axis", "ravel_multi_index", "rollaxis", "rot90", "row_stack", "select", "shape", "size", "tril_indices",
     "trim_zeros", "triu_indices", "unravel_index", "vectorize", "vsplit",
 ]
 
@@ -38,6 +38,7 @@ def atleast_3d(*arrays: Any) -> Any:
     """An array with at least three axes: a vector lies along the second one, a matrix along the first two.
 
     >>> nd.atleast_3d(nd.ones(3)).shape
+    (1, 3, 1)
     """
     out = []
     for x in arrays:
@@ -54,6 +55,8 @@ def dstack(arrays: Sequence[Any], /) -> NDArray:
     """Arrays joined along the third axis, as `atleast_3d` shapes them.
 
     >>> nd.dstack([nd.array([1, 2]), nd.array([3, 4])])
+    array([[[1, 3],
+            [2, 4]]])
     """
     return concatenate([atleast_3d(a) for a in arrays], axis=2)
 
@@ -62,6 +65,8 @@ def block(arrays: Any, /) -> NDArray:
     """An array from nested lists of blocks: the innermost lists are joined along the last axis, the next along the one before.
 
     >>> nd.block([[nd.ones((1, 2)), nd.zeros((1, 1))], [nd.full((1, 3), 2.0)]])
+    array([[1., 1., 0.],
+           [2., 2., 2.]])
     """
     depth, probe = 0, arrays
     while isinstance(probe, list):
@@ -89,6 +94,7 @@ def array_split(x: Any, indices_or_sections: Any, /, axis: int = 0) -> list[NDAr
     """x cut along an axis into so many parts, the first ones longer by 1 where they don't come out even, or before positions.
 
     >>> nd.array_split(nd.arange(5), 2)
+    [array([0, 1, 2]), array([3, 4])]
     """
     x = as_array("array_split", "x", x)
     if not hasattr(indices_or_sections, "__index__"):
@@ -106,6 +112,7 @@ def vsplit(x: Any, indices_or_sections: Any, /) -> list[NDArray]:
     """`split` along the first axis.
 
     >>> nd.vsplit(nd.ones((4, 2)), 2)[0].shape
+    (2, 2)
     """
     return split(x, indices_or_sections, axis=0)
 
@@ -114,6 +121,7 @@ def hsplit(x: Any, indices_or_sections: Any, /) -> list[NDArray]:
     """`split` along the second axis (a vector: along its only one).
 
     >>> nd.hsplit(nd.ones((4, 2)), 2)[0].shape
+    (4, 1)
     """
     x = as_array("hsplit", "x", x)
     return split(x, indices_or_sections, axis=1 if x.ndim > 1 else 0)
@@ -123,6 +131,7 @@ def dsplit(x: Any, indices_or_sections: Any, /) -> list[NDArray]:
     """`split` along the third axis.
 
     >>> nd.dsplit(nd.ones((2, 2, 4)), 2)[0].shape
+    (2, 2, 2)
     """
     return split(x, indices_or_sections, axis=2)
 
@@ -131,6 +140,7 @@ def append(x: Any, values: Any, /, axis: int | None = None) -> NDArray:
     """`values` joined to the end of x along an axis (None: both flattened).
 
     >>> nd.append(nd.array([1, 2]), 3)
+    array([1, 2, 3])
     """
     return concatenate([x, values] if axis is not None else [ravel(x), ravel(values)], axis=0 if axis is None else axis)
 
@@ -152,6 +162,7 @@ def delete(x: Any, positions: Any, /, axis: int | None = None) -> NDArray:
     """x without the elements at some positions (an int, a slice, a list or a mask) along an axis (None: flattened first).
 
     >>> nd.delete(nd.array([1, 2, 3, 4]), [0, 2])
+    array([2, 4])
     """
     x = as_array("delete", "x", x)
     if axis is None:
@@ -167,6 +178,7 @@ def insert(x: Any, positions: Any, values: Any, /, axis: int | None = None) -> N
     """x with `values` (broadcast) put before the elements at some positions along an axis (None: flattened first).
 
     >>> nd.insert(nd.array([1, 2, 3]), 1, 9)
+    array([1, 9, 2, 3])
     """
     x = as_array("insert", "x", x)
     if axis is None:
@@ -186,13 +198,9 @@ def insert(x: Any, positions: Any, values: Any, /, axis: int | None = None) -> N
     return take(both, order, axis)
 
 
-def resize(x: Any, new_shape: Any, /) -> NDArray:
-    """The elements of x in row-major order, repeated as often as needed, in a new shape.
-
-    >>> nd.resize(nd.array([1, 2, 3]), (2, 2))
-    """
+def _repeated(x: Any, shape: tuple[int, ...]) -> NDArray:
+    """The elements of x in row-major order, repeated as often as needed, in a new shape."""
     x = ravel(x)
-    shape = tuple(new_shape) if isinstance(new_shape, (tuple, list)) else (new_shape,)
     count = int(np.prod(shape))
     if not x.shape[0] and count:
         raise ValueError(f"resize: x: expected elements to fill {shape} with, got none")
@@ -203,6 +211,7 @@ def rollaxis(x: Any, /, axis: int, start: int = 0) -> NDArray:
     """An axis moved to before another one; `moveaxis` is clearer.
 
     >>> nd.rollaxis(nd.ones((3, 4, 5)), 2).shape
+    (5, 3, 4)
     """
     x = as_array("rollaxis", "x", x)
     axis = normalize_axis("rollaxis", axis, x.ndim)
@@ -214,6 +223,8 @@ def rot90(x: Any, /, k: int = 1, axes: Sequence[int] = (0, 1)) -> NDArray:
     """x turned by k quarters in the plane of two axes, from the first towards the second.
 
     >>> nd.rot90(nd.array([[1, 2], [3, 4]]))
+    array([[2, 4],
+           [1, 3]])
     """
     x = as_array("rot90", "x", x)
     a, b = (normalize_axis("rot90", v, x.ndim, "axes") for v in axes)
@@ -231,6 +242,8 @@ def diagflat(x: Any, /, k: int = 0) -> NDArray:
     """The matrix with all elements of x on its k-th diagonal.
 
     >>> nd.diagflat(nd.array([[1, 2]]))
+    array([[1, 0],
+           [0, 2]])
     """
     return diag(ravel(x), k)
 
@@ -239,6 +252,7 @@ def trim_zeros(x: Any, /, trim: str = "fb") -> NDArray:
     """A vector without the zeros at its front ("f") and back ("b"). The values must be known.
 
     >>> nd.trim_zeros(nd.array([0, 1, 2, 0]))
+    array([1, 2])
     """
     from .searching import known
 
@@ -259,6 +273,7 @@ def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[NDArray, NDA
     """The rows and columns at and below the k-th diagonal of an n x m matrix, int64.
 
     >>> nd.tril_indices(2)
+    (array([0, 1, 1]), array([0, 0, 1]))
     """
     return _index_arrays(np.tril_indices(n, k, m))  # type: ignore[return-value]
 
@@ -267,6 +282,7 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[NDArray, NDA
     """The rows and columns at and above the k-th diagonal of an n x m matrix, int64.
 
     >>> nd.triu_indices(2)
+    (array([0, 0, 1]), array([0, 1, 1]))
     """
     return _index_arrays(np.triu_indices(n, k, m))  # type: ignore[return-value]
 
@@ -275,6 +291,7 @@ def diag_indices(n: int, ndim: int = 2) -> tuple[NDArray, ...]:
     """The positions along the main diagonal of an array of `ndim` axes of size n, int64.
 
     >>> nd.diag_indices(2)
+    (array([0, 1]), array([0, 1]))
     """
     return _index_arrays(np.diag_indices(n, ndim))
 
@@ -283,6 +300,7 @@ def mask_indices(n: int, mask_func: Callable, k: Any = 0) -> tuple[NDArray, ...]
     """The positions at which ``mask_func(ones((n, n)), k)`` is not 0.
 
     >>> nd.mask_indices(2, nd.triu)
+    (array([0, 0, 1]), array([0, 1, 1]))
     """
     from .creation import ones
     from .searching import nonzero
@@ -294,6 +312,7 @@ def ix_(*sequences: Any) -> tuple[NDArray, ...]:
     """Indices for the open mesh of some positions along each axis: ``x[nd.ix_([0, 2], [1, 3])]`` has shape (2, 2).
 
     >>> [i.shape for i in nd.ix_([0, 2], [1, 3, 4])]
+    [(2, 1), (1, 3)]
     """
     return _index_arrays(np.ix_(*(np.asarray(s) for s in sequences)))
 
@@ -302,6 +321,7 @@ def unravel_index(indices: Any, shape: Any, /) -> tuple[NDArray, ...]:
     """The positions along each axis that row-major positions stand for, int64.
 
     >>> nd.unravel_index(nd.array([1, 5]), (2, 3))
+    (array([0, 1]), array([1, 2]))
     """
     flat = convert(as_array("unravel_index", "indices", indices), default_int)
     out: list[NDArray] = []
@@ -316,6 +336,7 @@ def ravel_multi_index(multi_index: Any, dims: Sequence[int], /, mode: str = "rai
     "wrap" or "clip".
 
     >>> nd.ravel_multi_index((nd.array([0, 1]), nd.array([1, 2])), (2, 3))
+    array([1, 5])
     """
     from .elementwise import clip
 
@@ -340,6 +361,7 @@ def choose(x: Any, choices: Any, /, mode: str = "raise") -> NDArray:
     """For each position, the element of ``choices[x]`` there; all broadcast. mode as in `ravel_multi_index`.
 
     >>> nd.choose(nd.array([1, 0]), [nd.array([10, 20]), nd.array([30, 40])])
+    array([30, 20])
     """
     from .elementwise import clip
     from .manipulation import broadcast_arrays, take_along_axis
@@ -358,6 +380,7 @@ def select(conditions: Sequence[Any], choices: Sequence[Any], /, default: Any = 
     """For each position, the element of the choice whose condition is the first to hold, else `default`.
 
     >>> x = nd.arange(4); nd.select([x < 1, x < 3], [x, 10 * x], -1)
+    array([ 0, 10, 20, -1])
     """
     from .elementwise import where
 
@@ -373,6 +396,7 @@ def piecewise(x: Any, conditions: Sequence[Any], functions: Sequence[Any], /) ->
     """``functions[k](x)`` (or the number) where condition k holds; the last function, if there is one more, elsewhere, else 0.
 
     >>> nd.piecewise(nd.array([-1.0, 2.0]), [nd.array([True, False])], [lambda x: -x, lambda x: 10 * x])
+    array([ 1., 20.])
     """
     from .elementwise import where
 
@@ -390,19 +414,23 @@ def fill_diagonal(x: NDArray, value: Any, /, wrap: bool = False) -> None:
     """Write a value (or several in turn) on the main diagonal of x, in place.
 
     >>> x = nd.zeros((2, 2)); nd.fill_diagonal(x, 5); x
+    array([[5., 0.],
+           [0., 5.]])
     """
     if x.ndim < 2 or (x.ndim > 2 and len(set(x.shape)) > 1):
         raise ValueError(f"fill_diagonal: x: expected a matrix, or axes of one size, got shape {x.shape}")
     if wrap:
         raise ValueError("fill_diagonal: wrap: expected False")
     n = min(int(s) for s in x.shape)
-    x[(np.arange(n),) * x.ndim] = value if np.ndim(value) == 0 else resize(value, (n,))
+    x[(np.arange(n),) * x.ndim] = value if np.ndim(value) == 0 else _repeated(value, (n,))
 
 
 def put_along_axis(x: NDArray, indices: Any, values: Any, /, axis: int) -> None:
     """``x[..., indices[..., i, ...], ...] = values[..., i, ...]`` along an axis, in place.
 
     >>> x = nd.zeros((2, 2)); nd.put_along_axis(x, nd.array([[1], [0]]), 7, 1); x
+    array([[0., 7.],
+           [7., 0.]])
     """
     axis = normalize_axis("put_along_axis", axis, x.ndim)
     indices = as_array("put_along_axis", "indices", indices)
@@ -421,6 +449,7 @@ def apply_along_axis(function: Callable, axis: int, x: Any, /, *args: Any, **opt
     """``function(line, *args)`` for each line of x along an axis; what it returns replaces the line.
 
     >>> nd.apply_along_axis(lambda v: v.max() - v.min(), 1, nd.array([[1, 5], [2, 2]]))
+    array([4, 0])
     """
     x = as_array("apply_along_axis", "x", x)
     axis = normalize_axis("apply_along_axis", axis, x.ndim)
@@ -438,6 +467,7 @@ def apply_over_axes(function: Callable, x: Any, axes: Any, /) -> NDArray:
     """``function(x, axis)`` for one axis after the other; axes that it removes come back with size 1.
 
     >>> nd.apply_over_axes(nd.sum, nd.ones((2, 3)), [0, 1])
+    array([[6.]])
     """
     x = as_array("apply_over_axes", "x", x)
     for a in axes if isinstance(axes, (tuple, list)) else (axes,):
@@ -451,6 +481,7 @@ def vectorize(function: Callable, /) -> Callable:
     """A function of arrays from one of numbers, which is called for each position of the broadcast arguments.
 
     >>> nd.vectorize(lambda a, b: a if a > b else b)(nd.array([1, 5]), 3)
+    array([3, 5])
     """
     from .manipulation import broadcast_arrays
 
@@ -470,6 +501,7 @@ def shape(x: Any, /) -> tuple[Size, ...]:
     """The sizes of the axes.
 
     >>> nd.shape([[1, 2, 3]])
+    (1, 3)
     """
     return as_array("shape", "x", x).shape
 
@@ -478,6 +510,7 @@ def ndim(x: Any, /) -> int:
     """The number of axes.
 
     >>> nd.ndim([[1, 2, 3]])
+    2
     """
     return as_array("ndim", "x", x).ndim
 
@@ -486,6 +519,7 @@ def size(x: Any, /, axis: int | None = None) -> Size:
     """The number of elements, or of those along an axis.
 
     >>> nd.size([[1, 2, 3]], 1)
+    3
     """
     x = as_array("size", "x", x)
     return x.size if axis is None else x.shape[normalize_axis("size", axis, x.ndim)]

@@ -42,6 +42,7 @@ def interp(
     and fp. Raises ValueError where xp and fp are not one axis of one size.
 
     >>> nd.interp(nd.array([0.5, 5.0]), nd.array([0.0, 1.0]), nd.array([10.0, 20.0]))
+    array([15., 20.])
     """
     x, xp, fp = (as_floating("interp", v, n) for v, n in ((x, "x"), (xp, "xp"), (fp, "fp")))
     x, xp, fp = common("interp", x, xp, fp, arguments=("x", "xp", "fp"))
@@ -75,6 +76,7 @@ def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> NDArray
     """The integral along an axis by the trapezoidal rule, at points x (of y's shape, or of the axis' size) or at steps dx.
 
     >>> nd.trapezoid(nd.array([1.0, 2.0, 3.0]), dx=0.5)
+    array(2.)
     """
     y = as_floating("trapezoid", y, "y")
     axis = normalize_axis("trapezoid", axis, y.ndim)
@@ -105,6 +107,7 @@ def gradient(x: Any, /, *spacing: Any, axis: Any = None, edge_order: int = 1) ->
     ``edge_order + 1`` elements along an axis.
 
     >>> nd.gradient(nd.array([1.0, 4.0, 9.0, 16.0]))
+    array([3., 4., 6., 7.])
     """
     x = as_floating("gradient", x)
     if edge_order not in (1, 2):
@@ -166,6 +169,7 @@ def ediff1d(x: Any, /, to_end: Any = None, to_begin: Any = None) -> NDArray:
     """Differences of neighbours in the flattened array, with other elements in front and behind.
 
     >>> nd.ediff1d(nd.array([1, 4, 9]), to_begin=0)
+    array([0, 3, 5])
     """
     x = ravel(x)
     parts = [diff(x)]
@@ -183,6 +187,7 @@ def convolve(x1: Any, x2: Any, /, mode: str = "full") -> NDArray:
     Raises ValueError for empty or higher-dimensional arguments, or another mode.
 
     >>> nd.convolve(nd.array([1, 2, 3]), nd.array([0, 1, 0.5]))
+    array([0. , 1. , 2.5, 4. , 1.5])
     """
     x1, x2 = (v for v in common("convolve", x1, x2))
     if x1.ndim > 1 or x2.ndim > 1 or not x1.shape[:1] or not x2.shape[:1] or not x1.shape[0] or not x2.shape[0]:
@@ -204,6 +209,7 @@ def correlate(x1: Any, x2: Any, /, mode: str = "valid") -> NDArray:
     """``out[k] = sum over j of x1[j + k] * conj(x2[j])`` of two vectors, with the modes of `convolve`.
 
     >>> nd.correlate(nd.array([1, 2, 3]), nd.array([0, 1, 0.5]), "same")
+    array([2. , 3.5, 3. ])
     """
     x1, x2 = common("correlate", x1, x2)
     if x2.ndim == 1 and x1.ndim == 1 and x2.shape[0] > x1.shape[0]:
@@ -215,6 +221,7 @@ def unwrap(x: Any, /, discont: float | None = None, axis: int = -1, *, period: f
     """Angles along an axis with whole periods added, so that no neighbours differ by more than half a period (or `discont`).
 
     >>> nd.unwrap(nd.array([0.0, 3.0, 6.0, 9.0 - 2 * nd.pi]))
+    array([0., 3., 6., 9.])
     """
     x = as_array("unwrap", "x", x)
     if is_inexact(x.dtype) or not isinstance(period, int):
@@ -234,6 +241,7 @@ def polyval(p: Any, x: Any, /) -> NDArray:
     """The polynomial with coefficients p (the highest power first) at x, by Horner's rule.
 
     >>> nd.polyval(nd.array([1.0, 0.0, 2.0]), nd.array([3.0]))
+    array([11.])
     """
     p, x = common("polyval", p, x, arguments=("p", "x"))
     out = zeros(x.shape, x.dtype, x._device)
@@ -246,6 +254,8 @@ def vander(x: Any, /, N: int | None = None, increasing: bool = False) -> NDArray
     """The powers N - 1 to 0 of each element, one row each (0 to N - 1 if `increasing`).
 
     >>> nd.vander(nd.array([2, 3]), 3)
+    array([[4, 2, 1],
+           [9, 3, 1]])
     """
     x = as_array("vander", "x", x)
     if x.ndim != 1:

@@ -40,6 +40,8 @@ def array(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None,
     that is not numeric, ValueError for ragged lists.
 
     >>> nd.array([[1, 2], [3, 4]], dtype="float32")
+    array([[1., 2.],
+           [3., 4.]])
     """
     if isinstance(data, NDArray):
         place = data._device if device is None and ctx is None else _place(device, ctx)
@@ -110,6 +112,7 @@ def asarray(
     a ValueError says that memory can't be shared.
 
     >>> nd.asarray([1.0, 2.0])
+    array([1., 2.])
     """
     if isinstance(obj, NDArray) and not copy:
         out = obj if device is None and ctx is None else obj.to_device(_place(device, ctx))
@@ -141,6 +144,7 @@ def ascontiguousarray(a: Any, /, dtype: Any = None) -> NDArray:
     """`a` as an array whose elements lie in row-major order: itself if they do, else a copy.
 
     >>> nd.ascontiguousarray(nd.ones((2, 3)).T).shape
+    (3, 2)
     """
     out = asarray(a, dtype)
     data = out._data
@@ -151,6 +155,7 @@ def frombuffer(buffer: Any, /, dtype: Any = None, count: int = -1, offset: int =
     """The numbers in a buffer (bytes, bytearray, memoryview, mmap) as one axis; memory that may be written is shared.
 
     >>> nd.frombuffer(b"\\x01\\x02", dtype="uint8")
+    array([1, 2], dtype=uint8)
     """
     dtype = default_float if dtype is None else canonical(dtype)
     return asarray(np.frombuffer(buffer, dtype, count, offset))
@@ -160,6 +165,8 @@ def fromfunction(function: Any, /, shape: Any, *, dtype: Any = None) -> NDArray:
     """``function(i, j, ...)`` of the positions along each axis, as arrays of `dtype` (float32).
 
     >>> nd.fromfunction(lambda i, j: 10 * i + j, (2, 3))
+    array([[ 0.,  1.,  2.],
+           [10., 11., 12.]])
     """
     return asarray(function(*indices(shape, dtype=default_float if dtype is None else dtype)))
 
@@ -167,7 +174,9 @@ def fromfunction(function: Any, /, shape: Any, *, dtype: Any = None) -> NDArray:
 def indices(dimensions: Any, /, dtype: Any = None) -> NDArray:
     """The positions along each axis of an array of that shape, one array each along a new first axis; int64.
 
-    >>> nd.indices((2, 2))
+    >>> nd.indices((2, 3))[1]
+    array([[0, 1, 2],
+           [0, 1, 2]])
     """
     shape = _shape(dimensions)
     dtype = default_int if dtype is None else canonical(dtype)
@@ -189,6 +198,7 @@ def from_dlpack(x: Any, /, *, device: Place = None, copy: bool | None = None) ->
     Read-only memory is copied. Raises ValueError for ``copy=False`` where memory can't be shared.
 
     >>> nd.from_dlpack(nd.arange(3))
+    array([0, 1, 2])
     """
     if isinstance(x, NDArray):
         return x.copy() if copy and (device is None or _device(device) is x._device) else asarray(x, device=device)
@@ -207,6 +217,8 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, device: Place = None, c
     """An array of `shape` whose elements are all `fill_value` (a number, or an array that broadcasts).
 
     >>> nd.full((2, 2), 7)
+    array([[7, 7],
+           [7, 7]])
     """
     shape = _shape(shape)
     place = _place(device, ctx)
@@ -223,6 +235,8 @@ def zeros(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None
     """An array of zeros (float32 unless told otherwise).
 
     >>> nd.zeros((2, 3))
+    array([[0., 0., 0.],
+           [0., 0., 0.]])
     """
     dtype = default_float if dtype is None else canonical(dtype)
     if is_tracing():
@@ -235,6 +249,7 @@ def ones(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None)
     """An array of ones (float32 unless told otherwise).
 
     >>> nd.ones(3, dtype="int32")
+    array([1, 1, 1], dtype=int32)
     """
     return full(shape, 1, default_float if dtype is None else dtype, device, ctx)
 
@@ -243,6 +258,7 @@ def empty(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None
     """An array of unspecified contents (zeros in a trace), float32 unless told otherwise.
 
     >>> nd.empty((2, 3)).shape
+    (2, 3)
     """
     dtype = default_float if dtype is None else canonical(dtype)
     if is_tracing():
@@ -255,6 +271,7 @@ def zeros_like(x: Any, /, dtype: Any = None, device: Place = None) -> NDArray:
     """Zeros of the shape, dtype and device of `x`.
 
     >>> nd.zeros_like(nd.array([1, 2]))
+    array([0, 0])
     """
     x = as_array("zeros_like", "x", x)
     return zeros(x.shape, x.dtype if dtype is None else dtype, x._device if device is None else device)
@@ -264,6 +281,7 @@ def ones_like(x: Any, /, dtype: Any = None, device: Place = None) -> NDArray:
     """Ones of the shape, dtype and device of `x`.
 
     >>> nd.ones_like(nd.array([1, 2]))
+    array([1, 1])
     """
     x = as_array("ones_like", "x", x)
     return ones(x.shape, x.dtype if dtype is None else dtype, x._device if device is None else device)
@@ -273,6 +291,7 @@ def empty_like(x: Any, /, dtype: Any = None, device: Place = None) -> NDArray:
     """An array of the shape, dtype and device of `x`, of unspecified contents.
 
     >>> nd.empty_like(nd.array([1, 2])).shape
+    (2,)
     """
     x = as_array("empty_like", "x", x)
     return empty(x.shape, x.dtype if dtype is None else dtype, x._device if device is None else device)
@@ -282,6 +301,7 @@ def full_like(x: Any, /, fill_value: Any, dtype: Any = None, device: Place = Non
     """`fill_value` in the shape, dtype and device of `x`.
 
     >>> nd.full_like(nd.array([1, 2]), 5)
+    array([5, 5])
     """
     x = as_array("full_like", "x", x)
     return full(x.shape, fill_value, x.dtype if dtype is None else dtype, x._device if device is None else device)
@@ -293,6 +313,7 @@ def arange(
     """``start, start + step, ...`` below `stop`. ``arange(n)`` starts at 0. int64 for integers, else float32.
 
     >>> nd.arange(3), nd.arange(1, 2, 0.5)
+    (array([0, 1, 2]), array([1. , 1.5]))
     """
     if stop is None:
         start, stop = 0, start
@@ -324,6 +345,7 @@ def linspace(
     float32, or complex64 if one of them is complex. Raises ValueError for a negative `num`.
 
     >>> nd.linspace(0, 1, 5)
+    array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
     return _spaced("linspace", np.linspace, start, stop, num, endpoint, dtype, _place(device, ctx))
 
@@ -335,6 +357,7 @@ def logspace(
     """`num` numbers from ``base ** start`` to ``base ** stop`` at equal ratios, float32.
 
     >>> nd.logspace(0, 2, 3)
+    array([  1.,  10., 100.])
     """
     return _spaced("logspace", np.logspace, start, stop, num, endpoint, dtype, _place(device, ctx), base=base)
 
@@ -346,6 +369,7 @@ def geomspace(
     """`num` numbers from `start` to `stop` at equal ratios, float32. Raises ValueError where one is 0.
 
     >>> nd.geomspace(1, 8, 4)
+    array([1., 2., 4., 8.])
     """
     return _spaced("geomspace", np.geomspace, start, stop, num, endpoint, dtype, _place(device, ctx))
 
@@ -369,6 +393,8 @@ def eye(
     """A matrix with ones on the `k`-th diagonal and zeros elsewhere, float32 unless told otherwise.
 
     >>> nd.eye(2, 3, k=1)
+    array([[0., 1., 0.],
+           [0., 0., 1.]])
     """
     return _compare_positions("equal", n_rows, n_cols, k, dtype, _place(device, ctx))
 
@@ -377,6 +403,8 @@ def identity(n: int, dtype: Any = None, device: Place = None, ctx: Place = None)
     """The n x n identity matrix.
 
     >>> nd.identity(2)
+    array([[1., 0.],
+           [0., 1.]])
     """
     return eye(n, dtype=dtype, device=device, ctx=ctx)
 
@@ -387,6 +415,8 @@ def tri(
     """A matrix with ones at and below the `k`-th diagonal and zeros elsewhere.
 
     >>> nd.tri(2, 3)
+    array([[1., 0., 0.],
+           [1., 1., 0.]])
     """
     return _compare_positions("less_equal", n_rows, n_cols, k, dtype, _place(device, ctx))
 
@@ -411,6 +441,9 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> list[NDArray]:
     Raises ValueError for another `indexing`, or an array of more than one axis.
 
     >>> nd.meshgrid(nd.array([1, 2]), nd.array([3, 4, 5]))[0]
+    array([[1, 2],
+           [1, 2],
+           [1, 2]])
     """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing must be 'xy' or 'ij', got {indexing!r}")

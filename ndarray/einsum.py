@@ -31,6 +31,7 @@ def einsum(subscripts: Any, /, *operands: Any, optimize: Any = True) -> NDArray:
     to right). Raises ValueError for subscripts that don't fit the operands.
 
     >>> nd.einsum("ij,j->i", nd.array([[1, 2], [3, 4]]), nd.array([10, 1]))
+    array([12, 34])
     """
     text, arrays = _normal_form(subscripts, operands)
     terms, output = _labelled(text, arrays)
@@ -56,6 +57,7 @@ def einsum_path(subscripts: Any, /, *operands: Any, optimize: Any = "greedy") ->
     """The order in which `einsum` would contract, and NumPy's description of it.
 
     >>> nd.einsum_path("ij,jk,kl->il", nd.ones((2, 3)), nd.ones((3, 4)), nd.ones((4, 5)))[0]
+    ['einsum_path', (1, 2), (0, 1)]
     """
     text, arrays = _normal_form(subscripts, operands)
     return np.einsum_path(text, *(_stand_in(a) for a in arrays), optimize=optimize)

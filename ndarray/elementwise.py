@@ -220,6 +220,7 @@ def float_power(x1: Any, x2: Any, /) -> NDArray:
     """``x1 ** x2`` in a floating dtype.
 
     >>> nd.float_power(nd.array([1, 2]), -1)
+    array([1. , 0.5])
     """
     return power(as_floating("float_power", x1, "x1"), x2)
 
@@ -228,6 +229,7 @@ def fmod(x1: Any, x2: Any, /) -> NDArray:
     """The remainder of x1's sign, ``x1 - trunc(x1 / x2) * x2``, elementwise.
 
     >>> nd.fmod(nd.array([-7, 7]), 3)
+    array([-1,  1])
     """
     x1, x2 = common("fmod", x1, x2)
     size = remainder(abs(x1), abs(x2))
@@ -245,6 +247,7 @@ def logaddexp(x1: Any, x2: Any, /) -> NDArray:
     """``log(exp(x1) + exp(x2))``, without overflow, elementwise.
 
     >>> nd.logaddexp(nd.array([0.0, 1000.0]), nd.array([0.0, 0.0]))
+    array([6.931472e-01, 1.000000e+03])
     """
     x1, x2 = common("logaddexp", as_floating("logaddexp", x1, "x1"), as_floating("logaddexp", x2, "x2"))
     top = stop_gradient(maximum(x1, x2))
@@ -256,6 +259,7 @@ def logaddexp2(x1: Any, x2: Any, /) -> NDArray:
     """``log2(2**x1 + 2**x2)``, without overflow, elementwise.
 
     >>> nd.logaddexp2(nd.array([3.0]), 3.0)
+    array([4.])
     """
     x1, x2 = common("logaddexp2", as_floating("logaddexp2", x1, "x1"), as_floating("logaddexp2", x2, "x2"))
     factor = math.log(2)
@@ -266,6 +270,7 @@ def fmax(x1: Any, x2: Any, /) -> NDArray:
     """The larger of x1 and x2, elementwise; where one is NaN, the other.
 
     >>> nd.fmax(nd.array([1.0, nd.nan]), 0.0)
+    array([1., 0.])
     """
     x1, x2 = common("fmax", x1, x2)
     return where(isnan(x1), x2, where(isnan(x2), x1, maximum(x1, x2)))
@@ -275,6 +280,7 @@ def fmin(x1: Any, x2: Any, /) -> NDArray:
     """The smaller of x1 and x2, elementwise; where one is NaN, the other.
 
     >>> nd.fmin(nd.array([1.0, nd.nan]), 0.0)
+    array([0., 0.])
     """
     x1, x2 = common("fmin", x1, x2)
     return where(isnan(x1), x2, where(isnan(x2), x1, minimum(x1, x2)))
@@ -284,6 +290,7 @@ def heaviside(x1: Any, x2: Any, /) -> NDArray:
     """0 where x1 is negative, x2 where it is 0, 1 where it is positive.
 
     >>> nd.heaviside(nd.array([-1.0, 0.0, 2.0]), 0.5)
+    array([0. , 0.5, 1. ])
     """
     x1, x2 = common("heaviside", as_floating("heaviside", x1, "x1"), x2, arguments=("x1", "x2"))
     return where(isnan(x1), x1, where(equal(x1, 0), x2, where(less(x1, 0), 0, ones_like(x1))))
@@ -293,6 +300,7 @@ def ldexp(x1: Any, x2: Any, /) -> NDArray:
     """``x1 * 2**x2``, elementwise; x2 holds integers.
 
     >>> nd.ldexp(nd.array([0.5, 1.5]), nd.array([2, 3]))
+    array([ 2., 12.])
     """
     x1 = as_floating("ldexp", x1, "x1")
     return multiply(x1, exp2(convert(as_array("ldexp", "x2", x2), x1.dtype)))
@@ -302,6 +310,7 @@ def divmod(x1: Any, x2: Any, /) -> tuple[NDArray, NDArray]:
     """``floor_divide(x1, x2)`` and ``remainder(x1, x2)``.
 
     >>> nd.divmod(nd.array([7, -7]), 3)
+    (array([ 2, -3]), array([1, 2]))
     """
     return floor_divide(x1, x2), remainder(x1, x2)
 
@@ -417,6 +426,7 @@ def sign(x: Any, /) -> NDArray:
     """-1, 0 or 1 with the sign of x, elementwise, in x's dtype; ``x / abs(x)`` (or 0) for complex x.
 
     >>> nd.sign(nd.array([-2.0, 0.0, 3.0]))
+    array([-1.,  0.,  1.])
     """
     x = as_array("sign", "x", x)
     if x.dtype.kind != "c":
@@ -521,6 +531,7 @@ def cbrt(x: Any, /) -> NDArray:
     """The real cube root; integers become float32.
 
     >>> nd.cbrt(nd.array([-8.0, 27.0]))
+    array([-2.,  3.])
     """
     x = as_floating("cbrt", x)
     size = abs(x)
@@ -532,6 +543,7 @@ def sinc(x: Any, /) -> NDArray:
     """``sin(pi x) / (pi x)``, 1 at 0.
 
     >>> nd.sinc(nd.array([0.0, 0.5, 1.5]))
+    array([ 1.        ,  0.63661975, -0.21220659])
     """
     x = as_floating("sinc", x)
     zero = equal(x, 0)
@@ -543,6 +555,7 @@ def degrees(x: Any, /) -> NDArray:
     """Radians to degrees.
 
     >>> nd.degrees(nd.array([0.0, nd.pi]))
+    array([  0., 180.])
     """
     return multiply(as_floating("degrees", x), 180 / math.pi)
 
@@ -551,6 +564,7 @@ def radians(x: Any, /) -> NDArray:
     """Degrees to radians.
 
     >>> nd.radians(nd.array([0.0, 180.0]))
+    array([0.       , 3.1415927])
     """
     return multiply(as_floating("radians", x), math.pi / 180)
 
@@ -562,6 +576,7 @@ def signbit(x: Any, /) -> NDArray:
     """Whether the sign bit is set, elementwise: for negative numbers, and -0.0. bool.
 
     >>> nd.signbit(nd.array([-1.0, -0.0, 0.0]))
+    array([ True,  True, False])
     """
     x = as_array("signbit", "x", x)
     if x.dtype.kind == "c":
@@ -573,6 +588,7 @@ def gcd(x1: Any, x2: Any, /) -> NDArray:
     """The greatest common divisor of integers, elementwise.
 
     >>> nd.gcd(nd.array([12, 18]), 8)
+    array([4, 2])
     """
     return _integral("gcd", x1, x2)
 
@@ -581,6 +597,7 @@ def lcm(x1: Any, x2: Any, /) -> NDArray:
     """The least common multiple of integers, elementwise.
 
     >>> nd.lcm(nd.array([4, 6]), 10)
+    array([20, 30])
     """
     return _integral("lcm", x1, x2)
 
@@ -596,6 +613,7 @@ def modf(x: Any, /) -> tuple[NDArray, NDArray]:
     """The fractional and the integer parts, both of x's sign.
 
     >>> nd.modf(nd.array([1.5, -2.25]))
+    (array([ 0.5 , -0.25]), array([ 1., -2.]))
     """
     x = as_floating("modf", x)
     whole = trunc(x)
@@ -606,6 +624,7 @@ def isposinf(x: Any, /) -> NDArray:
     """Whether x is positive infinity, elementwise.
 
     >>> nd.isposinf(nd.array([nd.inf, -nd.inf, 1.0]))
+    array([ True, False, False])
     """
     x = as_array("isposinf", "x", x)
     return logical_and(isinf(x), logical_not(signbit(x)))
@@ -615,6 +634,7 @@ def isneginf(x: Any, /) -> NDArray:
     """Whether x is negative infinity, elementwise.
 
     >>> nd.isneginf(nd.array([nd.inf, -nd.inf, 1.0]))
+    array([False,  True, False])
     """
     x = as_array("isneginf", "x", x)
     return logical_and(isinf(x), signbit(x))
@@ -626,6 +646,7 @@ def real(x: Any, /) -> NDArray:
     """The real parts, in float32 or float64; x itself where it is real.
 
     >>> nd.real(nd.array([1 + 2j, 3 - 1j]))
+    array([1., 3.])
     """
     x = as_array("real", "x", x)
     return apply(OPS["real"], x) if x.dtype.kind == "c" else x
@@ -635,6 +656,7 @@ def imag(x: Any, /) -> NDArray:
     """The imaginary parts, in float32 or float64; zeros of x's dtype where it is real.
 
     >>> nd.imag(nd.array([1 + 2j, 3 - 1j]))
+    array([ 2., -1.])
     """
     x = as_array("imag", "x", x)
     return apply(OPS["imag"], x) if x.dtype.kind == "c" else zeros_like(x)
@@ -644,6 +666,7 @@ def conj(x: Any, /) -> NDArray:
     """The complex conjugates; x itself where it is real.
 
     >>> nd.conj(nd.array([1 + 2j]))
+    array([1.-2.j])
     """
     x = as_array("conj", "x", x)
     return apply(OPS["conj"], x) if x.dtype.kind == "c" else x
@@ -656,6 +679,7 @@ def angle(x: Any, /, deg: bool = False) -> NDArray:
     """The angle of complex numbers in (-pi, pi], in radians, or degrees if `deg`.
 
     >>> nd.angle(nd.array([1j, -1 + 0j]), deg=True)
+    array([ 90., 180.])
     """
     x = as_floating("angle", x)
     out = arctan2(imag(x), real(x))
@@ -666,6 +690,7 @@ def iscomplex(x: Any, /) -> NDArray:
     """Whether the imaginary part is not 0, elementwise.
 
     >>> nd.iscomplex(nd.array([1 + 0j, 2j]))
+    array([False,  True])
     """
     return not_equal(imag(x), 0)
 
@@ -674,6 +699,7 @@ def isreal(x: Any, /) -> NDArray:
     """Whether the imaginary part is 0, elementwise.
 
     >>> nd.isreal(nd.array([1 + 0j, 2j]))
+    array([ True, False])
     """
     return equal(imag(x), 0)
 
@@ -682,6 +708,7 @@ def real_if_close(x: Any, /, tol: float = 100) -> NDArray:
     """The real parts if all imaginary ones are below `tol` times the dtype's precision, else x. The values must be known.
 
     >>> nd.real_if_close(nd.array([1 + 1e-14j], dtype="complex128"))
+    array([1.], dtype=float64)
     """
     x = as_array("real_if_close", "x", x)
     if x.dtype.kind != "c":

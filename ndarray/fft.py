@@ -97,6 +97,7 @@ def fft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = "bac
     for double precision. Raises ValueError for n < 1 or another norm.
 
     >>> nd.fft.fft(nd.array([1.0, 0.0, 0.0, 0.0]))
+    array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j])
     """
     return _transform("fft", x, (n,), (axis,), norm, False) if n is not None else _transform("fft", x, None, (axis,), norm, False)
 
@@ -105,6 +106,7 @@ def ifft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = "ba
     """The inverse of `fft`.
 
     >>> nd.fft.ifft(nd.array([4.0, 0.0, 0.0, 0.0]))
+    array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j])
     """
     return _transform("ifft", x, (n,), (axis,), norm, True) if n is not None else _transform("ifft", x, None, (axis,), norm, True)
 
@@ -115,6 +117,8 @@ def fftn(
     """`fft` along several axes (None: all, or the last ones for which `s` gives sizes).
 
     >>> nd.fft.fftn(nd.ones((2, 2)))
+    array([[4.+0.j, 0.+0.j],
+           [0.+0.j, 0.+0.j]])
     """
     return _transform("fftn", x, s, axes, norm, False)
 
@@ -125,6 +129,8 @@ def ifftn(
     """The inverse of `fftn`.
 
     >>> nd.fft.ifftn(nd.ones((2, 2)))
+    array([[1.+0.j, 0.+0.j],
+           [0.+0.j, 0.+0.j]])
     """
     return _transform("ifftn", x, s, axes, norm, True)
 
@@ -135,6 +141,8 @@ def fft2(
     """`fftn` along the last two axes.
 
     >>> nd.fft.fft2(nd.ones((2, 2)))
+    array([[4.+0.j, 0.+0.j],
+           [0.+0.j, 0.+0.j]])
     """
     return _transform("fft2", x, s, axes, norm, False)
 
@@ -145,6 +153,8 @@ def ifft2(
     """The inverse of `fft2`.
 
     >>> nd.fft.ifft2(nd.ones((2, 2)))
+    array([[1.+0.j, 0.+0.j],
+           [0.+0.j, 0.+0.j]])
     """
     return _transform("ifft2", x, s, axes, norm, True)
 
@@ -153,6 +163,7 @@ def rfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = "ba
     """The first ``n // 2 + 1`` elements of `fft` of real x; the others are their conjugates.
 
     >>> nd.fft.rfft(nd.array([1.0, 2.0, 3.0]))
+    array([ 6. +0.j       , -1.5+0.8660254j])
     """
     x = _real("rfft", x)
     axis = normalize_axis("rfft", axis, x.ndim)
@@ -164,6 +175,7 @@ def irfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = "b
     """The inverse of `rfft`: real, of n elements (an even number, ``2 * (size - 1)``, unless told otherwise).
 
     >>> nd.fft.irfft(nd.array([6.0, 0.0, 2.0]))
+    array([2., 1., 2., 1.])
     """
     x = _complex("irfft", x)
     axis = normalize_axis("irfft", axis, x.ndim)
@@ -180,6 +192,8 @@ def rfftn(
     """`rfft` along the last of several axes, `fft` along the others.
 
     >>> nd.fft.rfftn(nd.ones((2, 2)))
+    array([[4.+0.j, 0.+0.j],
+           [0.+0.j, 0.+0.j]])
     """
     x = _real("rfftn", x)
     places, sizes = _axes("rfftn", x, s, axes)
@@ -195,6 +209,8 @@ def irfftn(
     """The inverse of `rfftn`.
 
     >>> nd.fft.irfftn(nd.array([[4.0, 0.0], [0.0, 0.0]]))
+    array([[1., 1.],
+           [1., 1.]])
     """
     x = _complex("irfftn", x)
     places, sizes = _axes("irfftn", x, s, axes)
@@ -211,6 +227,8 @@ def rfft2(
     """`rfftn` along the last two axes.
 
     >>> nd.fft.rfft2(nd.ones((2, 2)))
+    array([[4.+0.j, 0.+0.j],
+           [0.+0.j, 0.+0.j]])
     """
     return rfftn(x, s, axes, norm)
 
@@ -221,6 +239,8 @@ def irfft2(
     """The inverse of `rfft2`.
 
     >>> nd.fft.irfft2(nd.array([[4.0, 0.0], [0.0, 0.0]]))
+    array([[1., 1.],
+           [1., 1.]])
     """
     return irfftn(x, s, axes, norm)
 
@@ -233,6 +253,7 @@ def hfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = "ba
     """The `fft` of a signal whose second half is the conjugate of the first, x: a real spectrum of n elements.
 
     >>> nd.fft.hfft(nd.array([1.0, 2.0, 3.0]))
+    array([ 8., -2.,  0., -2.])
     """
     return irfft(conj(_complex("hfft", x)), n, axis, _swapped(norm))
 
@@ -241,6 +262,7 @@ def ihfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = "b
     """The inverse of `hfft`: the first ``n // 2 + 1`` elements of the signal.
 
     >>> nd.fft.ihfft(nd.array([1.0, 2.0, 3.0, 4.0]))
+    array([ 2.5-0.j , -0.5-0.5j, -0.5-0.j ])
     """
     return conj(rfft(x, n, axis, _swapped(norm)))
 
@@ -254,6 +276,7 @@ def fftfreq(n: int, /, d: float = 1.0, dtype: Any = None, device: Device | str |
     """The frequencies of the elements of an `fft` of n samples at distances d: 0, 1, ... -2, -1, divided by ``n * d``.
 
     >>> nd.fft.fftfreq(4)
+    array([ 0.  ,  0.25, -0.5 , -0.25])
     """
     half = (n - 1) // 2 + 1
     positions = concatenate([arange(half, device=device), arange(-(n // 2), 0, device=device)])
@@ -264,6 +287,7 @@ def rfftfreq(n: int, /, d: float = 1.0, dtype: Any = None, device: Device | str 
     """The frequencies of the elements of an `rfft` of n samples at distances d.
 
     >>> nd.fft.rfftfreq(4)
+    array([0.  , 0.25, 0.5 ])
     """
     return _frequencies("rfftfreq", arange(n // 2 + 1, device=device), n, d, dtype, device)
 
@@ -280,6 +304,7 @@ def fftshift(x: Any, /, axes: Any = None) -> NDArray:
     """Frequency 0 moved to the middle of some axes (None: all).
 
     >>> nd.fft.fftshift(nd.fft.fftfreq(4))
+    array([-0.5 , -0.25,  0.  ,  0.25])
     """
     return _shift("fftshift", x, axes, True)
 
@@ -288,6 +313,7 @@ def ifftshift(x: Any, /, axes: Any = None) -> NDArray:
     """The inverse of `fftshift`.
 
     >>> nd.fft.ifftshift(nd.array([-2, -1, 0, 1]))
+    array([ 0,  1, -2, -1])
     """
     return _shift("ifftshift", x, axes, False)
 

@@ -22,10 +22,11 @@ from .padding import pad
 from .reduction import *  # noqa: F403
 from .searching import *  # noqa: F403
 
-from . import assembly, calculus, sets, statistics  # isort: skip
+from . import assembly, calculus, equality, sets, statistics  # isort: skip
 from .assembly import *  # noqa: F403
 from .calculus import *  # noqa: F403
 from .einsum import einsum, einsum_path
+from .equality import *  # noqa: F403
 from .sets import *  # noqa: F403
 from .statistics import *  # noqa: F403
 
@@ -65,8 +66,8 @@ __all__ = [
     *activations.__all__, *attention.__all__, *control.__all__, *convolutional.__all__, *detection.__all__,
     *normalization.__all__, *pools.__all__, *positions.__all__, *probabilities.__all__, *rearrangement.__all__,
     *recurrent.__all__, *sequences.__all__, *spatial.__all__,
-    *calculus.__all__, *assembly.__all__, *searching.__all__, *sets.__all__, *statistics.__all__, "einsum", "einsum_path",
-    "pad",
+    *calculus.__all__, *assembly.__all__, *equality.__all__, *searching.__all__, *sets.__all__, *statistics.__all__,
+    "einsum", "einsum_path", "pad",
 ]
 
 from . import fft, linalg  # noqa: F401  isort: skip  (made of the functions above)

@@ -89,6 +89,7 @@ def finfo(type: Any, /) -> FloatInfo:
     """The limits of a floating or complex dtype, given as such or by an array. Raises TypeError for other dtypes.
 
     >>> nd.finfo(nd.float32).eps
+    1.1920928955078125e-07
     """
     dtype = _dtype_of(type)
     if not is_inexact(dtype):
@@ -103,6 +104,7 @@ def iinfo(type: Any, /) -> IntegerInfo:
     """The limits of an integer dtype, given as such or by an array. Raises TypeError for other dtypes.
 
     >>> nd.iinfo("int8").max
+    127
     """
     dtype = _dtype_of(type)
     if dtype.kind not in "iu":
@@ -118,6 +120,7 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     Raises ValueError for another name of a kind.
 
     >>> nd.isdtype(nd.float32, ("real floating", "complex floating"))
+    True
     """
     if isinstance(kind, tuple):
         return any(isdtype(dtype, k) for k in kind)
@@ -138,6 +141,7 @@ def can_cast(from_: Any, to: Any, /, casting: str = "safe") -> bool:
     """Whether a dtype (or an array's) converts to another one without loss; `casting` as in NumPy.
 
     >>> nd.can_cast(nd.int32, nd.int64), nd.can_cast(nd.float64, nd.float32)
+    (True, False)
     """
     return bool(np.can_cast(_dtype_of(from_), canonical(to), casting))  # type: ignore[arg-type]
 
@@ -147,6 +151,7 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype:
     where its kind fits. Raises ValueError without an argument.
 
     >>> nd.result_type(nd.int8, nd.uint8), nd.result_type(nd.ones(2), 1)
+    (dtype('int16'), dtype('float32'))
     """
     if not arrays_and_dtypes:
         raise ValueError("result_type: expected at least one array, dtype or number")
@@ -165,6 +170,7 @@ def promote_types(type1: Any, type2: Any, /) -> np.dtype:
     """The dtype in which two dtypes meet.
 
     >>> nd.promote_types("float32", "int64")
+    dtype('float32')
     """
     return promote(canonical(type1), canonical(type2))
 
@@ -200,5 +206,6 @@ def array_namespace_info() -> NamespaceInfo:
     """The inspection object of the Array API.
 
     >>> nd.__array_namespace_info__().default_dtypes()["integral"]
+    dtype('int64')
     """
     return NamespaceInfo()

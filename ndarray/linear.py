@@ -91,6 +91,7 @@ def vdot(x1: Any, x2: Any, /) -> NDArray:
     """The sum of all products of corresponding elements, those of x1 conjugated.
 
     >>> nd.vdot(nd.array([1, 2]), nd.array([3, 4]))
+    array(11)
     """
     x1, x2 = (reshape(x, (-1,)) for x in _pair("vdot", x1, x2))
     return dot(conj(x1), x2)
@@ -102,6 +103,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> NDArray:
     Raises ValueError where the sizes along the axis differ.
 
     >>> nd.vecdot(nd.array([[1, 2], [3, 4]]), nd.array([1, 10]))
+    array([21, 43])
     """
     from .reduction import sum
 
@@ -119,6 +121,7 @@ def matvec(x1: Any, x2: Any, /) -> NDArray:
     """The products of matrices (the last two axes of x1) and vectors (the last axis of x2); the other axes broadcast.
 
     >>> nd.matvec(nd.array([[1, 2], [3, 4]]), nd.array([1, 10]))
+    array([21, 43])
     """
     x2 = as_array("matvec", "x2", x2)
     return squeeze(matmul(x1, expand_dims(x2, -1)), -1)
@@ -128,6 +131,7 @@ def vecmat(x1: Any, x2: Any, /) -> NDArray:
     """The products of conjugated vectors (the last axis of x1) and matrices (the last two of x2); the other axes broadcast.
 
     >>> nd.vecmat(nd.array([1, 10]), nd.array([[1, 2], [3, 4]]))
+    array([31, 42])
     """
     x1 = conj(as_array("vecmat", "x1", x1))
     return squeeze(matmul(expand_dims(x1, -2), x2), -2)
@@ -137,6 +141,7 @@ def kron(x1: Any, x2: Any, /) -> NDArray:
     """Kronecker's product: x2 once for each element of x1, multiplied by it; as many axes as the longer shape.
 
     >>> nd.kron(nd.array([1, 10]), nd.array([1, 2, 3]))
+    array([ 1,  2,  3, 10, 20, 30])
     """
     x1, x2 = _pair("kron", x1, x2)
     n = max(x1.ndim, x2.ndim)
@@ -150,6 +155,7 @@ def cross(x1: Any, x2: Any, /, axisa: int = -1, axisb: int = -1, axisc: int = -1
     third component only); the other axes broadcast.
 
     >>> nd.cross(nd.array([1, 0, 0]), nd.array([0, 1, 0]))
+    array([0, 0, 1])
     """
     x1, x2 = common("cross", x1, x2)
     if axis is not None:

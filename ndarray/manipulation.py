@@ -36,6 +36,8 @@ def reshape(x: Any, /, shape: Any, *, order: str = "C", copy: bool | None = None
     elements differs, or a copy is needed but not allowed.
 
     >>> nd.reshape(nd.arange(6), (2, -1))
+    array([[0, 1, 2],
+           [3, 4, 5]])
     """
     x = as_array("reshape", "x", x)
     if order != "C":
@@ -145,6 +147,7 @@ def atleast_1d(*arrays: Any) -> Any:
     """An array, a 0-d one with one axis; a tuple of them for several arguments.
 
     >>> nd.atleast_1d(3.0)
+    array([3.])
     """
     found = [as_array("atleast_1d", "x", x) for x in arrays]
     out = tuple(x if x.ndim else reshape(x, (1,)) for x in found)
@@ -155,6 +158,7 @@ def atleast_2d(*arrays: Any) -> Any:
     """An array, with axes added in front until there are two; a tuple of them for several arguments.
 
     >>> nd.atleast_2d(nd.ones(3)).shape
+    (1, 3)
     """
     found = [as_array("atleast_2d", "x", x) for x in arrays]
     out = tuple(x if x.ndim > 1 else reshape(x, (1,) * (2 - x.ndim) + x.shape) for x in found)
@@ -296,6 +300,7 @@ def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any
     For bool: whether neighbours differ. Raises ValueError for a negative n.
 
     >>> nd.diff(nd.array([1, 4, 9]), prepend=0)
+    array([1, 3, 5])
     """
     x = as_array("diff", "x", x)
     axis = normalize_axis("diff", axis, x.ndim)
@@ -381,6 +386,7 @@ def take(x: Any, indices: Any, /, axis: int | None = None, mode: str | None = No
     size; "clip" means the ends, also for negative ones in an array, as in MXNet.
 
     >>> nd.take(nd.array([10, 11, 12]), nd.array([0, -1]))
+    array([10, 12])
     """
     x = as_array("take", "x", x)
     if axis is None:
@@ -453,6 +459,7 @@ def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> NDAr
     """The diagonal of two axes (the first two), `offset` columns to the right, as a new last axis.
 
     >>> nd.diagonal(nd.array([[1, 2], [3, 4]]))
+    array([1, 4])
     """
     x = moveaxis(_matrix("diagonal", x), (axis1, axis2), (-2, -1))
     rows, columns = x.shape[-2:]

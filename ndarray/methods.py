@@ -61,9 +61,12 @@ def _binary(function: str) -> tuple[Callable, Callable, Callable]:
     return forward, reflected, in_place
 
 
+_OPERANDS = (NDArray, int, float, complex, np.generic, np.ndarray, list, tuple)
+
+
 def _operate(function: str, x: Any, y: Any) -> NDArray:
     for v in (x, y):
-        if not (isinstance(v, (NDArray, int, float, complex, np.generic, np.ndarray)) or hasattr(v, "__index__")):
+        if not (isinstance(v, _OPERANDS) or hasattr(v, "__index__")):
             return NotImplemented
     return getattr(_functions, function)(x, y)
 
@@ -107,6 +110,9 @@ for _name in (
     "dot", "matmul", "tensordot", "exp", "log", "sqrt", "square", "sin", "cos", "tanh", "abs", "sign", "floor", "ceil",
     "trunc", "round", "sigmoid", "relu", "softmax", "log_softmax", "clip", "one_hot", "pick", "sort", "argsort", "topk",
     "flatten", "ravel", "diag", "slice_axis", "nonzero", "reshape_like", "zeros_like", "ones_like", "pad",
+    "cumprod", "ptp", "conj", "conjugate", "searchsorted", "diagonal", "trace", "moveaxis", "partition", "argpartition", "choose",
+    "median", "quantile", "isnan", "isinf", "isfinite", "tan", "sinh", "cosh", "arcsin", "arccos", "arctan", "log2", "log10",
+    "log1p", "expm1", "reciprocal", "power", "argwhere", "unique", "tril", "triu", "roll", "rot90", "outer", "inner",
 ):
     _delegate(_name, _name)
 
@@ -127,6 +133,25 @@ def _transpose(self: NDArray, *axes: Any) -> NDArray:
     return _functions.transpose(self, None if axes in ((), (None,)) else _sizes(axes))
 
 
+def _divmod(self: NDArray, other: Any) -> Any:
+    """``(self // other, self % other)``."""
+    return _functions.divmod(self, other)
+
+
+def _reflected_divmod(self: NDArray, other: Any) -> Any:
+    return _functions.divmod(other, self)
+
+
+def _fill(self: NDArray, value: Any) -> None:
+    """Write one value everywhere, in place."""
+    self[...] = value
+
+
+def _tobytes(self: NDArray) -> bytes:
+    """The elements' bytes, in row-major order."""
+    return self.asnumpy().tobytes()
+
+
 def _contains(self: NDArray, value: Any) -> bool:
     return bool((self == value).any())
 
@@ -134,6 +159,10 @@ def _contains(self: NDArray, value: Any) -> bool:
 _install("reshape", _reshape)
 _install("transpose", _transpose)
 _install("__contains__", _contains)
+_install("__divmod__", _divmod)
+_install("__rdivmod__", _reflected_divmod)
+_install("fill", _fill)
+_install("tobytes", _tobytes)
 
 
 def _transposed(self: NDArray) -> NDArray:
@@ -148,5 +177,15 @@ def _matrix_transposed(self: NDArray) -> NDArray:
     return _functions.swapaxes(self, -1, -2)
 
 
-for _name, _getter in {"T": _transposed, "mT": _matrix_transposed}.items():
+def _real(self: NDArray) -> NDArray:
+    """The real parts; the array itself where it is real."""
+    return _functions.real(self)
+
+
+def _imag(self: NDArray) -> NDArray:
+    """The imaginary parts; zeros where the array is real."""
+    return _functions.imag(self)
+
+
+for _name, _getter in {"T": _transposed, "mT": _matrix_transposed, "real": _real, "imag": _imag}.items():
     setattr(NDArray, _name, property(_getter))

@@ -38,6 +38,7 @@ def pad(
     that don't fit the axes, or another mode.
 
     >>> nd.pad(nd.array([1, 2, 3]), (1, 2), "reflect")
+    array([2, 1, 2, 3, 2, 1])
     """
     if isinstance(pad_width, str):
         mode, pad_width = pad_width, options.pop("pad_width")

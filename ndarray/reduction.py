@@ -205,6 +205,7 @@ def ptp(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
     """The largest minus the smallest element over some axes (None: all), in x's dtype.
 
     >>> nd.ptp(nd.array([[1, 5], [2, 2]]), axis=1)
+    array([4, 0])
     """
     return subtract(max(x, axis, keepdims=keepdims), min(x, axis, keepdims=keepdims))
 
@@ -213,6 +214,7 @@ def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any
     """The sum of the diagonal of two axes (the first two). Bool and integers are summed in int64 or uint64.
 
     >>> nd.trace(nd.array([[1, 2], [3, 4]]))
+    array(5)
     """
     from .manipulation import diagonal
 
@@ -225,6 +227,7 @@ def cumsum(x: Any, /, axis: int | None = None, dtype: Any = None) -> NDArray:
     Bool and integers give int64 or uint64, others their own dtype, unless `dtype` says otherwise.
 
     >>> nd.cumsum(nd.array([1, 2, 3]))
+    array([1, 3, 6])
     """
     return _cumulative("cumsum", x, axis, dtype)
 
@@ -233,6 +236,7 @@ def cumprod(x: Any, /, axis: int | None = None, dtype: Any = None) -> NDArray:
     """The products of all elements up to each one along an axis (None: flattened); dtypes as those of `cumsum`.
 
     >>> nd.cumprod(nd.array([1, 2, 3]))
+    array([1, 2, 6])
     """
     return _cumulative("cumprod", x, axis, dtype)
 
@@ -260,6 +264,7 @@ def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, inc
     """The Array API's `cumsum`: `axis` may be left out for one axis only; `include_initial` puts a 0 in front.
 
     >>> nd.cumulative_sum(nd.array([1, 2]), include_initial=True)
+    array([0, 1, 3])
     """
     return _from_initial("cumulative_sum", cumsum, 0, x, axis, dtype, include_initial)
 
@@ -268,6 +273,7 @@ def cumulative_prod(x: Any, /, *, axis: int | None = None, dtype: Any = None, in
     """The Array API's `cumprod`: `axis` may be left out for one axis only; `include_initial` puts a 1 in front.
 
     >>> nd.cumulative_prod(nd.array([2, 3]), include_initial=True)
+    array([1, 2, 6])
     """
     return _from_initial("cumulative_prod", cumprod, 1, x, axis, dtype, include_initial)
 

@@ -31,6 +31,7 @@ def nonzero(x: Any, /) -> tuple[NDArray, ...]:
     The values must be known: not in a trace. Raises ValueError for a 0-d array.
 
     >>> nd.nonzero(nd.array([[0, 3], [5, 0]]))
+    (array([0, 1]), array([1, 0]))
     """
     x = as_array("nonzero", "x", x)
     if not x.ndim:
@@ -43,6 +44,8 @@ def argwhere(x: Any, /) -> NDArray:
     """The positions of elements that are not 0, one row each, int64.
 
     >>> nd.argwhere(nd.array([[0, 3], [5, 0]]))
+    array([[0, 1],
+           [1, 0]])
     """
     x = as_array("argwhere", "x", x)
     if not x.ndim:
@@ -54,6 +57,7 @@ def flatnonzero(x: Any, /) -> NDArray:
     """The positions in the flattened array of elements that are not 0, int64.
 
     >>> nd.flatnonzero(nd.array([[0, 3], [5, 0]]))
+    array([1, 2])
     """
     return nonzero(ravel(x))[0]
 
@@ -62,6 +66,7 @@ def extract(condition: Any, x: Any, /) -> NDArray:
     """The elements (of the flattened array) at which a condition of the same size holds.
 
     >>> nd.extract(nd.array([True, False, True]), nd.array([1, 2, 3]))
+    array([1, 3])
     """
     return take(ravel(x), flatnonzero(condition), 0)
 
@@ -73,6 +78,7 @@ def searchsorted(x1: Any, x2: Any, /, side: str = "left", sorter: Any = None) ->
     Raises ValueError where x1 has not one axis, or for another side.
 
     >>> nd.searchsorted(nd.array([1, 3, 5]), nd.array([3, 4]))
+    array([1, 2])
     """
     if side not in ("left", "right"):
         raise ValueError(f"searchsorted: side: expected 'left' or 'right', got {side!r}")
@@ -92,6 +98,7 @@ def digitize(x: Any, bins: Any, /, right: bool = False) -> NDArray:
     if `right`; bins may also fall. int64. Raises ValueError where they neither rise nor fall.
 
     >>> nd.digitize(nd.array([0.5, 2.0]), nd.array([0.0, 1.0, 2.0]))
+    array([1, 3])
     """
     x, bins = common("digitize", x, bins, arguments=("x", "bins"))
     edges = known(bins, "digitize", "use nd.searchsorted")
@@ -108,6 +115,7 @@ def lexsort(keys: Any, /, axis: int = -1) -> NDArray:
     """The positions that sort by several keys, the last one counting most, along an axis; int64.
 
     >>> nd.lexsort((nd.array([2, 1, 3]), nd.array([1, 1, 0])))
+    array([2, 1, 0])
     """
     found = list(keys) if isinstance(keys, (tuple, list, NDArray)) else keys
     if not found:
@@ -127,6 +135,7 @@ def partition(x: Any, kth: int | Sequence[int], /, axis: int | None = -1) -> NDA
     (It is sorted, so that eager and compiled results agree.)
 
     >>> nd.partition(nd.array([3, 1, 2]), 1)
+    array([1, 2, 3])
     """
     x = as_array("partition", "x", x)
     if axis is None:
@@ -138,6 +147,7 @@ def argpartition(x: Any, kth: int | Sequence[int], /, axis: int | None = -1) -> 
     """The positions that give `partition`; int64. Raises ValueError for a `kth` outside of the axis.
 
     >>> nd.argpartition(nd.array([3, 1, 2]), 1)
+    array([1, 2, 0])
     """
     x = as_array("argpartition", "x", x)
     if axis is None:

@@ -66,6 +66,7 @@ def unique(
     one's first occurrence, the positions that rebuild x, and how often each occurs. The values must be known.
 
     >>> nd.unique(nd.array([3, 1, 3]), return_counts=True)
+    (array([1, 3]), array([1, 2]))
     """
     found = _unique("unique", x, axis, equal_nan)
     if not (return_index or return_inverse or return_counts):
@@ -79,6 +80,7 @@ def unique_all(x: Any, /) -> UniqueAllResult:
     and how often each occurs. Every NaN is distinct. The values must be known.
 
     >>> nd.unique_all(nd.array([3, 1, 3])).inverse_indices
+    array([1, 0, 1])
     """
     return _unique("unique_all", x)
 
@@ -87,6 +89,7 @@ def unique_counts(x: Any, /) -> UniqueCountsResult:
     """The distinct elements, in order, and how often each occurs. Every NaN is distinct. The values must be known.
 
     >>> nd.unique_counts(nd.array([3, 1, 3])).counts
+    array([1, 2])
     """
     found = _unique("unique_counts", x)
     return UniqueCountsResult(found.values, found.counts)
@@ -96,6 +99,7 @@ def unique_inverse(x: Any, /) -> UniqueInverseResult:
     """The distinct elements, in order, and the positions (of x's shape) that rebuild x. The values must be known.
 
     >>> nd.unique_inverse(nd.array([3, 1, 3])).values
+    array([1, 3])
     """
     found = _unique("unique_inverse", x)
     return UniqueInverseResult(found.values, found.inverse_indices)
@@ -105,6 +109,7 @@ def unique_values(x: Any, /) -> NDArray:
     """The distinct elements, in order. Every NaN is distinct. The values must be known.
 
     >>> nd.unique_values(nd.array([3, 1, 3]))
+    array([1, 3])
     """
     return _unique("unique_values", x).values
 
@@ -113,6 +118,7 @@ def isin(x1: Any, x2: Any, /, assume_unique: bool = False, *, invert: bool = Fal
     """Whether each element of x1 is among those of x2 (not, if `invert`); bool, of x1's shape. NaN is never among them.
 
     >>> nd.isin(nd.array([1, 2, 3]), nd.array([2, 5]))
+    array([False,  True, False])
     """
     from .reduction import any
 
@@ -136,6 +142,7 @@ def union1d(x1: Any, x2: Any, /) -> NDArray:
     """The distinct elements of both, in order.
 
     >>> nd.union1d(nd.array([1, 3]), nd.array([2, 3]))
+    array([1, 2, 3])
     """
     return _two("union1d", x1, x2, np.union1d)
 
@@ -144,6 +151,7 @@ def intersect1d(x1: Any, x2: Any, /, assume_unique: bool = False, return_indices
     """The distinct elements that are in both, in order; if asked for, also their first positions in each.
 
     >>> nd.intersect1d(nd.array([1, 3]), nd.array([2, 3]))
+    array([3])
     """
     if not return_indices:
         return _two("intersect1d", x1, x2, np.intersect1d)
@@ -156,6 +164,7 @@ def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> NDArray:
     """The distinct elements of x1 that are not in x2, in order.
 
     >>> nd.setdiff1d(nd.array([1, 3]), nd.array([2, 3]))
+    array([1])
     """
     return _two("setdiff1d", x1, x2, np.setdiff1d)
 
@@ -164,5 +173,6 @@ def setxor1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> NDArray:
     """The distinct elements that are in exactly one of both, in order.
 
     >>> nd.setxor1d(nd.array([1, 3]), nd.array([2, 3]))
+    array([1, 2])
     """
     return _two("setxor1d", x1, x2, np.setxor1d)

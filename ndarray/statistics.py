@@ -62,6 +62,7 @@ def median(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
     """The middle element over some axes (None: all), or the mean of the two middle ones; NaN if there is a NaN.
 
     >>> nd.median(nd.array([3.0, 1.0, 2.0, 10.0]))
+    array(2.5)
     """
     return quantile(x, 0.5, axis, keepdims=keepdims)
 
@@ -75,6 +76,7 @@ def quantile(
     is a NaN. Gradients flow to the elements that decide. Raises ValueError for q outside of [0, 1] or no elements.
 
     >>> nd.quantile(nd.array([1.0, 2.0, 3.0, 4.0]), [0.25, 0.5])
+    array([1.75, 2.5 ])
     """
     return _quantile("quantile", x, q, axis, interpolation or method, keepdims, 1.0)
 
@@ -85,6 +87,7 @@ def percentile(
     """`quantile` with q in percent.
 
     >>> nd.percentile(nd.array([1.0, 2.0, 3.0, 4.0]), 50)
+    array(2.5)
     """
     return _quantile("percentile", x, q, axis, interpolation or method, keepdims, 100.0)
 
@@ -147,6 +150,7 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> NDArray:
     `minlength` (larger numbers are not counted). Raises ValueError for negative numbers, TypeError for other dtypes.
 
     >>> nd.bincount(nd.array([1, 3, 1]))
+    array([0, 2, 0, 1])
     """
     x = as_array("bincount", "x", x)
     if x.dtype.kind not in "iub" or x.ndim != 1:
@@ -179,6 +183,7 @@ def histogram_bin_edges(x: Any, /, bins: Any = 10, range: Any = None, weights: A
     """The edges of the bins that `histogram` would use; `bins` may be NumPy's name of a rule.
 
     >>> nd.histogram_bin_edges(nd.array([0.0, 4.0]), 2)
+    array([0., 2., 4.])
     """
     x = as_array("histogram_bin_edges", "x", x)
     if isinstance(bins, NDArray):
@@ -199,6 +204,7 @@ def histogram(
     name of a rule. With `weights`, their sums; with `density`, divided by the total and the bins' widths.
 
     >>> nd.histogram(nd.array([1.0, 2.0, 2.5, 4.0]), 3)
+    (array([1, 2, 1]), array([1., 2., 3., 4.]))
     """
     x = as_array("histogram", "x", x)
     if isinstance(bins, (list, tuple, np.ndarray)):
@@ -222,6 +228,8 @@ def histogram2d(x: Any, y: Any, /, bins: Any = 10, range: Any = None, density: b
     """How many points (x, y) lie in each cell of a grid, and the edges along x and y; float32.
 
     >>> nd.histogram2d(nd.array([0.0, 1.0]), nd.array([0.0, 1.0]), 2)[0]
+    array([[1., 0.],
+           [0., 1.]])
     """
     x, y = (ravel(as_floating("histogram2d", v, n)) for v, n in ((x, "x"), (y, "y")))
     both = bins if isinstance(bins, (list, tuple)) and len(bins) == 2 else (bins, bins)
@@ -251,6 +259,8 @@ def cov(x: Any, y: Any = None, /, rowvar: bool = True, bias: bool = False, ddof:
     `bias`, or by n - ddof.
 
     >>> nd.cov(nd.array([[1.0, 2.0, 3.0], [6.0, 4.0, 2.0]]))
+    array([[ 1., -2.],
+           [-2.,  4.]])
     """
     variables = []
     for name, v in (("x", x), ("y", y)):
@@ -272,6 +282,8 @@ def corrcoef(x: Any, y: Any = None, /, rowvar: bool = True) -> NDArray:
     """The correlations of variables: their covariances divided by both standard deviations.
 
     >>> nd.corrcoef(nd.array([[1.0, 2.0, 3.0], [6.0, 4.0, 2.0]]))
+    array([[ 1., -1.],
+           [-1.,  1.]])
     """
     covariance = cov(x, y, rowvar)
     if covariance.ndim == 0:
@@ -289,25 +301,29 @@ def _filled(name: str, x: Any, fill: float) -> NDArray:
     return where(isnan(x), fill, x) if is_inexact(x.dtype) else x
 
 
-def _over_nans(name: str, fill: float, what: str, example: str) -> Callable:
+def _over_nans(name: str, fill: float, what: str, result: str) -> Callable:
     inner = getattr(reduction, name[3:])
 
     def function(x: Any, /, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> NDArray:
         return inner(_filled(name, x, fill), axis, dtype=dtype, keepdims=keepdims)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"The {what} over some axes (None: all), NaNs counting as {fill:g}.\n\n    >>> nd.{name}({example})\n    "
+    function.__doc__ = (
+        f"The {what} over some axes (None: all), NaNs counting as {fill:g}.\n\n"
+        f"    >>> nd.{name}(nd.array([1.0, nd.nan, 2.0]))\n    {result}\n    "
+    )
     return function
 
 
-nansum = _over_nans("nansum", 0.0, "sum", "nd.array([1.0, nd.nan, 2.0])")
-nanprod = _over_nans("nanprod", 1.0, "product", "nd.array([1.0, nd.nan, 2.0])")
+nansum = _over_nans("nansum", 0.0, "sum", "array(3.)")
+nanprod = _over_nans("nanprod", 1.0, "product", "array(2.)")
 
 
 def nancumsum(x: Any, /, axis: int | None = None, dtype: Any = None) -> NDArray:
     """`cumsum`, NaNs counting as 0.
 
     >>> nd.nancumsum(nd.array([1.0, nd.nan, 2.0]))
+    array([1., 1., 3.])
     """
     return reduction.cumsum(_filled("nancumsum", x, 0.0), axis, dtype)
 
@@ -316,6 +332,7 @@ def nancumprod(x: Any, /, axis: int | None = None, dtype: Any = None) -> NDArray
     """`cumprod`, NaNs counting as 1.
 
     >>> nd.nancumprod(nd.array([3.0, nd.nan, 2.0]))
+    array([3., 3., 6.])
     """
     return reduction.cumprod(_filled("nancumprod", x, 1.0), axis, dtype)
 
@@ -330,6 +347,7 @@ def nanmean(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
     """The mean of the numbers over some axes (None: all); NaN where all are NaN.
 
     >>> nd.nanmean(nd.array([1.0, nd.nan, 2.0]))
+    array(1.5)
     """
     x = as_floating("nanmean", x)
     axes = normalize_axes("nanmean", axis, x.ndim)
@@ -341,6 +359,7 @@ def nanvar(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 
     """The variance of the numbers over some axes (None: all).
 
     >>> nd.nanvar(nd.array([1.0, nd.nan, 2.0]))
+    array(0.25)
     """
     x = as_floating("nanvar", x)
     axes = normalize_axes("nanvar", axis, x.ndim)
@@ -355,6 +374,7 @@ def nanstd(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 
     """The standard deviation of the numbers over some axes (None: all).
 
     >>> nd.nanstd(nd.array([1.0, nd.nan, 2.0]))
+    array(0.5)
     """
     return sqrt(nanvar(x, axis, correction=correction, ddof=ddof, keepdims=keepdims))
 
@@ -372,6 +392,7 @@ def nanmax(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
     """The largest number over some axes (None: all); NaN where all are NaN.
 
     >>> nd.nanmax(nd.array([1.0, nd.nan, 2.0]))
+    array(2.)
     """
     return _nan_extremum("nanmax", reduction.max, -float("inf"), x, axis, keepdims)
 
@@ -380,6 +401,7 @@ def nanmin(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
     """The smallest number over some axes (None: all); NaN where all are NaN.
 
     >>> nd.nanmin(nd.array([1.0, nd.nan, 2.0]))
+    array(1.)
     """
     return _nan_extremum("nanmin", reduction.min, float("inf"), x, axis, keepdims)
 
@@ -388,6 +410,7 @@ def nanargmax(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> 
     """The position of the largest number along an axis (None: flattened); 0 where all are NaN.
 
     >>> nd.nanargmax(nd.array([nd.nan, 1.0, 2.0]))
+    array(2)
     """
     return reduction.argmax(_filled("nanargmax", x, -float("inf")), axis, keepdims=keepdims)
 
@@ -396,6 +419,7 @@ def nanargmin(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> 
     """The position of the smallest number along an axis (None: flattened); 0 where all are NaN.
 
     >>> nd.nanargmin(nd.array([nd.nan, 1.0, 2.0]))
+    array(1)
     """
     return reduction.argmin(_filled("nanargmin", x, float("inf")), axis, keepdims=keepdims)
 
@@ -404,6 +428,7 @@ def nanquantile(x: Any, q: Any, /, axis: Any = None, method: str = "linear", kee
     """The `quantile` of the numbers; NaN where all are NaN.
 
     >>> nd.nanquantile(nd.array([1.0, nd.nan, 2.0, 3.0]), 0.5)
+    array(2.)
     """
     return _quantile("nanquantile", x, q, axis, method, keepdims, 1.0, skip_nan=True)
 
@@ -412,6 +437,7 @@ def nanpercentile(x: Any, q: Any, /, axis: Any = None, method: str = "linear", k
     """The `percentile` of the numbers; NaN where all are NaN.
 
     >>> nd.nanpercentile(nd.array([1.0, nd.nan, 2.0, 3.0]), 50)
+    array(2.)
     """
     return _quantile("nanpercentile", x, q, axis, method, keepdims, 100.0, skip_nan=True)
 
@@ -420,5 +446,6 @@ def nanmedian(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray
     """The `median` of the numbers; NaN where all are NaN.
 
     >>> nd.nanmedian(nd.array([1.0, nd.nan, 2.0, 3.0]))
+    array(2.)
     """
     return nanquantile(x, 0.5, axis, keepdims=keepdims)

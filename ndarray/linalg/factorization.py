@@ -64,6 +64,8 @@ def cholesky(x: Any, /, *, upper: bool = False) -> NDArray:
     Only the lower triangle of x (the upper one if `upper`) is read. Raises LinAlgError where x is not positive definite.
 
     >>> nd.linalg.cholesky(nd.array([[4.0, 2.0], [2.0, 5.0]]))
+    array([[2., 0.],
+           [1., 2.]])
     """
     out = in_lapack(lambda a: primitive("cholesky", a), _hermitian("cholesky", x, upper))
     return conj(swapaxes(out, -1, -2)) if upper else out
@@ -76,6 +78,8 @@ def qr(x: Any, /, mode: str = "reduced") -> Any:
     and need the first min(m, n) columns to be independent. Raises ValueError for another mode.
 
     >>> nd.abs(nd.linalg.qr(nd.array([[3.0, 1.0], [4.0, 2.0]])).R)
+    array([[5. , 2.2],
+           [0. , 0.4]])
     """
     if mode not in ("reduced", "complete", "r"):
         raise ValueError(f"qr: mode: expected 'reduced', 'complete' or 'r', got {mode!r}")
@@ -91,6 +95,7 @@ def svd(x: Any, /, full_matrices: bool = True, compute_uv: bool = True, hermitia
     square x).
 
     >>> nd.linalg.svd(nd.array([[3.0, 0.0], [0.0, 4.0]])).S
+    array([4., 3.])
     """
     x = matrix("svd", x)
     if not compute_uv:
@@ -103,6 +108,7 @@ def svdvals(x: Any, /) -> NDArray:
     """The singular values (..., min(m, n)) of x (..., m, n), in falling order.
 
     >>> nd.linalg.svdvals(nd.array([[3.0, 0.0], [0.0, 4.0]]))
+    array([4., 3.])
     """
     return in_lapack(lambda a: primitive("svd", a, full=False), matrix("svdvals", x))[1]
 
@@ -113,6 +119,7 @@ def eigh(x: Any, /, UPLO: str = "L") -> EighResult:
     The lower ("L") or upper ("U") triangle is read. Gradients of the vectors need distinct eigenvalues.
 
     >>> nd.linalg.eigh(nd.array([[2.0, 1.0], [1.0, 2.0]])).eigenvalues
+    array([1., 3.])
     """
     if UPLO.upper() not in ("L", "U"):
         raise ValueError(f"eigh: UPLO: expected 'L' or 'U', got {UPLO!r}")
@@ -124,6 +131,7 @@ def eigvalsh(x: Any, /, UPLO: str = "L") -> NDArray:
     """The eigenvalues (..., n) of Hermitian x (..., n, n), real, in rising order.
 
     >>> nd.linalg.eigvalsh(nd.array([[2.0, 1.0], [1.0, 2.0]]))
+    array([1., 3.])
     """
     return eigh(x, UPLO).eigenvalues
 
@@ -134,6 +142,7 @@ def eig(x: Any, /) -> EigResult:
     Always complex, so that the dtype doesn't depend on the values (NumPy's is real where all eigenvalues are).
 
     >>> nd.linalg.eig(nd.array([[0.0, 1.0], [-1.0, 0.0]])).eigenvalues
+    array([0.+1.j, 0.-1.j])
     """
     x = square("eig", x)
     return EigResult(*in_lapack(lambda a: primitive("eig", a), x))
@@ -143,6 +152,7 @@ def eigvals(x: Any, /) -> NDArray:
     """The eigenvalues (..., n) of x (..., n, n), complex.
 
     >>> nd.linalg.eigvals(nd.array([[0.0, 1.0], [-1.0, 0.0]]))
+    array([0.+1.j, 0.-1.j])
     """
     return eig(x).eigenvalues
 
@@ -151,6 +161,7 @@ def det(x: Any, /) -> NDArray:
     """The determinants (...) of x (..., n, n). The gradient exists for singular matrices too.
 
     >>> nd.linalg.det(nd.array([[1.0, 2.0], [3.0, 4.0]]))
+    array(-2.)
     """
     return in_lapack(lambda a: primitive("det", a), square("det", x))
 
@@ -161,5 +172,6 @@ def slogdet(x: Any, /) -> SlogdetResult:
     For a singular matrix, 0 and -inf.
 
     >>> nd.linalg.slogdet(nd.array([[1.0, 2.0], [3.0, 4.0]])).sign
+    array(-1.)
     """
     return SlogdetResult(*in_lapack(lambda a: primitive("slogdet", a), square("slogdet", x)))

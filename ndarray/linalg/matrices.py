@@ -44,6 +44,7 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
     smallest size) and 0 (the number of elements that are not 0). Real. The gradient of the 2-norm at 0 is 0.
 
     >>> nd.linalg.vector_norm(nd.array([3.0, 4.0]))
+    array(5.)
     """
     x = as_floating("vector_norm", x)
     axes = normalize_axes("vector_norm", axis, x.ndim)
@@ -66,6 +67,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> NDArr
     2 and -2 (the largest and smallest singular value), 1 and -1 (of column sums), inf and -inf (of row sums). Real.
 
     >>> nd.linalg.matrix_norm(nd.array([[1.0, -2.0], [3.0, 4.0]]), ord=1)
+    array(6.)
     """
     x = matrix("matrix_norm", x)
     if ord in ("fro", None):
@@ -85,6 +87,7 @@ def norm(x: Any, /, ord: Any = None, axis: Any = None, keepdims: bool = False) -
     flattened array, or for a given `ord` of a vector or matrix x.
 
     >>> nd.linalg.norm(nd.array([[3.0, 4.0], [6.0, 8.0]]), axis=1)
+    array([ 5., 10.])
     """
     x = as_floating("norm", x)
     if axis is None and (ord is None or (ord in ("f", "fro") and x.ndim == 2) or (ord == 2 and x.ndim == 1)):
@@ -105,6 +108,7 @@ def cond(x: Any, /, p: Any = None) -> NDArray:
     way round), or for other norms p of square matrices ``matrix_norm(x) * matrix_norm(inv(x))``.
 
     >>> nd.linalg.cond(nd.array([[1.0, 0.0], [0.0, 4.0]]))
+    array(4.)
     """
     if p in (None, 2, -2):
         values = svdvals(matrix("cond", x))
@@ -119,6 +123,7 @@ def matrix_rank(x: Any, /, tol: Any = None, hermitian: bool = False, *, rtol: An
     times the largest; int64 (...).
 
     >>> nd.linalg.matrix_rank(nd.array([[1.0, 2.0], [2.0, 4.0]]))
+    array(1)
     """
     x = matrix("matrix_rank", x)
     values = svdvals(x)
@@ -138,6 +143,8 @@ def matrix_power(x: Any, n: int, /) -> NDArray:
     """x (..., k, k) multiplied by itself n times, by repeated squaring; of the inverse for a negative n.
 
     >>> nd.linalg.matrix_power(nd.array([[1, 1], [0, 1]]), 5)
+    array([[1, 5],
+           [0, 1]])
     """
     x = as_array("matrix_power", "x", x)
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
@@ -165,6 +172,8 @@ def multi_dot(arrays: Sequence[Any], /) -> NDArray:
     vectors. Raises ValueError for fewer than two arrays.
 
     >>> nd.linalg.multi_dot([nd.ones((2, 3)), nd.ones((3, 4)), nd.ones((4, 2))])
+    array([[12., 12.],
+           [12., 12.]])
     """
     found = [as_array("multi_dot", f"arrays[{k}]", a) for k, a in enumerate(arrays)]
     if len(found) < 2:
@@ -205,6 +214,7 @@ def diagonal(x: Any, /, *, offset: int = 0) -> NDArray:
     """The diagonals (..., k) of matrices x (..., m, n), `offset` columns to the right.
 
     >>> nd.linalg.diagonal(nd.array([[1, 2], [3, 4]]))
+    array([1, 4])
     """
     return manipulation.diagonal(x, offset, -2, -1)
 
@@ -213,6 +223,7 @@ def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> NDArray:
     """The sums (...) of the diagonals of matrices x (..., m, n). Bool and integers give int64 or uint64.
 
     >>> nd.linalg.trace(nd.array([[1, 2], [3, 4]]))
+    array(5)
     """
     return reduction.sum(diagonal(x, offset=offset), -1, dtype=dtype)
 
@@ -221,6 +232,7 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> NDArray:
     """The vector product along an axis of size 3; the other axes broadcast. Raises ValueError for another size.
 
     >>> nd.linalg.cross(nd.array([1, 0, 0]), nd.array([0, 1, 0]))
+    array([0, 0, 1])
     """
     x1, x2 = as_array("cross", "x1", x1), as_array("cross", "x2", x2)
     for name, x in (("x1", x1), ("x2", x2)):

@@ -38,6 +38,8 @@ def gemm(
     """``alpha * A @ B + beta * C``, A and B transposed first if asked for; `axis` is that of the matrices' rows.
 
     >>> nd.linalg.gemm(nd.ones((2, 3)), nd.ones((3, 2)), nd.ones((2, 2)), alpha=2.0)
+    array([[7., 7.],
+           [7., 7.]])
     """
     if axis not in (-2,):
         A, B, C = (moveaxis(matrix("gemm", v, n), axis, -2) for v, n in ((A, "A"), (B, "B"), (C, "C")))
@@ -49,6 +51,8 @@ def gemm2(A: Any, B: Any, /, transpose_a: bool = False, transpose_b: bool = Fals
     """``alpha * A @ B``, A and B transposed first if asked for; `axis` is that of the matrices' rows.
 
     >>> nd.linalg.gemm2(nd.ones((2, 3)), nd.ones((2, 3)), transpose_b=True)
+    array([[3., 3.],
+           [3., 3.]])
     """
     A, B = matrix("gemm2", A, "A"), matrix("gemm2", B, "B")
     if axis not in (-2,):
@@ -61,6 +65,8 @@ def potrf(A: Any, /, lower: bool = True) -> NDArray:
     """The Cholesky factor of positive definite A: L with ``L @ L.T = A``, or the upper one.
 
     >>> nd.linalg.potrf(nd.array([[4.0, 2.0], [2.0, 5.0]]))
+    array([[2., 0.],
+           [1., 2.]])
     """
     return cholesky(A, upper=not lower)
 
@@ -69,6 +75,8 @@ def potri(A: Any, /, lower: bool = True) -> NDArray:
     """The inverse of the matrix whose Cholesky factor is A.
 
     >>> nd.linalg.potri(nd.array([[2.0, 0.0], [0.0, 4.0]]))
+    array([[0.25  , 0.    ],
+           [0.    , 0.0625]])
     """
     A = matrix("potri", A, "A")
     n = A.shape[-1]
@@ -80,6 +88,8 @@ def trsm(A: Any, B: Any, /, transpose: bool = False, rightside: bool = False, lo
     """X with ``A @ X = alpha * B`` (or ``X @ A = alpha * B`` if `rightside`) for triangular A, transposed if asked for.
 
     >>> nd.linalg.trsm(nd.array([[2.0, 0.0], [1.0, 4.0]]), nd.array([[4.0], [10.0]]))
+    array([[2.],
+           [2.]])
     """
     A, B = matrix("trsm", A, "A"), multiply(matrix("trsm", B, "B"), alpha)
     if rightside:
@@ -91,6 +101,8 @@ def trmm(A: Any, B: Any, /, transpose: bool = False, rightside: bool = False, lo
     """``alpha * A @ B`` (or ``alpha * B @ A`` if `rightside`) for triangular A, transposed if asked for.
 
     >>> nd.linalg.trmm(nd.array([[2.0, 9.0], [1.0, 4.0]]), nd.array([[1.0], [1.0]]))
+    array([[2.],
+           [5.]])
     """
     A, B = _t(_triangle(matrix("trmm", A, "A"), lower), transpose), matrix("trmm", B, "B")
     return multiply(matmul(B, A) if rightside else matmul(A, B), alpha)
@@ -100,6 +112,7 @@ def syrk(A: Any, /, transpose: bool = False, alpha: float = 1.0) -> NDArray:
     """``alpha * A @ A.T``, or ``alpha * A.T @ A`` if `transpose`.
 
     >>> nd.linalg.syrk(nd.array([[1.0, 2.0]]))
+    array([[5.]])
     """
     A = matrix("syrk", A, "A")
     return multiply(matmul(_t(A, transpose), _t(A, not transpose)), alpha)
@@ -109,6 +122,7 @@ def sumlogdiag(A: Any, /) -> NDArray:
     """The sum of the logarithms of the diagonal.
 
     >>> nd.linalg.sumlogdiag(nd.array([[1.0, 0.0], [0.0, nd.e]]))
+    array(1.)
     """
     return reduction.sum(log(diagonal(matrix("sumlogdiag", A, "A"), 0, -2, -1)), -1)
 
@@ -117,6 +131,7 @@ def extractdiag(A: Any, /, offset: int = 0) -> NDArray:
     """The diagonals of matrices, `offset` columns to the right.
 
     >>> nd.linalg.extractdiag(nd.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([1., 4.])
     """
     return diagonal(matrix("extractdiag", A, "A"), offset, -2, -1)
 
@@ -125,6 +140,8 @@ def makediag(A: Any, /, offset: int = 0) -> NDArray:
     """Matrices with the vectors of the last axis on a diagonal, `offset` columns to the right, and zeros elsewhere.
 
     >>> nd.linalg.makediag(nd.array([1.0, 2.0]))
+    array([[1., 0.],
+           [0., 2.]])
     """
     A = as_floating("makediag", A, "A")
     n, k = A.shape[-1], abs(offset)
@@ -146,6 +163,7 @@ def extracttrian(A: Any, /, offset: int = 0, lower: bool = True) -> NDArray:
     or beyond the diagonal `offset`, on whose side it lies.
 
     >>> nd.linalg.extracttrian(nd.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([1., 3., 4.])
     """
     A = matrix("extracttrian", A, "A")
     n = int(A.shape[-1])
@@ -158,6 +176,8 @@ def maketrian(A: Any, /, offset: int = 0, lower: bool = True) -> NDArray:
     Raises ValueError where the vectors' size fits no triangle.
 
     >>> nd.linalg.maketrian(nd.array([1.0, 3.0, 4.0]))
+    array([[1., 0.],
+           [3., 4.]])
     """
     A = as_floating("maketrian", A, "A")
     count = int(A.shape[-1])
@@ -176,6 +196,7 @@ def gelqf(A: Any, /) -> tuple[NDArray, NDArray]:
     """Q and L with ``A = L @ Q`` for A (..., m, n), m <= n: L lower triangular with a positive diagonal, Q of orthonormal rows.
 
     >>> nd.linalg.gelqf(nd.array([[3.0, 4.0]]))
+    (array([[0.6, 0.8]]), array([[5.]]))
     """
     from ..elementwise import less, where
 
@@ -192,6 +213,7 @@ def syevd(A: Any, /) -> tuple[NDArray, NDArray]:
     """U and L with ``A = U.T @ diag(L) @ U`` for symmetric A: eigenvectors as rows, eigenvalues in rising order.
 
     >>> nd.linalg.syevd(nd.array([[2.0, 1.0], [1.0, 2.0]]))[1]
+    array([1., 3.])
     """
     values, vectors = eigh(A)
     return _t(vectors, True), values
@@ -201,5 +223,7 @@ def inverse(A: Any, /) -> NDArray:
     """The inverse, as `inv`.
 
     >>> nd.linalg.inverse(nd.array([[2.0, 0.0], [0.0, 4.0]]))
+    array([[0.5 , 0.  ],
+           [0.  , 0.25]])
     """
     return inv(A)

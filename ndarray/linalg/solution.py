@@ -43,6 +43,7 @@ def solve(x1: Any, x2: Any, /) -> NDArray:
     Raises LinAlgError for singular matrices.
 
     >>> nd.linalg.solve(nd.array([[3.0, 1.0], [1.0, 2.0]]), nd.array([9.0, 8.0]))
+    array([2., 3.])
     """
     a, b, vector = _system("solve", x1, x2)
     out = in_lapack(lambda a, b: primitive("solve", a, b), a, b)
@@ -54,6 +55,7 @@ def solve_triangular(x1: Any, x2: Any, /, *, lower: bool = False, trans: bool = 
     the diagonal if `unit_diagonal`, are not read. Shapes as those of `solve`.
 
     >>> nd.linalg.solve_triangular(nd.array([[2.0, 1.0], [0.0, 4.0]]), nd.array([4.0, 8.0]))
+    array([1., 2.])
     """
     a, b, vector = _system("solve_triangular", x1, x2)
     if trans:
@@ -66,6 +68,8 @@ def inv(x: Any, /) -> NDArray:
     """The inverses of x (..., n, n). Raises LinAlgError for singular matrices.
 
     >>> nd.linalg.inv(nd.array([[2.0, 0.0], [0.0, 4.0]]))
+    array([[0.5 , 0.  ],
+           [0.  , 0.25]])
     """
     return in_lapack(lambda a: primitive("inverse", a), square_matrix("inv", x))
 
@@ -77,6 +81,7 @@ def pinv(x: Any, /, rcond: float | None = None, hermitian: bool = False, *, rtol
     the dtype. An array of shape (...) gives one limit for each matrix.
 
     >>> nd.linalg.pinv(nd.array([[1.0], [1.0]]))
+    array([[0.49999997, 0.49999997]])
     """
     x = matrix("pinv", x)
     limit = rtol if rtol is not None else rcond
@@ -106,6 +111,7 @@ def lstsq(x1: Any, x2: Any, /, rcond: float | None = None) -> tuple[NDArray, NDA
     through the solution and the residuals.
 
     >>> nd.linalg.lstsq(nd.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]), nd.array([1.0, 3.0, 5.0]))[0]
+    array([0.9999999, 1.9999995])
     """
     a, b = common("lstsq", matrix("lstsq", x1, "x1"), x2)
     if a.ndim != 2 or b.ndim not in (1, 2) or differ(a.shape[0], b.shape[0]):
@@ -128,6 +134,7 @@ def tensorinv(x: Any, /, ind: int = 2) -> NDArray:
     the identity.
 
     >>> nd.linalg.tensorinv(nd.reshape(nd.eye(6), (6, 2, 3)), ind=1).shape
+    (2, 3, 6)
     """
     if ind < 1:
         raise ValueError(f"tensorinv: ind: expected at least 1, got {ind}")
@@ -143,6 +150,7 @@ def tensorsolve(x1: Any, x2: Any, /, axes: Any = None) -> NDArray:
     """x with ``tensordot(x1, x, x.ndim) = x2``; the `axes` of x1 are moved to its end first.
 
     >>> nd.linalg.tensorsolve(nd.reshape(nd.eye(6), (2, 3, 6)), nd.ones((2, 3))).shape
+    (6,)
     """
     x1, x2 = common("tensorsolve", x1, x2)
     if axes is not None:
