@@ -102,10 +102,10 @@ class Emulated:
         engine.reg_write(self.arm.UC_ARM64_REG_D0, int.from_bytes(struct.pack(pattern, _fmod(a, b)), "little"))
 
     # -- calling
-    def __call__(self, name, buffers, parameters, first, last):
+    def __call__(self, name, buffers, parameters, first, last, scratch=1 << 16):
         if self.mapped:
             self.engine.mem_unmap(*self.mapped)
-        arrays = [*buffers, np.array(parameters, np.int64), np.full(1 << 16, 0xFF, np.uint8)]
+        arrays = [*buffers, np.array(parameters, np.int64), np.full(scratch, 0xFF, np.uint8)]
         places, at = [], DATA + PAGE
         for a in arrays:
             places.append(at)
