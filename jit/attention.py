@@ -32,8 +32,7 @@ from .target import Target
 
 __all__ = ["lower_attention", "lower_attention_gradient"]
 
-BLOCK = 128  # keys in a block, forward
-BLOCK_BACK = 64  # backward, where two arrays of scores are held
+BLOCK = 128  # keys whose scores are held
 
 
 def lower_attention(name: str, attrs: Mapping[str, Any], sources: Sequence[Source], sinks: Sequence[Sink | None],
@@ -78,16 +77,14 @@ class _Kernel:
         self.length, self.keys, self.e, self.width = map(self.builder.size, self.sizes)
 
     def _tile(self, length: int, keys: int) -> tuple[int, int]:
-        """Vectors of queries and rows of keys of a tile of scores: the fewest cycles, padding and skipped tiles included."""
+        """Vectors of queries and rows of keys of a tile of scores: two vectors if they leave few lanes idle and few scores
+        to be computed in vain. With more, what is between the two products no longer fits the first-level cache."""
         best, tile = float("inf"), (1, 1)
-        for nv in range(1, 5):
-            mr = min(14, (self.target.registers - nv - 2) // nv)
-            if mr < 1:
-                break
-            width, cost = nv * self.lanes, 0.0
-            for first in range(0, max(1, length), width):
-                seen = min(keys, first + width) if self.skips else keys
-                cost += -(-seen // mr) * (max(mr * nv, mr + nv, 8) + 1.5) + 40
+        for nv in (1, 2):
+            mr, width = min(14, (self.target.registers - nv - 2) // nv), nv * self.lanes
+            firsts = range(0, max(1, length), width)
+            seen = sum(min(keys, first + width) for first in firsts) if self.skips else keys * len(firsts)
+            cost = seen * nv * max(1.0, (mr + nv) / (mr * nv))  # one load a multiply-add, or more
             if cost < best:
                 best, tile = cost, (nv, mr)
         return tile
@@ -356,7 +353,7 @@ class _Forward(_Kernel):
 
 class _Backward(_Kernel):
     def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target):
-        super().__init__(attrs, sources, mask, target, BLOCK_BACK)
+        super().__init__(attrs, sources, mask, target, BLOCK)
         self.shift, self.total, self.delta, self.upstream = sources[3:]
 
     def build(self, sinks: Sequence[Sink | None], equations: tuple) -> Launch:
