@@ -13,7 +13,9 @@ from .nodes import INT64, Arena, Node, hint, same, walk
 from .scalars import Emitter
 from .target import Target
 
-__all__ = ["Axis", "bytes_and_work", "choose_lane", "choose_lanes", "collapse", "nest", "nested_for"]
+__all__ = [
+    "Axis", "bytes_and_work", "choose_lane", "choose_lanes", "collapse", "lane_loop", "nest", "nested_for", "unravel",
+]
 
 TASK_ELEMENTS = 32768
 
@@ -137,7 +139,7 @@ def nest(em: Emitter, outer: list[Axis], lane: Axis | None, lanes: int, weight: 
         if outer:
             row = builder.size(chunks)
             em.body.append(Let("row", task // row))
-            em.push(_unravel(em, Var("row", INT), outer))
+            em.push(unravel(em, Var("row", INT), outer))
             start: Expr = (task % row) * builder.size(chunk)
         else:
             em.push({})
@@ -162,7 +164,7 @@ def nest(em: Emitter, outer: list[Axis], lane: Axis | None, lanes: int, weight: 
     first = em.let(em.blocks[-1], task * builder.size(per_task), "first")
     stop = em.let(em.blocks[-1], apply("min", first + builder.size(per_task), builder.size(rows)), "stop")
     em.push({})  # the row's block: its variables are known once they are computed
-    em.blocks[-1].variables.update(_unravel(em, Var("row", INT), split))
+    em.blocks[-1].variables.update(unravel(em, Var("row", INT), split))
 
     def inside() -> None:
         if lane is None:
@@ -176,7 +178,7 @@ def nest(em: Emitter, outer: list[Axis], lane: Axis | None, lanes: int, weight: 
     return (rows + (per_task - 1)) // per_task
 
 
-def _unravel(em: Emitter, row: Expr, axes: list[Axis]) -> dict[str, Expr]:
+def unravel(em: Emitter, row: Expr, axes: list[Axis]) -> dict[str, Expr]:
     """Index variables of `axes` from a row number; writes their statements into the present block."""
     found: dict[str, Expr] = {}
     rest = row

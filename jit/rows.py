@@ -19,6 +19,7 @@ from ndarray.dims import Size, product
 from ndarray.op import Reduction
 from ndarray.scalar import Scalar
 
+from .columns import lower_columns, suits_columns
 from .folds import Fold, scalar_expr, typed_const, widen
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
@@ -26,10 +27,10 @@ from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, 
 from .nest import TASK_ELEMENTS, Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import Pull, Scope, axes_of
-from .scalars import Emitter
+from .scalars import Block, Emitter
 from .target import Target
 
-__all__ = ["lower_rows", "rows_read_in_place"]
+__all__ = ["RowKernel", "lower_rows", "rows_read_in_place"]
 
 ROW = "@row"  # the pseudo-variable on which results of reductions depend
 PIECE = 32768  # elements in a piece of a fold in two stages
@@ -39,7 +40,7 @@ WINDOW = 9  # a domain of so many positions is written out, if that makes no mor
 UNROLLED_NODES = 200  # nodes
 
 
-class _RowKernel:
+class RowKernel:
     """Builds the kernel of a row group."""
 
     def __init__(self, group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
@@ -124,12 +125,15 @@ class _RowKernel:
         self.nodes = nodes
         self.lanes = choose_lanes(self.target, nodes, [n for n in self.roots if n.op not in ("affine", "var")])
         loads = [n.args[1] for n in nodes if n.op == "load"]
-        stores = [flat for _, _, flat, _ in self.full_outputs] + [flat for _, _, flat in self.row_outputs]
+        stores = [flat for _, _, flat, _ in self.full_outputs]
+        if hint(product(a.extent for a in self.domain)) < 64:  # else one store a row is nothing
+            stores += [flat for _, _, flat in self.row_outputs]
         names = frozenset(a.name for a in self.domain)
         self.lane = choose_lane(self.arena, self.positions + self.domain, loads, stores, self.lanes, names)
         self.lane_reduces = self.lane is not None and self.lane.name in names
         if self.lane is None:
             self.lanes = 1
+        self.vector = self.lanes
         if self.lane is not None and self.lane_reduces:
             self.domain = [a for a in self.domain if a is not self.lane] + [self.lane]
         inner = hint(self.domain[-1].extent) if self.domain else 1
@@ -143,16 +147,19 @@ class _RowKernel:
     def build(self) -> list[Launch]:
         """The launches of the group: one, or two for few positions with a long domain."""
         self.schedule()
+        if suits_columns(self):
+            return lower_columns(self)
         if not self.rows.parallel and self.stages == 1 and not self.full_outputs:
             return self._build_split()
         weight = max(1, hint(product(a.extent for a in self.domain)) * self.stages * max(1, len(self.nodes) // 8))
         outer = [a for a in self.positions if a is not self.lane]
         lane = None if self.lane_reduces else self.lane
         tasks = nest(self.em, outer, lane, self.lanes if lane else 1, weight, self.target, self._row)
-        return [self.builder.launch("rows", self.em.blocks[0].statements, "task", tasks, self._work(), in_place=(),
+        return [self.builder.launch("rows", self.em.blocks[0].statements, "task", tasks, self.work(), in_place=(),
                                     equations=tuple(self.group.equations), note=str(self.group))]
 
-    def _work(self) -> Size:
+    def work(self) -> Size:
+        """Estimated nanoseconds."""
         cost = bytes_and_work(self.nodes, len(self.full_outputs))
         return product(a.extent for a in self.positions + self.domain) * cost // 20
 
@@ -167,9 +174,10 @@ class _RowKernel:
             stores = [(v, n, flat) for v, n, flat, s in self.full_outputs if s == stage - 1]
             keep = self._worth_keeping(stage, folds, stores, scratch)
             self._stage(folds, stores, keep, scratch)
-        self._store_rows()
+        self.store_rows()
 
-    def _store_rows(self) -> None:
+    def store_rows(self) -> None:
+        """Store what has one element a row."""
         em = self.em
         values = [(v, em.emit(node), flat) for v, node, flat in self.row_outputs]
         for value, expr, flat in values:
@@ -403,9 +411,10 @@ class _RowKernel:
                 while len(single) > 1:
                     single = [self._fold2(fold, single[k], single[k + 1], block) for k in range(0, len(single), 2)]
                 total = single[0]
-        self._deliver(fold, total, block)
+        self.deliver(fold, total, block)
 
-    def _deliver(self, fold: Fold, total: list[Expr], block) -> None:
+    def deliver(self, fold: Fold, total: list[Expr], block: Block) -> None:
+        """Bind a reduction's results, made of the accumulators' last values."""
         em = self.em
         eq = fold.equation
         leaves = {f"a{c}": t for c, t in enumerate(total)}
@@ -455,14 +464,14 @@ class _RowKernel:
             self._stage(self.folds, [], [], {})
             self.bounds = {}
 
-        self._deliver = deliver  # type: ignore[method-assign]
+        self.deliver = deliver  # type: ignore[method-assign]
         outer = [piece] + [a for a in self.positions if a is not self.lane]
         lane = None if self.lane_reduces else self.lane
         weight = PIECE * max(1, len(self.nodes) // 8)
         tasks = nest(em, outer, lane, self.lanes if lane else 1, weight, self.target, body)
-        first = builder.launch("rows_pieces", em.blocks[0].statements, "task", tasks, self._work(),
+        first = builder.launch("rows_pieces", em.blocks[0].statements, "task", tasks, self.work(),
                                equations=tuple(self.group.equations), note=str(self.group))
-        del self._deliver
+        del self.deliver
         return [first, self._fold_pieces(partial, pieces, place_in)]
 
     def _fold_pieces(self, partial: dict, pieces: Size, place_in: Node) -> Launch:
@@ -486,8 +495,8 @@ class _RowKernel:
                 statements = em.pop()
                 row.statements.append(For(name, Const(0, INT), builder.size(pieces), 1, tuple(statements)))
                 total = [em.let(row, Get(n, Type(d.name)), "c") for n, d in zip(names, fold.dtypes)]
-                self._deliver(fold, total, row)
-            self._store_rows()
+                self.deliver(fold, total, row)
+            self.store_rows()
 
         tasks = nest(em, self.positions, None, 1, TASK_ELEMENTS, self.target, body)
         if not self.positions:
@@ -507,12 +516,12 @@ def place(shape: tuple[Size, ...], variables: list[Node], arena: Arena) -> tuple
 def lower_rows(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
                results: dict[Value, list[Storage]]) -> list[Launch]:
     """The kernels of a row group."""
-    return _RowKernel(group, pull, target, storage, results).build()
+    return RowKernel(group, pull, target, storage, results).build()
 
 
 def rows_read_in_place(group: Group, pull: Pull, target: Target, old: Value, new: Value) -> bool:
     """Whether a row group reads `old` only at the position where it stores `new`, a value of one element a row."""
-    kernel = _RowKernel(group, pull, target, lambda value: Storage(value.dtype.name, volume(value.shape)), {})
+    kernel = RowKernel(group, pull, target, lambda value: Storage(value.dtype.name, volume(value.shape)), {})
     flats = [flat for v, _, flat in kernel.row_outputs if v is new]
     if not flats:
         return False

@@ -117,11 +117,11 @@ class Emitter:
         if op == "const":
             return Const(node.args[0], Type(node.dtype.name))
         if op in ("cast", "mod") and self.masked and self._alternates(node):
-            pair = [splat(self.emit(half, mask), self._lanes() // 2) for half in self._halves(node)]
-            return self.let(block, Apply("interleave", tuple(pair), pair[0].type.with_lanes(self._lanes())))
+            pair = [splat(self.emit(half, mask), self.lane_count() // 2) for half in self._halves(node)]
+            return self.let(block, Apply("interleave", tuple(pair), pair[0].type.with_lanes(self.lane_count())))
         if op in ("affine", "var"):
             base, step, vector = self.address(node, mask)
-            lanes = self._lanes()
+            lanes = self.lane_count()
             value = base if step is None else ramp(base, step, lanes)
             if vector is not None:
                 value = vector if isinstance(value, Const) and value.value == 0 else apply("add", vector, value)
@@ -166,7 +166,8 @@ class Emitter:
         zero = apply("eq", args[1], 0)  # NumPy gives 0
         return apply("select", zero, 0, apply(op, args[0], apply("select", zero, 1, args[1])))
 
-    def _lanes(self) -> int:
+    def lane_count(self) -> int:
+        """How many lanes the values at hand have that depend on the lanes' variable."""
         block = self.lane_block()
         return 1 if block is None else block.lanes
 
