@@ -9,6 +9,7 @@ import numpy as np
 
 from .apply import apply
 from .array import NDArray
+from .control import foreach
 from .creation import full, zeros
 from .elementwise import (
     add,
@@ -179,11 +180,15 @@ def ctc_loss(
     position = _steps(width, data)
     alpha = where(less_equal(position, 1), scores[0], -math.inf)
     ends_at = None if data_lengths is None else _given_lengths("data_lengths", data_lengths, batch, steps)
-    for t in range(1, int(steps)):
+
+    def step(now: list[NDArray], alpha: NDArray) -> tuple[list, NDArray]:
+        score, t = now
         wide = concatenate([never, alpha], 1)
         arrived = _log_sum([alpha, wide[:, 1 : width + 1], where(skips, wide[:, :width], -math.inf)])
-        following = add(arrived, scores[t])
-        alpha = following if ends_at is None else where(expand_dims(less(t, ends_at), 1), following, alpha)
+        following = add(arrived, score)
+        return [], following if ends_at is None else where(expand_dims(less(t, ends_at), 1), following, alpha)
+
+    _, alpha = foreach(step, [scores[1:], _steps(steps, data)[1:]], alpha)
     final = expand_dims(multiply(ends, 2), 1)
     whole = squeeze(take_along_axis(alpha, final, 1), 1)
     short = squeeze(take_along_axis(alpha, maximum(subtract(final, 1), 0), 1), 1)
