@@ -42,9 +42,11 @@ def compare(ours: Callable, theirs: Callable, *arrays: np.ndarray, factor: float
 
 
 ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
-    "relu6": (lambda x: nd.relu6(4 * x), lambda F, x: F.relu6(4 * x)), "celu": (lambda x: nd.celu(x, 0.5), lambda F, x: F.celu(x, 0.5)),
+    "relu6": (lambda x: nd.relu6(4 * x), lambda F, x: F.relu6(4 * x)),
+    "celu": (lambda x: nd.celu(x, 0.5), lambda F, x: F.celu(x, 0.5)),
     "elu": (lambda x: nd.elu(x, 0.7), lambda F, x: F.elu(x, 0.7)), "selu": (nd.selu, lambda F, x: F.selu(x)),
-    "gelu": (nd.gelu, lambda F, x: F.gelu(x)), "mish": (nd.mish, lambda F, x: F.mish(x)), "silu": (nd.silu, lambda F, x: F.silu(x)),
+    "gelu": (nd.gelu, lambda F, x: F.gelu(x)), "mish": (nd.mish, lambda F, x: F.mish(x)),
+    "silu": (nd.silu, lambda F, x: F.silu(x)),
     "tanh gelu": (lambda x: nd.gelu(x, "tanh"), lambda F, x: F.gelu(x, approximate="tanh")),
     "hard_sigmoid": (lambda x: nd.hard_sigmoid(x), lambda F, x: (0.2 * x + 0.5).clip(0, 1)),
     "hard_swish": (lambda x: nd.hard_swish(3 * x), lambda F, x: F.hardswish(3 * x)),
@@ -168,7 +170,9 @@ def test_im2col_and_col2im(options: dict) -> None:
     check_gradients(lambda x: nd.im2col(x, size, **options), [X])
 
 
-def deformed(x: np.ndarray, offset: np.ndarray, mask: np.ndarray, w: np.ndarray, s: int, p: int, d: int, g: int, parts: int) -> np.ndarray:
+def deformed(
+    x: np.ndarray, offset: np.ndarray, mask: np.ndarray, w: np.ndarray, s: int, p: int, d: int, g: int, parts: int
+) -> np.ndarray:
     """Deformable convolution by its definition, one multiplication at a time."""
     def at(image: np.ndarray, y: float, x: float) -> float:
         total, y0, x0 = 0.0, int(np.floor(y)), int(np.floor(x))
@@ -303,7 +307,8 @@ def test_resize(mode: str, align: bool) -> None:
 def test_resize_of_other_ranks_and_mxnet_names() -> None:
     compare(lambda x: nd.resize(x, 5, mode="linear"), lambda F, x: F.interpolate(x, 5, mode="linear"), LINE)
     compare(lambda x: nd.resize(x, (3, 6, 6), mode="trilinear"), lambda F, x: F.interpolate(x, (3, 6, 6), mode="trilinear"), CUBE)
-    compare(lambda x: nd.bilinear_resize_2d(x, 7, 3), lambda F, x: F.interpolate(x, (7, 3), mode="bilinear", align_corners=True), X)
+    compare(lambda x: nd.bilinear_resize_2d(x, 7, 3),
+            lambda F, x: F.interpolate(x, (7, 3), mode="bilinear", align_corners=True), X)
     compare(lambda x: nd.upsampling(x, scale=3), lambda F, x: F.interpolate(x, scale_factor=3), X)
     inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
     compare(lambda x: nd.upsampling(x, scale=2, sample_type="bilinear")[inner],
@@ -329,7 +334,8 @@ def test_affine_grids_and_transformers() -> None:
         compare(lambda t, a=align: nd.affine_grid(t, (2, 4, 5, 7), align_corners=a),
                 lambda F, t, a=align: F.affine_grid(t, (2, 4, 5, 7), align_corners=a), theta)
     compare(lambda x, t: nd.spatial_transformer(x, nd.reshape(t, (2, 6)), (5, 7)),
-            lambda F, x, t: F.grid_sample(x, F.affine_grid(t, (2, 4, 5, 7), align_corners=True), align_corners=True), X, theta, factor=10)
+            lambda F, x, t: F.grid_sample(x, F.affine_grid(t, (2, 4, 5, 7), align_corners=True), align_corners=True), X, theta,
+            factor=10)
     flow = np.zeros((2, 2, 5, 6))
     flow[:, 0] = 1  # one pixel to the right
     moved = nd.bilinear_sampler(n(X), nd.grid_generator(n(flow), "warp")).asnumpy()

@@ -16,6 +16,7 @@ from . import (
     pool,
     random_bits,
     reduce,
+    samplers,
     shape,
     spectral,
     unary,
@@ -23,5 +24,5 @@ from . import (
 
 __all__ = [
     "attention", "binary", "complex", "contract", "convolution", "cumulative", "detection", "elementary", "fourier",
-    "gather", "linear_algebra", "order", "pool", "random_bits", "reduce", "shape", "spectral", "unary",
+    "gather", "linear_algebra", "order", "pool", "random_bits", "reduce", "samplers", "shape", "spectral", "unary",
 ]
