@@ -561,9 +561,7 @@ def _core(shape: tuple[Size, ...]) -> tuple[Size, ...]:
 def fuse(graph: Graph, constants: Iterable[Value] = (), repeated: Mapping[Value, int] | None = None) -> Fusion:
     """The graph's equations as fused groups in execution order. `constants` are inputs that rarely change: what depends on
     them only isn't fused with the rest, so that it can be kept. `repeated` says how often steps of a loop read an input."""
-    pull = Pull(graph, Arena())
-    for value, times in (repeated or {}).items():
-        pull.uses[value] *= times
+    pull = Pull(graph, Arena(), repeated)
     fuser = _Fuser(graph, pull, constants)
     fuser.run()
     return fuser.finish()

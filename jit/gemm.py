@@ -38,7 +38,28 @@ from .contraction import (
     zero,
 )
 from .launch import KernelBuilder, Launch, Storage
-from .loopir import INT, Const, Expr, For, Get, If, Load, Prefetch, Register, Set, Stmt, Store, Type, Var, apply, const, splat
+from .loopir import (
+    INT,
+    Const,
+    Expr,
+    For,
+    Get,
+    If,
+    Let,
+    Load,
+    Prefetch,
+    Register,
+    Set,
+    Stmt,
+    Store,
+    Type,
+    Var,
+    apply,
+    const,
+    splat,
+    walk_exprs,
+    walk_statements,
+)
 from .target import Target
 
 __all__ = ["lower_product"]
@@ -164,6 +185,25 @@ def _copy_panel(
     for name, start, stop in reversed(loops):
         inside = [For(name, start, stop, 1, tuple(inside))]
     return inside
+
+
+# -- the sink's loops
+
+
+def out_of_loop(loop: For) -> list[Stmt]:
+    """A loop that runs at least once, with what is the same in each round before it."""
+    stored = {s.buffer for s in walk_statements(loop.body) if isinstance(s, Store)}
+    changing, before, inside = {loop.var}, list[Stmt](), list[Stmt]()
+    for s in loop.body:
+        if isinstance(s, Let) and not any(
+            isinstance(e, Get) or (isinstance(e, Var) and e.name in changing) or (isinstance(e, Load) and e.buffer in stored)
+            for e in walk_exprs(s.value)
+        ):
+            before.append(s)
+            continue
+        changing |= {s.name} if isinstance(s, Let) else set()
+        inside.append(s)
+    return [*before, For(loop.var, loop.start, loop.stop, loop.step, tuple(inside), loop.unroll)]
 
 
 # -- the product
@@ -453,10 +493,10 @@ class _Product:
             i = builder.fresh("i")
             index = self.place + Var(i, INT) * s.nr + Var(j, INT)
             body = deliver(self.m + Var(i, INT), Load(self.sums, index, Type(c.dtype, lanes)))
-            return [For(i, const(0), rows, 1, tuple(body))]
+            return out_of_loop(For(i, const(0), rows, 1, tuple(body)))
 
         store = c.store(builder, self.batch, column, lanes, None, over_rows)
         if lanes > 1 and not (isinstance(c.columns, int) and c.columns % lanes == 0):
             masked = c.store(builder, self.batch, column, lanes, lane_mask(column, lanes, self.columns), over_rows)
             store = [If(column + lanes <= self.columns, tuple(store), tuple(masked))]
-        return [For(j, const(0), columns, lanes, tuple(store))]
+        return out_of_loop(For(j, const(0), columns, lanes, tuple(store)))

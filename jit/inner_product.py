@@ -18,13 +18,24 @@ from .target import Target
 __all__ = ["lower_inner_product", "suits_inner_product"]
 
 
+KEPT = 16 << 20
+"""Bytes of a weight up to which a copy of it may be kept for its sake."""
+
+
 def suits_inner_product(c: Contraction, target: Target) -> bool:
-    """Both contiguous along k, k long enough to fill vectors, and too few results a packed value to pay for packing."""
+    """Both contiguous along k, k long enough to fill vectors, and too few results a packed value to pay for packing.
+
+    Weights of moderate size are packed once and kept, unless there is next to nothing to gain: a vector times a matrix
+    takes the time of reading it."""
     lanes = target.lanes(c.dtype)
     m, n, k = hint(c.rows), hint(c.columns), hint(c.inner[-1]) if c.inner else 0
     if not (c.a.k_contiguous and c.b.k_contiguous) or c.dtype == "bool" or k < 2 * lanes:
         return False
-    return min(m, n) <= 4 or (m * c.b.uses <= 96 and k >= 8 * lanes)
+    if min(m, n) <= 4:
+        return True
+    if c.b.constant and m > 8 and n * hint(product(c.inner)) * _ITEMSIZE[c.dtype] <= KEPT:
+        return False
+    return m * c.b.uses <= 96 and k >= 8 * lanes
 
 
 def _tile(m: int, n: int, lanes: int, target: Target, vector_store: bool) -> tuple[int, int]:

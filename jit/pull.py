@@ -8,7 +8,7 @@ computed in place and everything else is read from memory. ``scope.element(value
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from hybrid.graph import Atom, Equation, Graph, Literal, Value
 from ndarray.dims import Size
@@ -31,12 +31,13 @@ def axes_of(shape: tuple[Size, ...]) -> tuple[int, ...]:
 class Pull:
     """Lowering rules of a graph's equations, each run once."""
 
-    def __init__(self, graph: Graph, arena: Arena):
+    def __init__(self, graph: Graph, arena: Arena, repeated: Mapping[Value, int] | None = None):
         self.graph, self.arena = graph, arena
         self.producer: dict[Value, Equation] = {v: eq for eq in graph.equations for v in eq.outputs}
         self._rules: dict[Equation, tuple[Scalar, ...]] = {}
-        self.uses = Counter(a for eq in graph.equations if isinstance(eq.op.lower, Template)
-                            for a in eq.inputs if isinstance(a, Value))
+        self.repeated = repeated or {}
+        self._uses = Counter(_use(eq, n) for eq in graph.equations if isinstance(eq.op.lower, Template)
+                             for n in range(len(eq.inputs)))
 
     def rule(self, eq: Equation) -> tuple[Scalar, ...]:
         """The scalar expression of each result; index variables are named "0", "1" ... along the result's axes. For a
@@ -68,6 +69,11 @@ class Pull:
         """Sizes of a reduction's reduced axes."""
         assert isinstance(eq.op.lower, Reduction)
         return tuple(eq.op.lower.domain(*(a.type for a in eq.inputs), **eq.attrs))
+
+    def uses(self, eq: Equation, number: int) -> int:
+        """How often templates read an operand in the same way, so that they can share a copy laid out for them."""
+        atom = eq.inputs[number]
+        return self._uses[_use(eq, number)] * (self.repeated.get(atom, 1) if isinstance(atom, Value) else 1)
 
     def variables(self, prefix: str, shape: tuple[Size, ...]) -> tuple[Node, ...]:
         """An index over `shape`: a variable for each axis that is not statically 1 (numbered among those), else 0."""
@@ -141,6 +147,11 @@ class Scope:
             return self.arena._node("load", (source, flat, safe, self.arena.unflatten(flat, source.shape)),
                                     source.dtype, (flat,), unsafe=not safe)
         return self.element(source, self.arena.unflatten(flat, source.shape))
+
+
+def _use(eq: Equation, number: int) -> tuple:
+    axes = tuple([eq.attrs[name][number] for name in ("contract", "batch") if name in eq.attrs])
+    return eq.inputs[number], template_name(eq), number, axes
 
 
 def template_name(eq: Equation) -> str:

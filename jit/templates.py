@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from importlib import import_module
 
-from hybrid.graph import Atom, Value
+from hybrid.graph import Atom, Equation, Value
 
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
@@ -54,10 +54,10 @@ def _at(em: Emitter, names: list[str], at: Position) -> None:
         em.guard = at.mask
 
 
-def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value], Storage],
+def make_source(eq: Equation, number: int, scope: Scope, pull: Pull, storage: Callable[[Value], Storage],
                 constants: Collection[Atom] = ()) -> Source:
-    """The operand `atom` of a template, computed where it is read. `constants` are values that rarely change."""
-    arena = pull.arena
+    """An operand of a template, computed where it is read. `constants` are values that rarely change."""
+    arena, atom = pull.arena, eq.inputs[number]
     index = pull.variables("i", atom.shape)
     node = scope.element(atom, index)
     names = [v.args[0] if v.op == "var" else "" for v in index]
@@ -74,9 +74,9 @@ def make_source(atom: Atom, scope: Scope, pull: Pull, storage: Callable[[Value],
         return value if plain else apply("select", at.mask, value, 0)
 
     whole = node.op == "load" and node.args[1] is arena.flatten(index, atom.shape)
-    uses = pull.uses[atom] if isinstance(atom, Value) else 1
     constant = all(x.args[0] in constants for x in walk([node]) if x.op == "load") if constants else False
-    return Source(atom.shape, atom.dtype.name, load, storage(node.args[0]) if whole else None, constant, uses)
+    stored = storage(node.args[0]) if whole else None
+    return Source(atom.shape, atom.dtype.name, load, stored, constant, pull.uses(eq, number))
 
 
 def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]:
@@ -164,6 +164,6 @@ def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[
     module, function = TEMPLATES[name].split(":")
     make = getattr(import_module(f".{module}", __package__), function)
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
-    sources = [make_source(a, scope, pull, storage, constants) for a in eq.inputs]
+    sources = [make_source(eq, n, scope, pull, storage, constants) for n in range(len(eq.inputs))]
     sink = make_sink(group, pull, storage, results) if len(eq.outputs) == 1 else plain_sinks(group, results)
     return make(eq.op.name, dict(eq.attrs), sources, sink, target, tuple(group.equations))
