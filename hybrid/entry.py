@@ -13,6 +13,7 @@ from ndarray.array import NDArray, storage_of, wrap
 from ndarray.device import Device, cpu
 from ndarray.dims import Dim, evaluate
 from ndarray.op import ArrayType
+from ndarray.tape import is_repeating
 
 from .backend import Options, Program
 from .call import Derivative, compile_graph, is_tracked
@@ -240,16 +241,24 @@ class Entry:
             found = (self.program or self.compiled())(arrays)
         else:
             with self.lock:
+                kept = self._statistics(inputs) if is_repeating() else ()
                 if derivative is not None:
-                    return self._nest(derivative.call(inputs, arrays, self.devices, lambda: self._count_writes(inputs)))
+                    return self._nest(derivative.call(inputs, arrays, self.devices, lambda: self._count_writes(inputs, kept)))
                 found = (self.program or self.compiled())(arrays)
-                self._count_writes(inputs)
+                self._count_writes(inputs, kept)
         return self._nest([wrap(a, d) for a, d in zip(found, self.devices)])
 
     def _nest(self, outputs: list[NDArray]) -> Any:
         return outputs[0] if self.single is not None else _nest(self.results, outputs)
 
-    def _count_writes(self, inputs: Sequence[NDArray]) -> None:
+    def _statistics(self, inputs: Sequence[NDArray]) -> list[tuple[NDArray, Any]]:
+        """Copies of the written inputs that want no gradient: computing a checkpointed function again doesn't change them."""
+        quiet = [inputs[i] for i in self.state if inputs[i]._node is not None and not is_tracked(inputs[i])]
+        return [(a, a._data.copy()) for a in quiet]
+
+    def _count_writes(self, inputs: Sequence[NDArray], kept: Sequence[tuple[NDArray, Any]] = ()) -> None:
+        for array, old in kept:
+            array._data[...] = old
         for i in self.state:
             storage = inputs[i]._storage or storage_of(inputs[i])
             storage.version += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -402,6 +402,26 @@ class NDArray(Methods):
 
         autograd.backward([self], None if out_grad is None else [out_grad], retain_graph, train_mode)
 
+    def register_hook(self, hook: Callable[[NDArray], NDArray | None]) -> HookHandle:
+        """Have ``hook(gradient)`` called whenever a backward knows the gradient of this leaf or recorded array.
+
+        An array that it returns takes the gradient's place. Hooks run in the order of registration; ``handle.remove()`` or
+        ``with x.register_hook(...):`` takes one away. Raises RuntimeError for an array to which no gradient flows.
+
+        >>> import ndarray as nd
+        >>> x = nd.array([1.0, 2.0])
+        >>> x.attach_grad()
+        >>> handle = x.register_hook(lambda g: nd.clip(g, -1, 1))
+        >>> with nd.autograd.record():
+        ...     y = (3 * x).sum()
+        >>> y.backward()
+        >>> x.grad.tolist()
+        [1.0, 1.0]
+        """
+        from .tape import add_hook
+
+        return HookHandle(add_hook(self, hook))
+
     def detach(self) -> NDArray:
         """The same memory without a history: gradients do not flow through it."""
         if _apply.is_tracing():
@@ -427,6 +447,19 @@ class NDArray(Methods):
 
         check_version(api_version)
         return sys.modules[__package__]
+
+
+class HookHandle:
+    """Takes a hook away again: by `remove`, or at the end of a ``with`` block."""
+
+    def __init__(self, remove: Callable[[], Any]):
+        self.remove = remove
+
+    def __enter__(self) -> HookHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
 
 def wrap(data: Any, device: Device) -> NDArray:

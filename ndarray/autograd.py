@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from . import apply as _apply
 from .apply import Frame, apply
-from .array import NDArray, _twin, wrap
+from .array import NDArray, _twin, storage_of, wrap
 from .device import Device
 from .dims import Size
 from .dtypes import is_inexact
@@ -26,8 +26,9 @@ from .op import OPS
 from .tape import RECORDING, Entry, Leaf, Node, Tape, _barrier, _tape, add_node, describe, is_recording, keep, user_line
 
 __all__ = [
-    "Function", "Tape", "add_node", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables",
-    "pause", "predict_mode", "record", "set_is_training", "set_recording", "set_training", "sum_to", "train_mode",
+    "Function", "Tape", "add_node", "backward", "checkpoint", "get_symbol", "grad", "is_recording", "is_training",
+    "mark_variables", "pause", "predict_mode", "record", "set_is_training", "set_recording", "set_training", "sum_to",
+    "train_mode",
 ]
 
 _top = _apply._top
@@ -167,7 +168,7 @@ def attach(array: NDArray, request: str = "write", grad: NDArray | None = None) 
 
         with _Differentiating(False, is_training()):
             grad = zeros(array.shape, dtype=array.dtype, device=array._device)
-    array._node = (Leaf(grad, request), 0, -1)
+    array._node = (Leaf(grad, request, storage_of(array)), 0, -1)
 
 
 def mark_variables(
@@ -263,12 +264,14 @@ def _pairs(what: str, heads: Any, head_grads: Any) -> tuple[list, list]:
 
 def _pull(
     what: str, heads: list, head_grads: list, variables: list | None, retain: bool, create: bool, train: bool,
+    boundary: Collection = (),
 ) -> list:
-    """Reverse accumulation in topological order: a node is processed when all its consumers have been."""
+    """Reverse accumulation in topological order: a node is processed when all its consumers have been. It ends at leaves and
+    at the nodes in `boundary`."""
     from .elementwise import add
 
     roots = [h._node for h in heads]
-    pending = _count_consumers(what, [r[0] for r in roots])
+    pending = _count_consumers(what, [r[0] for r in roots], boundary)
     useful = None if variables is None else _leading_to({v[0] for v in variables}, pending)
     cotangents: dict[Any, list] = {}
     captured: dict[tuple, Any] = {}
@@ -283,9 +286,17 @@ def _pull(
         while ready:
             node = ready.pop()
             gs = cotangents.pop(node, None)
-            if variables is not None and gs is not None:
-                for i, g in enumerate(gs):
-                    captured[node, i] = g
+            if gs is not None:
+                if type(node) is Leaf:
+                    if node.hooks:
+                        gs = _hooked({0: node.hooks}, gs)
+                elif node.step.hooks:
+                    gs = _hooked(node.step.hooks, gs)
+                if variables is not None:
+                    for i, g in enumerate(gs):
+                        captured[node, i] = g
+            if node in boundary:
+                continue
             if type(node) is Leaf:
                 if gs is not None and variables is None:
                     _deliver(node, gs[0], written)
@@ -297,7 +308,8 @@ def _pull(
                 shapes = node.shapes
                 for i, want in enumerate(wanted):
                     if want and (g := gradients[i]) is not None:
-                        _add_to(cotangents, inputs[i], sum_to(g, shapes[i]), add)
+                        shape = shapes[i]
+                        _add_to(cotangents, inputs[i], g if shape is None else sum_to(g, shape), add)
                 gradients = ()
             gs = g = None
             for entry in inputs:
@@ -311,12 +323,29 @@ def _pull(
     return [captured.get(v) for v in variables or ()]
 
 
-def _count_consumers(what: str, roots: Iterable) -> dict[Any, int]:
+def _hooked(hooks: dict[int, dict[int, Callable]], gs: list) -> list:
+    """The cotangents as the hooks of their arrays leave them."""
+    gs = list(gs)
+    for i, functions in hooks.items():
+        for hook in list(functions.values()):
+            g = gs[i]
+            if g is None:
+                break
+            new = hook(g)
+            if new is not None:
+                if not isinstance(new, NDArray) or not same_shape(new.shape, g.shape) or new.dtype != g.dtype:
+                    found = describe(new) if isinstance(new, NDArray) else type(new).__name__
+                    raise ValueError(f"register_hook: the hook must return None or {describe(g)} (a new gradient), got {found}")
+                gs[i] = new
+    return gs
+
+
+def _count_consumers(what: str, roots: Iterable, boundary: Collection = ()) -> dict[Any, int]:
     pending: dict[Any, int] = dict.fromkeys(roots, 0)
     stack = list(pending)
     while stack:
         node = stack.pop()
-        if isinstance(node, Leaf):
+        if type(node) is Leaf or node in boundary:
             continue
         if node.released:
             raise RuntimeError(
@@ -421,6 +450,33 @@ def sum_to(g: NDArray, shape: tuple[Size, ...]) -> NDArray:
         if lead:
             g = apply(OPS["reshape"], g, shape=tuple(g.shape[lead:]))
     return g if same_shape(g.shape, shape) else apply(OPS["broadcast_to"], g, shape=tuple(shape))
+
+
+# -- computing again instead of keeping
+
+def checkpoint(function: Callable) -> Callable:
+    """The function, of whose inside a recorded call keeps nothing: it is computed again when its gradient is wanted.
+
+    Memory for time: of a chain of n layers only the values between checkpoints are kept. Works as a decorator too. Arguments
+    and results may be nested in tuples, lists and dicts; weights and recorded arrays reached by closure get their gradients.
+    Random numbers (dropout) are drawn again as they were; running statistics are updated once. Gradients of any order.
+
+    In a traced function that records (a whole training step), what is computed again is a part of the program. A hybridized
+    function called under ``record()`` decides itself what to keep: there, this is the function as it is.
+
+    Raises RuntimeError in backward where an argument or a weight has been written in place in between.
+
+    >>> import ndarray as nd
+    >>> x = nd.array([0.5, 1.0])
+    >>> x.attach_grad()
+    >>> with nd.autograd.record():
+    ...     y = nd.autograd.checkpoint(lambda v: nd.exp(v * v))(x)
+    >>> y.backward()
+    >>> nd.testing.assert_close(x.grad, 2 * x * nd.exp(x * x))
+    """
+    from .checkpoint import checkpointed
+
+    return checkpointed(function)
 
 
 # -- across devices

@@ -83,9 +83,9 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
         plan = plans[(first is not None) + 2 * (second is not None)]
         if plan is None or out._data.dtype.kind not in "fc":
             return
-        if x1._storage is not None and first is not None:
+        if first is not None and first[2] >= 0 and x1._storage is not None:  # less than 0: a leaf
             _check_entry(x1)
-        if x2._storage is not None and second is not None:
+        if second is not None and second[2] >= 0 and x2._storage is not None:
             _check_entry(x2)
         node = _new(Node)
         node.step = plan

@@ -7,18 +7,22 @@ above a tracer. What was recorded lives as long as the results: the tape itself 
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from . import apply as _apply
 from .apply import Frame
-from .array import _PACKAGE, NDArray, _twin
+from .array import _PACKAGE, NDArray, Storage, _twin
 from .dtypes import is_inexact
 from .op import NONDIFF, OPS, ArrayType, Op, Vjp
 
 __all__ = [
-    "RECORDING", "Entry", "Leaf", "Node", "Plan", "Step", "Tape", "add_node", "describe", "is_recording", "keep", "user_line",
+    "RECORDING", "Entry", "Leaf", "Node", "Plan", "Step", "Tape", "add_hook", "add_node", "describe", "is_recording",
+    "is_repeating", "keep", "user_line", "watch_nodes",
 ]
 
 _top = _apply._top
@@ -26,12 +30,17 @@ Entry = tuple[Any, int, int]  # (node or leaf, which result, version of its stor
 
 
 class Leaf:
-    """An array whose gradient is wanted: where it goes, and how ("write", "add", "null": not at all)."""
+    """An array whose gradient is wanted: where it goes, and how ("write", "add", "null": not at all).
 
-    __slots__ = ("grad", "request")
+    storage  of the array, where writes to it are counted
+    hooks    called with each gradient, see `NDArray.register_hook`
+    """
 
-    def __init__(self, grad: NDArray | None, request: str):
-        self.grad, self.request = grad, request
+    __slots__ = ("grad", "hooks", "request", "storage")
+
+    def __init__(self, grad: NDArray | None, request: str, storage: Storage | None = None):
+        self.grad, self.request, self.storage = grad, request, storage
+        self.hooks: dict[int, Callable] | None = None
 
 
 class Step:
@@ -40,12 +49,14 @@ class Step:
     name     what ran, for errors
     pull     ``(node, entries of the results, cotangents, wanted) -> gradients`` (None where not wanted)
     results  how many results there are
+    hooks    called with the cotangents of the results, by number: see `NDArray.register_hook`
     """
 
-    __slots__ = ("name", "pull", "results")
+    __slots__ = ("hooks", "name", "pull", "results")
 
     def __init__(self, name: str, pull: Callable, results: int):
         self.name, self.pull, self.results = name, pull, results
+        self.hooks: dict[int, dict[int, Callable]] | None = None
 
 
 class Node:
@@ -53,7 +64,7 @@ class Node:
 
     step    what ran, and how it is differentiated
     inputs  an entry for each argument, None where nothing is to be differentiated
-    shapes  the arguments' shapes, to which gradients are summed
+    shapes  the arguments' shapes, to which gradients are summed (None: they have the right one)
     kept    what ``step.pull`` reads; None when it has been forgotten
     """
 
@@ -61,6 +72,9 @@ class Node:
 
     def __init__(self, step: Step, inputs: tuple, shapes: tuple, kept: Any):
         self.step, self.inputs, self.shapes, self.kept = step, inputs, shapes, kept
+        made = _watching.get()
+        if made is not None:
+            made.add(self)
 
     @property
     def released(self) -> bool:
@@ -72,10 +86,57 @@ class Node:
         self.kept, self.inputs = None, ()
 
 
+_watching: ContextVar[set[Node] | None] = ContextVar("watching_nodes", default=None)
+
+
+@contextmanager
+def watch_nodes() -> Iterator[set[Node]]:
+    """The set of the nodes made in the block (but for those of the short cuts of `ndarray.fast`)."""
+    made: set[Node] = set()
+    token = _watching.set(made)
+    try:
+        yield made
+    finally:
+        _watching.reset(token)
+
+
+def add_hook(array: NDArray, hook: Callable) -> Callable[[], Any]:
+    """Have `hook` called with the gradient of a recorded array or leaf; returns what removes it."""
+    entry = array._node
+    if entry is None or (type(entry[0]) is Leaf and entry[0].request == "null"):
+        raise RuntimeError(
+            f"{user_line()}: register_hook: no gradient flows to this array ({describe(array)}); call attach_grad() on it, or "
+            f"compute it inside `with autograd.record():`"
+        )
+    node, index = entry[0], entry[1]
+    if type(node) is Leaf:
+        hooks = node.hooks = node.hooks or {}
+    else:
+        step = node.step
+        if step.hooks is None:  # its own, which others of its kind don't share
+            node.step = Step(step.name, step.pull, step.results)
+            node.step.hooks = {}
+        hooks = node.step.hooks.setdefault(index, {})
+    key = next(_hook_numbers)
+    hooks[key] = hook
+    return lambda: hooks.pop(key, None)
+
+
+_hook_numbers = itertools.count()
+
+
 def is_recording() -> bool:
     """Whether operations are being recorded (in a traced function: whether its caller records)."""
     frame = _top.get()
     return frame is not None and bool(getattr(frame.interpreter, "recording", False))
+
+
+def is_repeating() -> bool:
+    """Whether a checkpointed function is being computed again."""
+    frame = _top.get()
+    while frame is not None and not getattr(frame.interpreter, "repeating", False):
+        frame = frame.below
+    return frame is not None
 
 
 def add_node(
