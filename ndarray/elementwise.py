@@ -18,7 +18,7 @@ from .creation import ones_like, zeros_like
 from .dtypes import bool_, canonical, default_float, default_int, finfo_of, is_inexact
 from .fast import BINARY, UNARY, binary, unary
 from .op import OPS
-from .operands import as_array, as_floating, common, convert, primitive
+from .operands import as_array, as_floating, common, convert, number, primitive
 
 __all__ = [
     "abs",
@@ -767,6 +767,6 @@ def nan_to_num(x: Any, /, nan: float = 0.0, posinf: float | None = None, neginf:
     info = finfo_of(x.dtype)
     top, bottom = (float(info.max) if posinf is None else posinf), (float(info.min) if neginf is None else neginf)
     out = where(isnan(x), nan, x)
-    return where(isinf(x), where(greater(x, 0), top, bottom), out)
+    return where(isinf(x), where(greater(x, 0), number(top, x.dtype, x._device), bottom), out)
 
 
