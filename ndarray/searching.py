@@ -21,8 +21,15 @@ __all__ = [
 
 
 def known(x: NDArray, name: str, instead: str) -> Any:
-    """The values of an array, which decide the shape of a result: a traced one is refused, with what to write instead."""
-    return x._concrete(f"{name}(), whose result's shape depends on the values (in a hybridized function {instead})")
+    """The values of an array, which decide the shape of a result: for a traced one, the tracer's error also says what to
+    write instead."""
+    try:
+        return x._concrete(f"{name}()")
+    except Exception as error:
+        if isinstance(x._data, np.ndarray):
+            raise
+        text = str(error).removesuffix("Return it and convert it outside the function")
+        raise type(error)(f"{text.rstrip(' .')}. The result's shape depends on them; in a hybridized function, {instead}") from None
 
 
 def nonzero(x: Any, /) -> tuple[NDArray, ...]:
