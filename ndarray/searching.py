@@ -28,8 +28,8 @@ def known(x: NDArray, name: str, instead: str) -> Any:
     except Exception as error:
         if isinstance(x._data, np.ndarray):
             raise
-        text = str(error).removesuffix("Return it and convert it outside the function")
-        raise type(error)(f"{text.rstrip(' .')}. The result's shape depends on them; in a hybridized function, {instead}") from None
+        text = str(error).removesuffix("Return it and convert it outside the function").rstrip(" .")
+        raise type(error)(f"{text}. The result's shape depends on them; in a hybridized function, {instead}") from None
 
 
 def nonzero(x: Any, /) -> tuple[NDArray, ...]:

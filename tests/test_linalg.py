@@ -52,7 +52,8 @@ CASES: dict[str, tuple[Callable, Callable, tuple]] = {
     "qr r": (lambda x: linalg.qr(x, mode="r"), lambda x: np.linalg.qr(x, "r"), (TALL,)),
     "svdvals": (linalg.svdvals, lambda x: np.linalg.svd(x, compute_uv=False), (TALL,)),
     "svd no vectors": (lambda x: linalg.svd(x, compute_uv=False), lambda x: np.linalg.svd(x, compute_uv=False), (WIDE,)),
-    "eigvalsh": (lambda x: linalg.eigvalsh(hermitian(x)), lambda x: np.linalg.eigvalsh((x + np.swapaxes(x, -1, -2)) / 2), (REAL,)),
+    "eigvalsh": (lambda x: linalg.eigvalsh(hermitian(x)),
+                 lambda x: np.linalg.eigvalsh((x + np.swapaxes(x, -1, -2)) / 2), (REAL,)),
     "pinv": (linalg.pinv, np.linalg.pinv, (TALL,)),
     "pinv wide": (linalg.pinv, np.linalg.pinv, (WIDE,)),
     "pinv complex": (linalg.pinv, np.linalg.pinv, (TALL + 1j * TALL[::-1],)),
@@ -110,11 +111,13 @@ def test_gradients_of_vectors(dtype: Any) -> None:
 
     def from_eigh(x: Any) -> Any:
         values, vectors = linalg.eigh(hermitian(x) + apart)
-        return values, nd.abs(nd.matmul(transposed(vectors), weights)), nd.matmul(vectors * nd.expand_dims(values, -2), transposed(vectors))
+        again = nd.matmul(vectors * nd.expand_dims(values, -2), transposed(vectors))
+        return values, nd.abs(nd.matmul(transposed(vectors), weights)), again
 
     def from_svd(x: Any) -> Any:
         u, s, vh = linalg.svd(x + apart, full_matrices=False)
-        return s, nd.matmul(u * nd.exp(nd.expand_dims(s, -2) / 10), vh), nd.abs(nd.matmul(u[..., :, :2], transposed(u[..., :, :2])))
+        first = u[..., :, :2]
+        return s, nd.matmul(u * nd.exp(nd.expand_dims(s, -2) / 10), vh), nd.abs(nd.matmul(first, transposed(first)))
 
     def from_eig(x: Any) -> Any:
         values, vectors = linalg.eig(x + apart)
