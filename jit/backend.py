@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import llvmlite
 
@@ -31,14 +31,13 @@ from ndarray.settings import settings
 from . import machine, runtime
 from .cache import DiskCache, key_of
 from .cuts import CutProgram, split
-from .generate import Generation
-from .hoist import launches_behind
-from .launch import Branch, Launch, Step, Storage
-from .loopir import Kernel
-from .lower import Lowered, lower
 from .program import CompiledProgram
-from .recipe import BranchRecipe, LaunchRecipe, LoopRecipe, Recipe, StorageRecipe
+from .recipe import Recipe
 from .target import Target
+
+if TYPE_CHECKING:  # what lowers and generates is imported where nothing is found on disk
+    from .generate import Generation
+    from .loopir import Kernel
 
 __all__ = ["NativeBackend", "Statistics", "backend"]
 
@@ -132,6 +131,10 @@ class NativeBackend:
         return recipe
 
     def _generate(self, graph: Graph, disk: DiskCache | None, options: Options) -> Recipe:
+        from .assemble import make_recipe
+        from .generate import Generation
+        from .lower import lower
+
         with Generation(self.target, self._kernels.known) as generation:
             generation.run(_make_runner)
             lowered = lower(graph, self.target, lambda launch: generation.add(launch.kernel), options.constant_inputs)
@@ -145,6 +148,8 @@ class NativeBackend:
     def native_kernels(self, kernels: Sequence[Kernel], disk: DiskCache | None = None) -> list[tuple[str, str]]:
         """(digest, symbol) of each kernel; those not yet in memory are generated together."""
         if any((k, self.target) not in self._kernels.known for k in kernels):
+            from .generate import Generation
+
             with Generation(self.target, self._kernels.known) as generation:
                 for k in kernels:
                     generation.add(k)
@@ -187,66 +192,6 @@ def _make_runner() -> None:
         runtime.runner()
 
 
-def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
-    """The lowered graph as plain data. `kernels` names the kernel of each launch."""
-    storages: dict[Storage, int] = {}
-    recipes: list[StorageRecipe] = []
-
-    def add(storage: Storage, role: str, index: int = 0) -> None:
-        storages[storage] = len(recipes)
-        recipes.append(StorageRecipe(storage.dtype, storage.size, role, index))
-
-    for i, s in enumerate(lowered.inputs):
-        add(s, "input", i)
-    for i, s in enumerate(lowered.outputs):
-        add(s, "output", i)
-    for s in lowered.temporaries:
-        if s.parent is None:
-            add(s, "arena")
-    for k, s in enumerate(lowered.moving):
-        add(s, "moving", k)
-    for s in lowered.temporaries:
-        if s.parent is not None:
-            storages[s] = len(recipes)
-            recipes.append(StorageRecipe(s.dtype, s.size, "part", storages[s.parent], s.offset))
-    distinct = list(dict.fromkeys(kernels))
-    number = {k: i for i, k in enumerate(distinct)}
-    place = {eq: i for i, eq in enumerate(lowered.graph.equations)}
-    launches = tuple(
-        LaunchRecipe(
-            number[k], tuple(storages[s] for s in x.buffers), x.arguments, x.tasks, x.work, x.scratch, x.note, x.kernel.name,
-            tuple(place[eq] for eq in x.equations if eq in place),
-        )
-        for x, k in zip(lowered.launches, kernels, strict=True)
-    )
-    counter = iter(range(len(launches)))
-
-    def numbered(steps: Sequence[Step]) -> tuple[Any, ...]:
-        found: list[Any] = []
-        for x in steps:
-            if isinstance(x, Launch):
-                found.append(next(counter))
-            elif isinstance(x, Branch):
-                found.append(BranchRecipe(storages[x.predicate], numbered(x.then), numbered(x.otherwise)))
-            else:
-                limit, answer, taken = (-1 if s is None else storages[s] for s in (x.limit, x.answer, x.taken))
-                moving = tuple((storages[m.storage], storages[m.source], m.step) for m in x.moving)
-                carried = tuple(
-                    tuple(storages[s] for s in (c.current, c.new, c.next, c.initial, c.home, c.other)) for c in x.carried
-                )
-                test, body = numbered(x.test), numbered(x.body)
-                found.append(LoopRecipe(x.count, x.reverse, limit, answer, taken, moving, carried, test, body))
-        return tuple(found)
-
-    steps = numbered(lowered.steps)
-    first = [place[g.equations[0]] for g in lowered.groups]
-    apart = tuple((first[p], first[c], reason) for p, c, reason in lowered.reasons)
-    outputs = tuple((a.shape, a.dtype.name) for a in lowered.graph.outputs)
-    front = lowered.launches[: lowered.first]
-    kept = tuple((storages[s], launches_behind(front, s)) for s in lowered.kept)
-    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, apart, kept, lowered.first, steps)
-
-
 @cache
 def generator_stamp() -> str:
     """Changes whenever a file that decides what code is generated changes (sizes and times of the sources)."""
@@ -258,7 +203,6 @@ def generator_stamp() -> str:
                 info = item.stat()
                 stamp.update(f"{folder}/{item.name} {info.st_size} {info.st_mtime_ns}\n".encode())
     return stamp.hexdigest()
-
 
 
 backend = NativeBackend()

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +25,11 @@ from ndarray.array import NDArray
 from ndarray.dims import Dim, evaluate
 from ndarray.op import OPAQUE
 
-from .explain import CutReport, KernelReport
-from .launch import NATIVE_DTYPES
 from .program import BINDINGS_KEPT, symbol_places
-from .pull import CHEAP
+from .target import ITEMSIZE
+
+if TYPE_CHECKING:
+    from .explain import CutReport, KernelReport
 
 __all__ = ["CutProgram", "Segment", "reason_to_cut", "split"]
 
@@ -38,7 +39,7 @@ def reason_to_cut(eq: Equation) -> str | None:
     if eq.op.lower is OPAQUE:
         return "its lowering is OPAQUE"
     for atom in (*eq.inputs, *eq.outputs):
-        if atom.dtype.name not in NATIVE_DTYPES:
+        if atom.dtype.name not in ITEMSIZE:
             return f"kernels don't know {atom.dtype.name}"
     for name, attribute in eq.attrs.items():
         if isinstance(attribute, Graph):
@@ -59,13 +60,16 @@ class Segment:
 def split(graph: Graph) -> list[Segment | Equation] | None:
     """The steps in order: native segments, and equations for the host. None where the whole graph is native."""
     hosts = [eq for eq in graph.equations if reason_to_cut(eq) is not None]
-    if not hosts and all(a.dtype.name in NATIVE_DTYPES for a in graph.results()):
+    if not hosts and all(a.dtype.name in ITEMSIZE for a in graph.results()):
         return None
     return _Splitter(graph, hosts).steps()
 
 
 class _Splitter:
     def __init__(self, graph: Graph, hosts: Sequence[Equation]):
+        from .pull import CHEAP
+
+        self.cheap_names = CHEAP
         self.graph, self.hosts = graph, frozenset(hosts)
         self.producer = {v: eq for eq in graph.equations for v in eq.outputs}
         self.position = {eq: n for n, eq in enumerate(graph.equations)}
@@ -74,7 +78,7 @@ class _Splitter:
         self.outputs: dict[int, dict[Value, None]] = {}
 
     def cheap(self, eq: Equation) -> bool:
-        return eq.op.name in CHEAP and eq not in self.hosts
+        return eq.op.name in self.cheap_names and eq not in self.hosts
 
     def steps(self) -> list[Segment | Equation]:
         self.find_levels()
@@ -314,6 +318,8 @@ class CutProgram:
     # -- for people
     def explain(self, arrays: Sequence[np.ndarray] | None = None, measure: bool = False) -> CutReport:
         """The reports of all segments, and a row for each step of the host, with the line and the reason."""
+        from .explain import CutReport
+
         if arrays is None:
             sizes = {name: d.hint for name, i, axis in self._symbols if isinstance(d := self.graph.inputs[i].shape[axis], Dim)}
         else:
@@ -378,6 +384,8 @@ def _run_host(
 
 
 def _host_row(step: _Host, sizes: Mapping[str, int], seconds: float | None) -> KernelReport:
+    from .explain import KernelReport
+
     eq = step.equation
     lines = (f"{Path(eq.source.file).name}:{eq.source.line}",) if eq.source else ()
     blocks = (eq.source.block,) if eq.source and eq.source.block else ()

@@ -17,9 +17,10 @@ from typing import Any
 from ndarray.dims import Dim, Size
 
 from .loopir import INT, Buffer, Const, Expr, Kernel, Stmt, Var
+from .target import ITEMSIZE as _ITEMSIZE
 
 __all__ = [
-    "NATIVE_DTYPES", "Branch", "Carried", "KernelBuilder", "Launch", "Loop", "Moving", "Position", "Sink", "Source", "Step",
+    "Branch", "Carried", "KernelBuilder", "Launch", "Loop", "Moving", "Position", "Sink", "Source", "Step",
     "Storage", "buffers_of", "controls_of", "launches_of", "written_by",
 ]
 
@@ -256,13 +257,6 @@ def _is_natural(value: Size) -> bool:
     if not isinstance(value, Dim):
         return value >= 0
     return all(c >= 0 and all(isinstance(a, str) or (_is_natural(a[1]) and _is_natural(a[2])) for a in m) for m, c in value.terms)
-
-
-_ITEMSIZE = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4,
-             "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8}
-
-NATIVE_DTYPES = frozenset(_ITEMSIZE)
-"""Names of the dtypes that kernels know."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Target"]
+__all__ = ["ITEMSIZE", "Target"]
+
+ITEMSIZE = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "uint32": 4, "float32": 4,
+    "int64": 8, "uint64": 8, "float64": 8,
+}
+"""Bytes of an element, for every dtype that kernels know."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,4 @@ class Target:
 
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` fill a vector register."""
-        from .launch import _ITEMSIZE
-
-        return max(1, self.vector_bytes // _ITEMSIZE[dtype])
+        return max(1, self.vector_bytes // ITEMSIZE[dtype])
