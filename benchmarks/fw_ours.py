@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import MappingProxyType
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # works without being installed
 os.environ.setdefault("HYBRID_NUM_THREADS", "2")
@@ -28,7 +29,7 @@ class Net(HybridBlock, Layers):
 
     def __init__(self, spec: dict):
         super().__init__()
-        self.spec, self.model = spec, MODELS[spec["model"]]
+        self.spec, self.model = MappingProxyType(spec), MODELS[spec["model"]]  # a spec never changes: no call looks into it
         for name, role, value in params(spec):
             trained = spec["train"] and role not in BUFFERS
             parameter = Parameter(name, "write" if trained else "null", value.shape)

@@ -6,6 +6,7 @@ on a compiler: ``jit`` (native code through LLVM) and ``interpreter`` (NumPy, on
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from ndarray.array import NDArray
 
 from .graph import Graph
 
-__all__ = ["Backend", "Options", "Program", "get_backend", "refuse_leaked", "register_backend"]
+__all__ = ["Backend", "Options", "Program", "get_backend", "prepare_backend", "refuse_leaked", "register_backend"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class Backend(Protocol):
     def compile(self, graph: Graph, options: Options) -> Program:
         """Compile for the host."""
 
+    def prepare(self) -> None:
+        """Import what compiling needs. Optional."""
+
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """An object file and a C header for `target` (an LLVM triple, or "host")."""
 
@@ -82,6 +86,17 @@ def refuse_leaked(arrays: Sequence[Any], name: str) -> None:
 def register_backend(name: str, where: str | Backend) -> None:
     """Add a backend: an object, or ``"module:attribute"`` to be imported at first use."""
     _backends[name] = where
+
+
+_ready: set[str] = set()
+
+
+def prepare_backend(name: str) -> None:
+    """Import what the backend of that name compiles with, so that the first call need not. Errors are left to that call."""
+    if name not in _ready:
+        _ready.add(name)
+        with contextlib.suppress(Exception):
+            getattr(get_backend(name), "prepare", lambda: None)()
 
 
 def get_backend(name: str) -> Backend:

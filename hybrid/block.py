@@ -18,6 +18,7 @@ from ndarray import NDArray
 from ndarray.files import save_arrays
 from ndarray.saving import load_named
 
+from .backend import prepare_backend
 from .epoch import raise_epoch
 from .parameter import OwnParameters, Parameter, ParameterDict
 
@@ -394,6 +395,8 @@ class HybridBlock(Block):
             put(self, "_compiled", None)
         put(self, "_options", options)
         put(self, "_active", bool(active))
+        if active:
+            prepare_backend(options.get("backend", "jit"))
         for child in self._children.values():
             if isinstance(child, HybridBlock):
                 child.hybridize(active, backend, clear=clear, **{k: v for k, v in options.items() if k != "backend"})

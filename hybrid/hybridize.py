@@ -27,6 +27,7 @@ from ndarray.op import ArrayType
 from ndarray.settings import settings
 from ndarray.tape import Leaf
 
+from .backend import prepare_backend
 from .call import statistics
 from .entry import Cores, Entry, Overlap, Unfit, form_of, with_names
 from .epoch import epoch as _epoch
@@ -524,6 +525,7 @@ def hybridize(function: Callable | None = None, **options: Any) -> Any:
 
     ``@hybridize`` or ``@hybridize(backend="interpreter")``. See CompiledFunction for the options.
     """
+    prepare_backend(options.get("backend", "jit"))
     if function is None:
         return lambda f: CompiledFunction(f, **options)
     return CompiledFunction(function, **options)

@@ -81,6 +81,10 @@ class NativeBackend:
         self._kernels = _Kernels()
         self._lock = threading.RLock()
 
+    def prepare(self) -> None:
+        """Import what lowers and generates."""
+        from . import assemble, generate, lower  # noqa: F401
+
     def compile(self, graph: Graph, options: Options = Options()) -> CompiledProgram | CutProgram:  # noqa: B008 (frozen)
         """A program for the host. See `hybrid.backend.Program` for what may be passed to it."""
         steps = split(graph)
