@@ -114,25 +114,45 @@ def lower_dot_general(
 
         return over_rows(deliver)
 
+    def along_k(source: Source, contract: tuple, axis: int, batch_axes: tuple, free: tuple, left: bool):
+        def load(
+            builder: KernelBuilder, batch: Digits, position: Expr, k: Digits, lanes: int, mask: Expr | None
+        ) -> Expr:
+            place = dict(zip(batch_axes, batch)) | dict(zip(contract, k))
+            if left:
+                place |= dict(zip(free, digits(builder, position, row_sizes)))
+            else:
+                place |= dict(zip(free[:-1], batch[batch_rank:]))
+                if free:
+                    place[free[-1]] = position
+            return source.load(
+                builder, Position(tuple(place[i] for i in range(len(source.shape))), axis, lanes, mask)
+            )
+
+        return load
+
     in_batch = (True,) * batch_rank
     last = len(x_contract) - 1
+    x_last, y_last = (bool(inner) and axes[last] == len(z.shape) - 1 for z, axes in ((x, x_contract), (y, y_contract)))
     a = Operand(
         load_x,
         in_batch + (False,) * len(outer_sizes),
         len(x_free) == 1 and x_free[-1] == len(x.shape) - 1,
-        bool(inner) and x_contract[last] == len(x.shape) - 1,
+        x_last,
         cheap=x.storage is not None,
         constant=x.constant,
         uses=x.uses,
+        along_k=along_k(x, x_contract, x_contract[last], x_batch, x_free, True) if x_last else None,
     )
     b = Operand(
         load_y,
         in_batch + (True,) * len(outer_sizes),
         lane_axis is not None and lane_axis == len(y.shape) - 1,
-        bool(inner) and y_contract[last] == len(y.shape) - 1,
+        y_last,
         cheap=y.storage is not None,
         constant=y.constant,
         uses=y.uses,
+        along_k=along_k(y, y_contract, y_contract[last], y_batch, y_free, False) if y_last else None,
     )
     c = Contraction(
         x.dtype,
@@ -148,31 +168,7 @@ def lower_dot_general(
         equations=equations,
     )
     if not schedule and suits_inner_product(c, target):
-        k_axes = (x_contract[-1], y_contract[-1])
-
-        def along_k(source: Source, contract: tuple, axis: int, batch_axes: tuple, free: tuple, left: bool):
-            def load(
-                builder: KernelBuilder, batch: Digits, position: Expr, k: Digits, lanes: int, mask: Expr | None
-            ) -> Expr:
-                place = dict(zip(batch_axes, batch)) | dict(zip(contract, k))
-                if left:
-                    place |= dict(zip(free, digits(builder, position, row_sizes)))
-                else:
-                    place |= dict(zip(free[:-1], batch[batch_rank:]))
-                    if free:
-                        place[free[-1]] = position
-                return source.load(
-                    builder, Position(tuple(place[i] for i in range(len(source.shape))), axis, lanes, mask)
-                )
-
-            return load
-
-        return lower_inner_product(
-            c,
-            along_k(x, x_contract, k_axes[0], x_batch, x_free, True),
-            along_k(y, y_contract, k_axes[1], y_batch, y_free, False),
-            target,
-        )
+        return lower_inner_product(c, a.along_k, b.along_k, target)
     return lower_product(c, target, choose(c, target, **schedule))
 
 

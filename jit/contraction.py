@@ -47,6 +47,7 @@ class Operand:
     slack         vector loads that run past the last position stay within the memory, so they need no mask
     constant      a weight: its packed form could be kept
     uses          how many products of the graph read it, and may share its packed form
+    along_k       as `load`, but the values are consecutive along the last digit of k; if they are in memory
     """
 
     load: Callable[[KernelBuilder, Digits, Expr, Digits, int, Expr | None], Expr]
@@ -57,6 +58,7 @@ class Operand:
     slack: bool = False
     constant: bool = False
     uses: int = 1
+    along_k: Callable[[KernelBuilder, Digits, Expr, Digits, int, Expr | None], Expr] | None = None
 
 
 @dataclass(frozen=True)

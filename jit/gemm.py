@@ -61,6 +61,7 @@ from .loopir import (
     walk_statements,
 )
 from .target import Target
+from .turn import transposed
 
 __all__ = ["lower_product"]
 
@@ -172,16 +173,34 @@ def _copy_panel(
         name, start, stop = loops.pop() if loops else (builder.fresh("k"), const(0), const(1))
         buffer, at = where(k, Var(j, INT))
         copy = Store(buffer, at, operand.load(builder, batch, position, k, 1, None))
+
+        def singly(begin: Expr, end: Expr, low: Expr, high: Expr) -> For:
+            """Number by number; the last digit in pieces of a cache line, so that both reading along k and writing along
+            positions stay in it."""
+            piece = builder.fresh("k")
+            along = For(name, Var(piece, INT), minimum(Var(piece, INT) + 16, end), 1, (copy,))
+            return For(piece, begin, end, 16, (For(j, low, high, 1, (along,)),))
+
         if width % lanes == 0:
             type = Type(c.dtype, lanes)
             clear: list[Stmt] = [Store(*where(k, const(offset)), zero(type)) for offset in range(0, width, lanes)]
         else:
             clear = [For(j, filled, const(width), 1, (Store(buffer, at, zero(Type(c.dtype))),))]
         inside.append(If(filled < width, (For(name, start, stop, 1, tuple(clear)),)))
-        # the last digit in pieces of a cache line, so that reading along k and writing along positions both stay in it
-        piece = builder.fresh("k")
-        along = For(name, Var(piece, INT), minimum(Var(piece, INT) + 16, stop), 1, (copy,))
-        inside.append(For(piece, start, stop, 16, (For(j, const(0), filled, 1, (along,)),)))
+        if operand.along_k is None or width % lanes or lanes < 4 or not ks:
+            inside.append(singly(start, stop, const(0), filled))
+        else:  # squares of vectors are turned in registers
+            whole = bind(builder, inside, filled // lanes * lanes)
+            until = bind(builder, inside, start + (stop - start) // lanes * lanes)
+            at_k, at_j = (Var(builder.fresh(n), INT) for n in "kj")
+            square: list[Stmt] = []
+            lead = ks[:-1]
+            rows = [operand.along_k(builder, batch, first + at_j + i, (*lead, at_k), lanes, None) for i in range(lanes)]
+            for u, column in enumerate(transposed(builder, square, rows)):
+                square.append(Store(*where((*lead, at_k + u), at_j), column))
+            squares = For(at_j.name, const(0), whole, lanes, tuple(square))
+            inside.append(For(at_k.name, start, until, lanes, (squares,)))
+            inside += [singly(until, stop, const(0), filled), singly(start, until, whole, filled)]
     for name, start, stop in reversed(loops):
         inside = [For(name, start, stop, 1, tuple(inside))]
     return inside

@@ -460,3 +460,13 @@ def test_native(level, fused):
             target=target,
             native=True,
         )
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize(("m", "n", "k"), [(9, 16, 16), (40, 37, 21), (33, 70, 5), (64, 131, 34)])
+def test_packing_turns_operands_in_registers(target, m, n, k):
+    rng = np.random.default_rng(m)
+    x, y = values(rng, (m, k), np.float32), values(rng, (n, k), np.float32)
+    attrs = {"contract": ((1,), (1,)), "batch": ((), ())}
+    check("dot_general", dot_reference, attrs, x, y, target=target, pack_b="global")
+    check("dot_general", dot_reference, attrs, x, y, target=target, pack_b="task", kc=16)
