@@ -65,9 +65,20 @@ def _size(name: str, n: Any) -> int:
     return n.__index__()
 
 
-def reshape_like(x: Any, y: NDArray, /) -> NDArray:
-    """x with y's shape."""
-    return reshape(x, y.shape)
+def reshape_like(
+    x: Any, y: NDArray, /, lhs_begin: int | None = None, lhs_end: int | None = None, rhs_begin: int | None = None,
+    rhs_end: int | None = None,
+) -> NDArray:
+    """x with y's shape; or with its axes ``lhs_begin:lhs_end`` replaced by y's ``rhs_begin:rhs_end``.
+
+    Raises ValueError where the number of elements differs.
+
+    >>> nd.reshape_like(nd.zeros((6, 5)), nd.zeros((2, 3, 7)), lhs_begin=0, lhs_end=1, rhs_begin=0, rhs_end=2).shape
+    (2, 3, 5)
+    """
+    x, y = as_array("reshape_like", "x", x), as_array("reshape_like", "y", y)
+    low, high, _ = slice(lhs_begin, lhs_end).indices(x.ndim)
+    return reshape(x, (*x.shape[:low], *y.shape[rhs_begin:rhs_end], *x.shape[high:]))
 
 
 def ravel(x: Any, /, order: str = "C") -> NDArray:
@@ -171,9 +182,27 @@ def broadcast_to(x: Any, /, shape: Any) -> NDArray:
     return primitive("broadcast_to", x, shape=tuple(shape) if isinstance(shape, (tuple, list)) else (shape,))
 
 
-def broadcast_like(x: Any, y: NDArray, /) -> NDArray:
-    """x broadcast to y's shape."""
-    return broadcast_to(x, y.shape)
+def broadcast_like(x: Any, y: NDArray, /, lhs_axes: Any = None, rhs_axes: Any = None) -> NDArray:
+    """x broadcast to y's shape; with `lhs_axes` and `rhs_axes`, only these axes of x, to the sizes of those of y.
+
+    Raises ValueError where x does not broadcast, or the axes are not as many.
+
+    >>> nd.broadcast_like(nd.ones((1, 1)), nd.zeros((2, 3)), lhs_axes=1, rhs_axes=1).shape
+    (1, 3)
+    """
+    x, y = as_array("broadcast_like", "x", x), as_array("broadcast_like", "y", y)
+    if (lhs_axes is None) != (rhs_axes is None):
+        raise ValueError(f"broadcast_like: expected both lhs_axes and rhs_axes or neither, got {lhs_axes} and {rhs_axes}")
+    if lhs_axes is None:
+        return broadcast_to(x, y.shape)
+    pairs = [v if isinstance(v, (tuple, list)) else (v,) for v in (lhs_axes, rhs_axes)]
+    if len(pairs[0]) != len(pairs[1]):
+        raise ValueError(f"broadcast_like: expected as many lhs_axes as rhs_axes, got {lhs_axes} and {rhs_axes}")
+    shape = list(x.shape)
+    for a, b in zip(*pairs):
+        shape[normalize_axis("broadcast_like", a, x.ndim, "lhs_axes")] = y.shape[
+            normalize_axis("broadcast_like", b, y.ndim, "rhs_axes")]
+    return broadcast_to(x, tuple(shape))
 
 
 def broadcast_shapes(*shapes: Any) -> tuple[Size, ...]:
@@ -288,7 +317,11 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[NDArray, ...]:
 
 
 def slice_axis(x: Any, /, axis: int, begin: int, end: int | None) -> NDArray:
-    """``x[..., begin:end, ...]`` along one axis; negative positions count from the end, None is the end."""
+    """``x[..., begin:end, ...]`` along one axis; negative positions count from the end, None is the end.
+
+    >>> nd.slice_axis(nd.array([[1, 2, 3]]), axis=1, begin=-2, end=None).tolist()
+    [[2, 3]]
+    """
     x = as_array("slice_axis", "x", x)
     axis = normalize_axis("slice_axis", axis, x.ndim)
     return x[(slice(None),) * axis + (slice(begin, end),)]
@@ -488,7 +521,14 @@ def diag(x: Any, /, k: int = 0) -> NDArray:
 def sequence_mask(
     x: Any, /, sequence_length: Any = None, use_sequence_length: bool = False, value: float = 0.0, axis: int = 0
 ) -> NDArray:
-    """x with the steps from ``sequence_length[b]`` on along `axis` (0 or 1) set to `value`; the batch is the other one."""
+    """x with the steps from ``sequence_length[b]`` on along `axis` (0 or 1) set to `value`; the batch is the other one.
+
+    x: (T, N, ...), or (N, T, ...) with axis 1; sequence_length: (N,), without which, or unless `use_sequence_length`, x is
+    returned. Raises ValueError for another axis.
+
+    >>> nd.sequence_mask(nd.ones((2, 2)), nd.array([1, 2]), use_sequence_length=True).tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
     x = as_array("sequence_mask", "x", x)
     if sequence_length is None or not use_sequence_length:
         return x

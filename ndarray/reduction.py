@@ -9,9 +9,9 @@ import numpy as np
 
 from .apply import apply, is_tracing
 from .array import NDArray
-from .creation import full
+from .creation import full, zeros_like
 from .dims import Size, product
-from .dtypes import bool_, canonical, default_float, float32, is_inexact
+from .dtypes import bool_, canonical, default_float, default_int, float32, is_inexact
 from .elementwise import abs as absolute
 from .elementwise import (
     add,
@@ -30,7 +30,7 @@ from .elementwise import (
     subtract,
     where,
 )
-from .manipulation import concatenate, ravel, squeeze, take_along_axis
+from .manipulation import broadcast_to, concatenate, ravel, squeeze, take_along_axis
 from .op import OPS
 from .operands import as_array, as_floating, convert, default_sum_dtype, normalize_axes, normalize_axis, number, primitive
 
@@ -311,15 +311,35 @@ def sort(x: Any, /, axis: int | None = -1, *, descending: bool = False, stable: 
     return take_along_axis(x, argsort(x, axis, descending=descending, is_ascend=is_ascend), axis)
 
 
-def topk(x: Any, /, k: int = 1, axis: int = -1, ret_typ: str = "indices", is_ascend: bool = False, dtype: Any = None) -> Any:
-    """The k largest elements (smallest if `is_ascend`) along an axis, in order: their "indices", "value", or "both"."""
+def topk(
+    x: Any, /, k: int = 1, axis: int | None = -1, ret_typ: str = "indices", is_ascend: bool = False, dtype: Any = None
+) -> Any:
+    """The k largest elements (smallest if `is_ascend`) along an axis (None: flattened), in order. Of equal ones the first count.
+
+    ret_typ  "indices" (int64, or `dtype`), "value", "both" (value, indices), or "mask": of x's shape, 1 at these elements and 0
+             elsewhere, in `dtype` or x's
+
+    Raises ValueError unless ``1 <= k <= size of the axis``, or for another `ret_typ`.
+
+    >>> nd.topk(nd.array([3.0, 1.0, 2.0]), 2, ret_typ="value").tolist()
+    [3.0, 2.0]
+    """
     x = as_array("topk", "x", x)
+    if ret_typ not in ("indices", "value", "both", "mask"):
+        raise ValueError(f"topk: ret_typ: expected 'indices', 'value', 'both' or 'mask', got {ret_typ!r}")
+    if axis is None:
+        shape, x, axis = x.shape, ravel(x), 0
+        if ret_typ == "mask":
+            return apply(OPS["reshape"], topk(x, k, 0, ret_typ, is_ascend, dtype), shape=shape)
     axis = normalize_axis("topk", axis, x.ndim)
-    if ret_typ not in ("indices", "value", "both"):
-        raise ValueError(f"topk: ret_typ: expected 'indices', 'value' or 'both', got {ret_typ!r}")
     if not 1 <= k <= x.shape[axis]:
         raise ValueError(f"topk: k: expected 1 to {x.shape[axis]} (shape {x.shape}, axis {axis}), got {k}")
     order = argsort(x, axis, descending=not is_ascend)[(slice(None),) * axis + (slice(0, k),)]
+    if ret_typ == "mask":
+        mask = convert(zeros_like(x), default_int)
+        hit = broadcast_to(number(1, default_int, x._device), order.shape)
+        mask = primitive("scatter_along_add", mask, order, hit, axis=axis)
+        return convert(mask, x.dtype if dtype is None else canonical(dtype))
     value = take_along_axis(x, order, axis) if ret_typ != "indices" else None
     order = order if dtype is None else order.astype(dtype)
     return {"indices": order, "value": value, "both": (value, order)}[ret_typ]
