@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util as _util
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
 from typing import Any as _Any
 
@@ -30,6 +31,7 @@ _check_siblings()
 from . import eager as _eager  # noqa: E402, F401  isort: skip  (installs the bottom interpreter)
 from . import autograd, creation, device, functions, random  # noqa: E402, F401
 from . import dtypes as _dtypes  # noqa: E402
+from . import examples as _examples  # noqa: E402
 from . import inspection as _inspection  # noqa: E402
 from . import methods as _methods  # noqa: E402
 from .array import NDArray  # noqa: E402, F401
@@ -51,6 +53,7 @@ from .saving import load, save  # noqa: E402, F401
 from .settings import settings  # noqa: E402, F401
 
 _methods.bind(functions)
+_examples.document(vars(functions))
 
 bool = _dtypes.bool_
 pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), float("nan"), None
@@ -61,10 +64,15 @@ __array_namespace_info__ = _inspection.array_namespace_info
 def __getattr__(name: str) -> _Any:
     if name == "bfloat16":
         return _dtypes.canonical(name)
+    if name == "testing":  # imported where it is used
+        return _import_module("ndarray.testing")
     raise AttributeError(f"module 'ndarray' has no attribute {name!r}")
 
 
 def waitall() -> None:
-    """Wait until everything is computed (on the CPU it is)."""
+    """Wait until everything is computed (on the CPU it is).
+
+    >>> nd.waitall()
+    """
     if num_gpus():
         gpu(0).module.cuda.runtime.deviceSynchronize()

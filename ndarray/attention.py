@@ -32,6 +32,9 @@ def scaled_dot_product_attention(
     causal query i looks at keys up to i only
     A query that may look nowhere gets the mean of all values. `dropout_p` drops weights in training.
     Raises ValueError where shapes do not fit.
+
+    >>> nd.scaled_dot_product_attention(nd.ones((1, 2, 4)), nd.ones((1, 3, 4)), nd.ones((1, 3, 5))).shape
+    (1, 2, 5)
     """
     name = "scaled_dot_product_attention"
     query, key, value = common(name, query, key, value, arguments=("query", "key", "value"))

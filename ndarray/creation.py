@@ -188,7 +188,11 @@ def indices(dimensions: Any, /, dtype: Any = None) -> NDArray:
 
 
 def from_numpy(data: np.ndarray, zero_copy: bool = True) -> NDArray:
-    """An array on the memory of a NumPy array (a copy where it is read-only or not `zero_copy`)."""
+    """An array on the memory of a NumPy array (a copy where it is read-only or not `zero_copy`).
+
+    >>> nd.from_numpy(np.array([1.0, 2.0]))
+    array([1., 2.], dtype=float64)
+    """
     return array(data, copy=not zero_copy)
 
 

@@ -222,12 +222,20 @@ def use_kernels(name: str, device: Device | None = None) -> None:
 
 
 def cpu(index: int = 0) -> Device:
-    """The `index`-th CPU device (all share the machine's cores and memory)."""
+    """The `index`-th CPU device (all share the machine's cores and memory).
+
+    >>> nd.cpu(1)
+    cpu(1)
+    """
     return Device("cpu", index)
 
 
 def gpu(index: int = 0) -> Device:
-    """The `index`-th CUDA GPU. Its first use needs CuPy and the GPU."""
+    """The `index`-th CUDA GPU. Its first use needs CuPy and the GPU.
+
+    >>> nd.gpu(0)
+    gpu(0)
+    """
     return Device("gpu", index)
 
 
@@ -245,7 +253,11 @@ def device(spec: Device | str | None = None) -> Device:
 
 
 def current_device() -> Device:
-    """The device on which arrays are created: that of the innermost ``with device:``, else ``cpu(0)``."""
+    """The device on which arrays are created: that of the innermost ``with device:``, else ``cpu(0)``.
+
+    >>> nd.current_device()
+    cpu(0)
+    """
     return _current.get()
 
 
@@ -253,7 +265,11 @@ current_context = current_device  # MXNet's name
 
 
 def num_gpus() -> int:
-    """How many CUDA GPUs can be used; 0 without CuPy or a driver."""
+    """How many CUDA GPUs can be used; 0 without CuPy or a driver.
+
+    >>> nd.num_gpus() >= 0
+    True
+    """
     try:
         return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
     except Exception:  # no CuPy, no driver, no GPU: each its own exception class

@@ -47,6 +47,9 @@ def canonical(dtype: Any) -> np.dtype:
     """The NumPy dtype that a name, a NumPy or Python type, or a dtype means.
 
     Raises TypeError naming the supported ones for anything else.
+
+    >>> nd.canonical('float')
+    dtype('float64')
     """
     try:
         found = _known.get(dtype)
@@ -70,7 +73,11 @@ def canonical(dtype: Any) -> np.dtype:
 
 
 def is_floating(dtype: np.dtype) -> bool:
-    """Whether a dtype is a real floating one (bfloat16 included)."""
+    """Whether a dtype is a real floating one (bfloat16 included).
+
+    >>> nd.is_floating(np.dtype('float32'))
+    True
+    """
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
@@ -84,12 +91,20 @@ def finfo_of(dtype: np.dtype) -> Any:
 
 
 def is_inexact(dtype: np.dtype) -> bool:
-    """Whether a dtype is floating or complex."""
+    """Whether a dtype is floating or complex.
+
+    >>> nd.is_inexact(np.dtype('int32'))
+    False
+    """
     return dtype.kind in "fc" or dtype.name == "bfloat16"
 
 
 def promote(*dtypes: np.dtype) -> np.dtype:
-    """The dtype in which arrays of these dtypes meet. Raises TypeError where none holds them."""
+    """The dtype in which arrays of these dtypes meet. Raises TypeError where none holds them.
+
+    >>> nd.promote(np.dtype('int32'), np.dtype('float32'))
+    dtype('float32')
+    """
     result = dtypes[0]
     for d in dtypes[1:]:
         if d is not result and d != result:
@@ -111,6 +126,9 @@ def scalar_dtype(value: Any, beside: np.dtype | None = None) -> np.dtype:
     """The dtype of a Python number: that of the array beside it where its kind fits, else the default of its kind.
 
     A float beside an integer array gives the default float, a complex one the complex of that precision.
+
+    >>> nd.scalar_dtype(1.5)
+    dtype('float32')
     """
     if isinstance(value, (np.generic, np.ndarray)):
         return canonical(value.dtype) if beside is None else promote(canonical(value.dtype), beside)

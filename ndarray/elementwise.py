@@ -196,6 +196,9 @@ def power(x1: Any, x2: Any, /) -> NDArray:
     """``x1 ** x2``, elementwise. The exponents 0.5, 1, 2, 3, -0.5 and -1 as numbers are square roots, products and quotients.
 
     Raises ValueError for integers with a negative integer exponent given as a number.
+
+    >>> nd.power(nd.array([2.0, 3.0]), 2)
+    array([4., 9.])
     """
     if isinstance(x2, (int, float)) and isinstance(x1, NDArray) and not isinstance(x2, (bool, np.generic)):
         floating = is_inexact(x1.dtype)
@@ -327,27 +330,47 @@ def _truth(name: str, x: Any, argument: str) -> NDArray:
 
 
 def logical_and(x1: Any, x2: Any, /) -> NDArray:
-    """Whether both are true (not 0), elementwise."""
+    """Whether both are true (not 0), elementwise.
+
+    >>> nd.logical_and(nd.array([1, 0]), True)
+    array([ True, False])
+    """
     return primitive("bitwise_and", _truth("logical_and", x1, "x1"), _truth("logical_and", x2, "x2"))
 
 
 def logical_or(x1: Any, x2: Any, /) -> NDArray:
-    """Whether one is true (not 0), elementwise."""
+    """Whether one is true (not 0), elementwise.
+
+    >>> nd.logical_or(nd.array([1, 0]), False)
+    array([ True, False])
+    """
     return primitive("bitwise_or", _truth("logical_or", x1, "x1"), _truth("logical_or", x2, "x2"))
 
 
 def logical_xor(x1: Any, x2: Any, /) -> NDArray:
-    """Whether exactly one is true (not 0), elementwise."""
+    """Whether exactly one is true (not 0), elementwise.
+
+    >>> nd.logical_xor(nd.array([1, 0]), True)
+    array([False,  True])
+    """
     return primitive("bitwise_xor", _truth("logical_xor", x1, "x1"), _truth("logical_xor", x2, "x2"))
 
 
 def logical_not(x: Any, /) -> NDArray:
-    """Whether x is false (0), elementwise."""
+    """Whether x is false (0), elementwise.
+
+    >>> nd.logical_not(nd.array([1, 0]))
+    array([False,  True])
+    """
     return apply(OPS["logical_not"], _truth("logical_not", x, "x"))
 
 
 def bitwise_not(x: Any, /) -> NDArray:
-    """``~x``, elementwise, for integers and bool."""
+    """``~x``, elementwise, for integers and bool.
+
+    >>> nd.bitwise_not(nd.array([0, 7]))
+    array([-1, -8])
+    """
     return primitive("bitwise_not", _of_kind("bitwise_not", x, "biu"))
 
 
@@ -463,7 +486,11 @@ fix = trunc
 
 
 def round(x: Any, /, decimals: int = 0) -> NDArray:
-    """x rounded to some decimals (halves to even)."""
+    """x rounded to some decimals (halves to even).
+
+    >>> nd.round(nd.array([1.25, 2.71]), 1)
+    array([1.2, 2.7])
+    """
     x = as_array("round", "x", x)
     if x.dtype == bool_:
         x = convert(x, default_int)
@@ -476,17 +503,29 @@ def round(x: Any, /, decimals: int = 0) -> NDArray:
 
 
 def isnan(x: Any, /) -> NDArray:
-    """Whether x is not a number, elementwise."""
+    """Whether x is not a number, elementwise.
+
+    >>> nd.isnan(nd.array([1.0, nd.nan]))
+    array([False,  True])
+    """
     return _test("isnan", x)
 
 
 def isinf(x: Any, /) -> NDArray:
-    """Whether x is infinite, elementwise."""
+    """Whether x is infinite, elementwise.
+
+    >>> nd.isinf(nd.array([1.0, nd.inf]))
+    array([False,  True])
+    """
     return _test("isinf", x)
 
 
 def isfinite(x: Any, /) -> NDArray:
-    """Whether x is neither infinite nor NaN, elementwise."""
+    """Whether x is neither infinite nor NaN, elementwise.
+
+    >>> nd.isfinite(nd.array([1.0, nd.inf]))
+    array([ True, False])
+    """
     x = as_array("isfinite", "x", x)
     return logical_not(logical_or(_test("isnan", x), _test("isinf", x)))
 
@@ -497,33 +536,57 @@ def _test(name: str, x: Any) -> NDArray:
 
 
 def positive(x: Any, /) -> NDArray:
-    """``+x``: a copy."""
+    """``+x``: a copy.
+
+    >>> nd.positive(nd.array([1, -2]))
+    array([ 1, -2])
+    """
     return apply(OPS["copy"], as_array("positive", "x", x))
 
 
 def copy(x: Any, /) -> NDArray:
-    """A new array with the same values."""
+    """A new array with the same values.
+
+    >>> nd.copy(nd.array([1, 2]))
+    array([1, 2])
+    """
     return apply(OPS["copy"], as_array("copy", "x", x))
 
 
 def stop_gradient(x: Any, /) -> NDArray:
-    """x, through which no gradient flows."""
+    """x, through which no gradient flows.
+
+    >>> nd.stop_gradient(nd.array([1.0, 2.0]))
+    array([1., 2.])
+    """
     return apply(OPS["stop_gradient"], as_array("stop_gradient", "x", x))
 
 
 def square(x: Any, /) -> NDArray:
-    """``x * x``."""
+    """``x * x``.
+
+    >>> nd.square(nd.array([2, -3]))
+    array([4, 9])
+    """
     x = as_array("square", "x", x)
     return multiply(x, x)
 
 
 def reciprocal(x: Any, /) -> NDArray:
-    """``1 / x``; integers become float32."""
+    """``1 / x``; integers become float32.
+
+    >>> nd.reciprocal(nd.array([2.0, 4.0]))
+    array([0.5 , 0.25])
+    """
     return divide(1.0, as_floating("reciprocal", x))
 
 
 def rsqrt(x: Any, /) -> NDArray:
-    """``1 / sqrt(x)``; integers become float32."""
+    """``1 / sqrt(x)``; integers become float32.
+
+    >>> nd.rsqrt(nd.array([4.0, 16.0]))
+    array([0.5 , 0.25])
+    """
     return divide(1.0, sqrt(x))
 
 
@@ -721,7 +784,11 @@ def real_if_close(x: Any, /, tol: float = 100) -> NDArray:
 # -- choice and conversion
 
 def where(condition: Any, x1: Any = None, x2: Any = None, /) -> Any:
-    """x1 where the condition is true (not 0), else x2; all broadcast. With the condition alone: `nonzero`."""
+    """x1 where the condition is true (not 0), else x2; all broadcast. With the condition alone: `nonzero`.
+
+    >>> nd.where(nd.array([True, False]), nd.array([1, 2]), 0)
+    array([1, 0])
+    """
     if x1 is None and x2 is None:
         from .searching import nonzero
 
@@ -737,6 +804,9 @@ def clip(x: Any, /, min: Any = None, max: Any = None, *, a_min: Any = None, a_ma
     """x limited to [min, max], numbers or arrays; None is no limit. (`a_min`, `a_max` are older names.)
 
     The gradient is 1 strictly inside the limits, 0 outside.
+
+    >>> nd.clip(nd.array([-2.0, 0.5, 3.0]), 0, 1)
+    array([0. , 0.5, 1. ])
     """
     low, high = a_min if min is None else min, a_max if max is None else max
     out = as_array("clip", "x", x)
@@ -746,18 +816,30 @@ def clip(x: Any, /, min: Any = None, max: Any = None, *, a_min: Any = None, a_ma
 
 
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> NDArray:
-    """x converted to another dtype; x itself if that is its dtype and not `copy`."""
+    """x converted to another dtype; x itself if that is its dtype and not `copy`.
+
+    >>> nd.astype(nd.array([1.7, -1.7]), 'int32')
+    array([ 1, -1], dtype=int32)
+    """
     out = as_array("astype", "x", x).astype(dtype, copy=copy)
     return out if device is None else out.to_device(device)
 
 
 def cast(x: Any, dtype: Any) -> NDArray:
-    """x in another dtype; x itself if it has it already."""
+    """x in another dtype; x itself if it has it already.
+
+    >>> nd.cast(nd.array([1, 2]), 'float32')
+    array([1., 2.])
+    """
     return convert(as_array("cast", "x", x), canonical(dtype))
 
 
 def nan_to_num(x: Any, /, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> NDArray:
-    """x with NaNs and infinities replaced (infinities by the largest finite numbers unless told otherwise)."""
+    """x with NaNs and infinities replaced (infinities by the largest finite numbers unless told otherwise).
+
+    >>> nd.nan_to_num(nd.array([nd.nan, 2.0]))
+    array([0., 2.])
+    """
     x = as_array("nan_to_num", "x", x)
     if not is_inexact(x.dtype):
         return x

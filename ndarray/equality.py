@@ -20,6 +20,7 @@ def isclose(x1: Any, x2: Any, /, rtol: float = 1e-05, atol: float = 1e-08, equal
     """Whether ``|x1 - x2| <= atol + rtol * |x2|``, elementwise; bool. Infinities are close to themselves, NaNs if `equal_nan`.
 
     >>> nd.isclose(nd.array([1.0, 2.0]), nd.array([1.000001, 2.1]))
+    array([ True, False])
     """
     x1, x2 = common("isclose", as_floating("isclose", x1, "x1"), as_floating("isclose", x2, "x2"))
     near = less_equal(absolute(subtract(x1, x2)), add(multiply(absolute(x2), rtol), atol))

@@ -35,6 +35,9 @@ def matmul(x1: Any, x2: Any, /) -> NDArray:
     """The matrix product over the last axis of x1 and the last but one of x2; leading axes broadcast, vectors as in NumPy.
 
     Raises ValueError where the sizes differ or an argument is 0-d.
+
+    >>> nd.matmul(nd.array([[1, 2], [3, 4]]), nd.array([1, 1]))
+    array([3, 7])
     """
     x1, x2 = _pair("matmul", x1, x2)
     a, b = x1.shape, x2.shape
@@ -61,7 +64,11 @@ def _widen(x: NDArray, lead: tuple) -> NDArray:
 
 
 def dot(x1: Any, x2: Any, /) -> NDArray:
-    """NumPy's dot: over the last axis of x1 and the last but one (or only) axis of x2; a product for numbers."""
+    """NumPy's dot: over the last axis of x1 and the last but one (or only) axis of x2; a product for numbers.
+
+    >>> nd.dot(nd.array([1, 2]), nd.array([3, 4]))
+    array(11)
+    """
     x1, x2 = _pair("dot", x1, x2)
     if not x1.ndim or not x2.ndim:
         return multiply(x1, x2)
@@ -72,7 +79,11 @@ def dot(x1: Any, x2: Any, /) -> NDArray:
 
 
 def inner(x1: Any, x2: Any, /) -> NDArray:
-    """The product over the last axes of both."""
+    """The product over the last axes of both.
+
+    >>> nd.inner(nd.array([1, 2]), nd.array([3, 4]))
+    array(11)
+    """
     x1, x2 = _pair("inner", x1, x2)
     if not x1.ndim or not x2.ndim:
         return multiply(x1, x2)
@@ -82,7 +93,12 @@ def inner(x1: Any, x2: Any, /) -> NDArray:
 
 
 def outer(x1: Any, x2: Any, /) -> NDArray:
-    """All products of an element of x1 (flattened) and one of x2."""
+    """All products of an element of x1 (flattened) and one of x2.
+
+    >>> nd.outer(nd.array([1, 2]), nd.array([3, 4]))
+    array([[3, 4],
+           [6, 8]])
+    """
     x1, x2 = (reshape(x, (-1,)) for x in _pair("outer", x1, x2))
     return multiply(reshape(x1, (-1, 1)), x2)
 
@@ -176,7 +192,11 @@ def cross(x1: Any, x2: Any, /, axisa: int = -1, axisb: int = -1, axisc: int = -1
 
 
 def tensordot(x1: Any, x2: Any, /, axes: int | Sequence = 2) -> NDArray:
-    """The sum of products over several axes: the last of x1 with the first of x2 (an int), or two lists of axes."""
+    """The sum of products over several axes: the last of x1 with the first of x2 (an int), or two lists of axes.
+
+    >>> nd.tensordot(nd.ones((2, 3)), nd.ones((3, 4)), axes=1).shape
+    (2, 4)
+    """
     x1, x2 = _pair("tensordot", x1, x2)
     if isinstance(axes, int):
         if axes > x1.ndim or axes > x2.ndim or axes < 0:
@@ -194,7 +214,11 @@ def tensordot(x1: Any, x2: Any, /, axes: int | Sequence = 2) -> NDArray:
 
 
 def batch_dot(x1: Any, x2: Any, /, transpose_a: bool = False, transpose_b: bool = False) -> NDArray:
-    """Matrix products of the last two axes, one for each position in the leading ones; either may be transposed first."""
+    """Matrix products of the last two axes, one for each position in the leading ones; either may be transposed first.
+
+    >>> nd.batch_dot(nd.ones((2, 1, 3)), nd.ones((2, 3, 1))).shape
+    (2, 1, 1)
+    """
     x1, x2 = _pair("batch_dot", x1, x2)
     if x1.ndim != x2.ndim or x1.ndim < 3:
         _refuse("batch_dot", x1, x2, "as many axes in both, at least 3")

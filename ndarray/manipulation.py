@@ -82,17 +82,29 @@ def reshape_like(
 
 
 def ravel(x: Any, /, order: str = "C") -> NDArray:
-    """All elements along one axis."""
+    """All elements along one axis.
+
+    >>> nd.ravel(nd.array([[1, 2], [3, 4]]))
+    array([1, 2, 3, 4])
+    """
     return reshape(x, (product(as_array("ravel", "x", x).shape),), order=order)
 
 
 def flatten(x: Any, /) -> NDArray:
-    """All elements along one axis."""
+    """All elements along one axis.
+
+    >>> nd.flatten(nd.ones((2, 3, 4))).shape
+    (24,)
+    """
     return ravel(x)
 
 
 def permute_dims(x: Any, /, axes: Sequence[int]) -> NDArray:
-    """The axes in another order: axis k of the result is ``axes[k]`` of x."""
+    """The axes in another order: axis k of the result is ``axes[k]`` of x.
+
+    >>> nd.permute_dims(nd.ones((2, 3, 4)), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
     x = as_array("permute_dims", "x", x)
     order = tuple(normalize_axis("permute_dims", a, x.ndim, "axes") for a in axes)
     if len(order) != x.ndim or len(set(order)) != len(order):
@@ -101,18 +113,32 @@ def permute_dims(x: Any, /, axes: Sequence[int]) -> NDArray:
 
 
 def transpose(x: Any, /, axes: Sequence[int] | None = None) -> NDArray:
-    """The axes in another order, reversed if `axes` is None."""
+    """The axes in another order, reversed if `axes` is None.
+
+    >>> nd.transpose(nd.array([[1, 2], [3, 4]]))
+    array([[1, 3],
+           [2, 4]])
+    """
     x = as_array("transpose", "x", x)
     return permute_dims(x, tuple(reversed(range(x.ndim))) if axes is None else axes)
 
 
 def matrix_transpose(x: Any, /) -> NDArray:
-    """The last two axes exchanged."""
+    """The last two axes exchanged.
+
+    >>> nd.matrix_transpose(nd.array([[1, 2], [3, 4]]))
+    array([[1, 3],
+           [2, 4]])
+    """
     return swapaxes(x, -1, -2)
 
 
 def swapaxes(x: Any, /, axis1: int, axis2: int) -> NDArray:
-    """Two axes exchanged."""
+    """Two axes exchanged.
+
+    >>> nd.swapaxes(nd.ones((2, 3, 4)), 0, 2).shape
+    (4, 3, 2)
+    """
     x = as_array("swapaxes", "x", x)
     a, b = (normalize_axis("swapaxes", v, x.ndim, n) for v, n in ((axis1, "axis1"), (axis2, "axis2")))
     order = list(range(x.ndim))
@@ -121,7 +147,11 @@ def swapaxes(x: Any, /, axis1: int, axis2: int) -> NDArray:
 
 
 def moveaxis(x: Any, source: Any, destination: Any, /) -> NDArray:
-    """Some axes moved to other places, the rest in order."""
+    """Some axes moved to other places, the rest in order.
+
+    >>> nd.moveaxis(nd.ones((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
     x = as_array("moveaxis", "x", x)
     given = [v if isinstance(v, (tuple, list)) else (v,) for v in (source, destination)]
     start, end = ([normalize_axis("moveaxis", a, x.ndim, n) for a in v] for v, n in zip(given, ("source", "destination")))
@@ -134,7 +164,11 @@ def moveaxis(x: Any, source: Any, destination: Any, /) -> NDArray:
 
 
 def squeeze(x: Any, /, axis: Any = None) -> NDArray:
-    """Axes of size 1 removed: those in `axis`, or all. Raises ValueError for one of another size."""
+    """Axes of size 1 removed: those in `axis`, or all. Raises ValueError for one of another size.
+
+    >>> nd.squeeze(nd.ones((1, 3, 1))).shape
+    (3,)
+    """
     x = as_array("squeeze", "x", x)
     if axis is None:
         return apply(OPS["reshape"], x, shape=tuple(n for n in x.shape if not is_one(n)))
@@ -146,7 +180,11 @@ def squeeze(x: Any, /, axis: Any = None) -> NDArray:
 
 
 def expand_dims(x: Any, /, axis: Any = 0) -> NDArray:
-    """New axes of size 1 at the given places of the result."""
+    """New axes of size 1 at the given places of the result.
+
+    >>> nd.expand_dims(nd.array([1, 2]), 0).shape
+    (1, 2)
+    """
     x = as_array("expand_dims", "x", x)
     count = len(axis) if isinstance(axis, (tuple, list)) else 1
     axes = normalize_axes("expand_dims", axis, x.ndim + count)
@@ -177,7 +215,12 @@ def atleast_2d(*arrays: Any) -> Any:
 
 
 def broadcast_to(x: Any, /, shape: Any) -> NDArray:
-    """x repeated along axes of size 1, and new ones in front, to `shape`. A view; don't write to it."""
+    """x repeated along axes of size 1, and new ones in front, to `shape`. A view; don't write to it.
+
+    >>> nd.broadcast_to(nd.array([1, 2]), (2, 2))
+    array([[1, 2],
+           [1, 2]])
+    """
     x = as_array("broadcast_to", "x", x)
     return primitive("broadcast_to", x, shape=tuple(shape) if isinstance(shape, (tuple, list)) else (shape,))
 
@@ -206,37 +249,63 @@ def broadcast_like(x: Any, y: NDArray, /, lhs_axes: Any = None, rhs_axes: Any = 
 
 
 def broadcast_shapes(*shapes: Any) -> tuple[Size, ...]:
-    """The shape to which arrays of all these shapes broadcast."""
+    """The shape to which arrays of all these shapes broadcast.
+
+    >>> nd.broadcast_shapes((3, 1), (4,))
+    (3, 4)
+    """
     return _meet("broadcast_shapes", *(s if isinstance(s, tuple) else (s,) for s in shapes)) if shapes else ()
 
 
 def broadcast_arrays(*arrays: Any) -> list[NDArray]:
-    """All arrays broadcast to one shape."""
+    """All arrays broadcast to one shape.
+
+    >>> [x.shape for x in nd.broadcast_arrays(nd.ones((3, 1)), nd.ones(2))]
+    [(3, 2), (3, 2)]
+    """
     found = [as_array("broadcast_arrays", f"arrays[{k}]", a) for k, a in enumerate(arrays)]
     shape = _meet("broadcast_arrays", *(a.shape for a in found)) if found else ()
     return [broadcast_to(a, shape) for a in found]
 
 
 def flip(x: Any, /, axis: Any = None) -> NDArray:
-    """The elements in reverse order along some axes (None: all)."""
+    """The elements in reverse order along some axes (None: all).
+
+    >>> nd.flip(nd.array([1, 2, 3]))
+    array([3, 2, 1])
+    """
     x = as_array("flip", "x", x)
     return apply(OPS["flip"], x, axes=normalize_axes("flip", axis, x.ndim))
 
 
 def flipud(x: Any, /) -> NDArray:
-    """Reversed along the first axis."""
+    """Reversed along the first axis.
+
+    >>> nd.flipud(nd.array([[1, 2], [3, 4]]))
+    array([[3, 4],
+           [1, 2]])
+    """
     return flip(x, 0)
 
 
 def fliplr(x: Any, /) -> NDArray:
-    """Reversed along the second axis."""
+    """Reversed along the second axis.
+
+    >>> nd.fliplr(nd.array([[1, 2], [3, 4]]))
+    array([[2, 1],
+           [4, 3]])
+    """
     return flip(x, 1)
 
 
 # -- joining and splitting
 
 def concatenate(arrays: Sequence[Any], /, axis: int | None = 0) -> NDArray:
-    """Arrays joined along an existing axis (None: all flattened first). Dtypes promote."""
+    """Arrays joined along an existing axis (None: all flattened first). Dtypes promote.
+
+    >>> nd.concatenate([nd.array([1, 2]), nd.array([3])])
+    array([1, 2, 3])
+    """
     found = _several("concatenate", arrays)
     if axis is None:
         found, axis = [ravel(a) for a in found], 0
@@ -258,7 +327,12 @@ concat = concatenate
 
 
 def stack(arrays: Sequence[Any], /, axis: int = 0) -> NDArray:
-    """Arrays of one shape joined along a new axis."""
+    """Arrays of one shape joined along a new axis.
+
+    >>> nd.stack([nd.array([1, 2]), nd.array([3, 4])])
+    array([[1, 2],
+           [3, 4]])
+    """
     found = _several("stack", arrays)
     place = normalize_axis("stack", axis, found[0].ndim + 1)
     for k, a in enumerate(found):
@@ -268,18 +342,32 @@ def stack(arrays: Sequence[Any], /, axis: int = 0) -> NDArray:
 
 
 def vstack(arrays: Sequence[Any], /) -> NDArray:
-    """Arrays joined along the first axis, vectors as rows."""
+    """Arrays joined along the first axis, vectors as rows.
+
+    >>> nd.vstack([nd.array([1, 2]), nd.array([3, 4])])
+    array([[1, 2],
+           [3, 4]])
+    """
     return concatenate([atleast_2d(a) for a in _several("vstack", arrays)], axis=0)
 
 
 def hstack(arrays: Sequence[Any], /) -> NDArray:
-    """Arrays joined along the second axis (vectors: the first)."""
+    """Arrays joined along the second axis (vectors: the first).
+
+    >>> nd.hstack([nd.array([1]), nd.array([2, 3])])
+    array([1, 2, 3])
+    """
     found = [atleast_1d(a) for a in _several("hstack", arrays)]
     return concatenate(found, axis=0 if found[0].ndim == 1 else 1)
 
 
 def column_stack(arrays: Sequence[Any], /) -> NDArray:
-    """Arrays joined along the second axis, vectors as columns."""
+    """Arrays joined along the second axis, vectors as columns.
+
+    >>> nd.column_stack([nd.array([1, 2]), nd.array([3, 4])])
+    array([[1, 3],
+           [2, 4]])
+    """
     return concatenate([reshape(a, (-1, 1)) if a.ndim < 2 else a for a in _several("column_stack", arrays)], axis=1)
 
 
@@ -287,6 +375,9 @@ def split(x: Any, indices_or_sections: Any, /, axis: int = 0) -> list[NDArray]:
     """x cut along an axis: into so many equal parts, or before each of the given positions.
 
     Raises ValueError where equal parts don't come out even.
+
+    >>> nd.split(nd.array([1, 2, 3, 4]), 2)
+    [array([1, 2]), array([3, 4])]
     """
     x = as_array("split", "x", x)
     axis = normalize_axis("split", axis, x.ndim)
@@ -310,7 +401,11 @@ def _cut(x: NDArray, axis: int, start: Size, stop: Size, step: int = 1) -> NDArr
 
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[NDArray, ...]:
-    """The arrays along an axis, which disappears."""
+    """The arrays along an axis, which disappears.
+
+    >>> nd.unstack(nd.array([[1, 2], [3, 4]]))
+    (array([1, 2]), array([3, 4]))
+    """
     x = as_array("unstack", "x", x)
     axis = normalize_axis("unstack", axis, x.ndim)
     return tuple(squeeze(_cut(x, axis, k, k + 1), axis) for k in range(x.shape[axis]))
@@ -363,7 +458,11 @@ def _edge(value: Any, x: NDArray, axis: int) -> NDArray:
 # -- repeating and padding
 
 def roll(x: Any, /, shift: Any, axis: Any = None) -> NDArray:
-    """Elements moved along axes; those that leave come in at the other end. Without `axis`, as if flattened."""
+    """Elements moved along axes; those that leave come in at the other end. Without `axis`, as if flattened.
+
+    >>> nd.roll(nd.array([1, 2, 3]), 1)
+    array([3, 1, 2])
+    """
     x = as_array("roll", "x", x)
     if axis is None:
         return reshape(roll(ravel(x), shift, 0), x.shape)
@@ -383,7 +482,11 @@ def roll(x: Any, /, shift: Any, axis: Any = None) -> NDArray:
 
 
 def tile(x: Any, /, repetitions: Any) -> NDArray:
-    """x repeated as a whole along each axis."""
+    """x repeated as a whole along each axis.
+
+    >>> nd.tile(nd.array([1, 2]), 2)
+    array([1, 2, 1, 2])
+    """
     x = as_array("tile", "x", x)
     counts = tuple(repetitions) if isinstance(repetitions, (tuple, list)) else (repetitions,)
     shape = (1,) * (len(counts) - x.ndim) + x.shape
@@ -394,7 +497,11 @@ def tile(x: Any, /, repetitions: Any) -> NDArray:
 
 
 def repeat(x: Any, /, repeats: Any, axis: int | None = None) -> NDArray:
-    """Each element repeated along an axis (None: flattened first): so many times, or as often as a list says for each."""
+    """Each element repeated along an axis (None: flattened first): so many times, or as often as a list says for each.
+
+    >>> nd.repeat(nd.array([1, 2]), 2)
+    array([1, 1, 2, 2])
+    """
     x = as_array("repeat", "x", x)
     if axis is None:
         x, axis = ravel(x), 0
@@ -451,7 +558,12 @@ def _from_end(indices: NDArray, n: Size) -> NDArray:
 
 def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> NDArray:
     """``out[..., i, ...] = x[..., indices[..., i, ...], ...]``; the other axes broadcast. Negative indices count from
-    the end; those beyond the ends mean the ends."""
+    the end; those beyond the ends mean the ends.
+
+    >>> nd.take_along_axis(nd.array([[10, 20], [30, 40]]), nd.array([[1], [0]]), axis=1)
+    array([[20],
+           [30]])
+    """
     x, indices = as_array("take_along_axis", "x", x), integers("take_along_axis", as_array("take_along_axis", "indices", indices))
     if x.ndim != indices.ndim:
         raise ValueError(f"take_along_axis: indices: expected {x.ndim} axes like x (shape {x.shape}), got shape {indices.shape}")
@@ -470,13 +582,23 @@ def _positions(x: NDArray, axis: int, shape: tuple[Size, ...] | None = None) -> 
 
 
 def tril(x: Any, /, k: int = 0) -> NDArray:
-    """The elements at and below the k-th diagonal of the last two axes, zeros elsewhere."""
+    """The elements at and below the k-th diagonal of the last two axes, zeros elsewhere.
+
+    >>> nd.tril(nd.array([[1, 2], [3, 4]]))
+    array([[1, 0],
+           [3, 4]])
+    """
     x = _matrix("tril", x)
     return where(less_equal(_positions(x, 1), add(_positions(x, 0), k)), x, 0)
 
 
 def triu(x: Any, /, k: int = 0) -> NDArray:
-    """The elements at and above the k-th diagonal of the last two axes, zeros elsewhere."""
+    """The elements at and above the k-th diagonal of the last two axes, zeros elsewhere.
+
+    >>> nd.triu(nd.array([[1, 2], [3, 4]]))
+    array([[1, 2],
+           [0, 4]])
+    """
     x = _matrix("triu", x)
     return where(less_equal(_positions(x, 0), add(_positions(x, 1), -k)), x, 0)
 
@@ -505,7 +627,12 @@ def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> NDAr
 
 
 def diag(x: Any, /, k: int = 0) -> NDArray:
-    """The k-th diagonal of a matrix, or the matrix with a vector on its k-th diagonal and zeros elsewhere."""
+    """The k-th diagonal of a matrix, or the matrix with a vector on its k-th diagonal and zeros elsewhere.
+
+    >>> nd.diag(nd.array([1, 2]))
+    array([[1, 0],
+           [0, 2]])
+    """
     x = as_array("diag", "x", x)
     if x.ndim == 2:
         return diagonal(x, k)

@@ -40,6 +40,10 @@ def lstm_layer(
 
     x: (T, N, inputs); i2h_weight: (4H, inputs); h2h_weight: (4H, H); biases: (4H,); h and c, zeros if None: (N, H).
     With `reverse` the steps are taken from the last to the first; output t still belongs to x[t].
+
+    >>> out, h, c = nd.lstm_layer(nd.ones((5, 2, 3)), nd.ones((16, 3)), nd.ones((16, 4)))
+    >>> out.shape, h.shape, c.shape
+    ((5, 2, 4), (2, 4), (2, 4))
     """
     x, wh, h = _arguments("lstm_layer", x, h2h_weight, h, 4)
     c = zeros(h.shape, dtype=h.dtype, device=h._device) if c is None else as_array("lstm_layer", "c", c)
@@ -69,6 +73,10 @@ def gru_layer(
     ``r = sigmoid(a_r + b_r); z = sigmoid(a_z + b_z); h = (1 - z) * tanh(a_n + r * b_n) + z * h``
 
     x: (T, N, inputs); i2h_weight: (3H, inputs); h2h_weight: (3H, H); biases: (3H,); h, zeros if None: (N, H).
+
+    >>> out, h = nd.gru_layer(nd.ones((5, 2, 3)), nd.ones((12, 3)), nd.ones((12, 4)))
+    >>> out.shape, h.shape
+    ((5, 2, 4), (2, 4))
     """
     x, wh, h = _arguments("gru_layer", x, h2h_weight, h, 3)
     if h2h_bias is None:
@@ -97,6 +105,10 @@ def rnn_layer(
     ``h = activation(x[t] @ i2h_weight.T + i2h_bias + h @ h2h_weight.T + h2h_bias)``, activation "tanh" or "relu".
 
     x: (T, N, inputs); i2h_weight: (H, inputs); h2h_weight: (H, H); biases: (H,); h, zeros if None: (N, H).
+
+    >>> out, h = nd.rnn_layer(nd.ones((5, 2, 3)), nd.ones((4, 3)), nd.ones((4, 4)))
+    >>> out.shape, h.shape
+    ((5, 2, 4), (2, 4))
     """
     if activation not in ("tanh", "relu"):
         raise ValueError(f"rnn_layer: activation: expected 'tanh' or 'relu', got {activation!r}")

@@ -66,7 +66,11 @@ def _count(x: NDArray, axes: tuple[int, ...]) -> Size:
 
 
 def mean(x: Any, /, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> NDArray:
-    """The arithmetic mean over some axes (None: all). Integers give float32; half precision is summed in float32."""
+    """The arithmetic mean over some axes (None: all). Integers give float32; half precision is summed in float32.
+
+    >>> nd.mean(nd.array([[1.0, 2.0], [3.0, 6.0]]), axis=1)
+    array([1.5, 4.5])
+    """
     x = as_array("mean", "x", x)
     result = canonical(dtype) if dtype is not None else x.dtype if is_inexact(x.dtype) else default_float
     axes = normalize_axes("mean", axis, x.ndim)
@@ -76,7 +80,11 @@ def mean(x: Any, /, axis: Any = None, *, dtype: Any = None, keepdims: bool = Fal
 
 
 def average(x: Any, /, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> NDArray:
-    """The mean over some axes, weighted if `weights` (of x's shape, or of its size along one axis) are given."""
+    """The mean over some axes, weighted if `weights` (of x's shape, or of its size along one axis) are given.
+
+    >>> nd.average(nd.array([1.0, 2.0, 6.0]), weights=nd.array([1.0, 1.0, 2.0]))
+    array(3.75)
+    """
     if weights is None:
         return mean(x, axis, keepdims=keepdims)
     x, weights = as_floating("average", x), as_floating("average", weights, "weights")
@@ -92,6 +100,9 @@ def var(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, 
     """The variance over some axes: the mean squared distance from the mean, divided by ``n - correction`` instead of n.
 
     (`ddof` is NumPy's name of `correction`.)
+
+    >>> nd.var(nd.array([1.0, 3.0]))
+    array(1.)
     """
     x = as_floating("var", x)
     axes = normalize_axes("var", axis, x.ndim)
@@ -108,7 +119,11 @@ def var(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, 
 
 
 def std(x: Any, /, axis: Any = None, *, correction: float = 0, ddof: float = 0, keepdims: bool = False) -> NDArray:
-    """The standard deviation over some axes, the square root of `var`."""
+    """The standard deviation over some axes, the square root of `var`.
+
+    >>> nd.std(nd.array([1.0, 3.0]))
+    array(1.)
+    """
     return sqrt(var(x, axis, correction=correction or ddof, keepdims=keepdims))
 
 
@@ -169,12 +184,20 @@ all, any = _quantifier("all"), _quantifier("any")
 
 
 def count_nonzero(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
-    """How many elements over some axes are not 0, int64."""
+    """How many elements over some axes are not 0, int64.
+
+    >>> nd.count_nonzero(nd.array([0, 3, 0, 4]))
+    array(2)
+    """
     return sum(not_equal(x, 0), axis, keepdims=keepdims)
 
 
 def logsumexp(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray:
-    """``log(sum(exp(x)))`` over some axes, without overflow."""
+    """``log(sum(exp(x)))`` over some axes, without overflow.
+
+    >>> nd.logsumexp(nd.array([1000.0, 1000.0]))
+    array(1000.6932)
+    """
     x = as_floating("logsumexp", x)
     axes = normalize_axes("logsumexp", axis, x.ndim)
     top = max(stop_gradient(x), axes, keepdims=True)
@@ -184,7 +207,11 @@ def logsumexp(x: Any, /, axis: Any = None, *, keepdims: bool = False) -> NDArray
 
 
 def norm(x: Any, /, ord: Any = None, axis: Any = None, keepdims: bool = False) -> NDArray:
-    """The vector norm over some axes (None: all elements): ``ord`` 2 (the default), 1, 0, inf, -inf or another number."""
+    """The vector norm over some axes (None: all elements): ``ord`` 2 (the default), 1, 0, inf, -inf or another number.
+
+    >>> nd.norm(nd.array([3.0, 4.0]))
+    array(5.)
+    """
     x = as_floating("norm", x)
     axes = normalize_axes("norm", axis, x.ndim)
     if ord in (None, 2, "fro"):
@@ -295,7 +322,11 @@ def _from_initial(name: str, function: Callable, first: int, x: Any, axis: int |
 def argsort(
     x: Any, /, axis: int | None = -1, *, descending: bool = False, stable: bool = True, is_ascend: bool = True
 ) -> NDArray:
-    """The positions (int64) that sort x along an axis (None: flattened); equal elements keep their order, NaNs come last."""
+    """The positions (int64) that sort x along an axis (None: flattened); equal elements keep their order, NaNs come last.
+
+    >>> nd.argsort(nd.array([3, 1, 2]))
+    array([1, 2, 0])
+    """
     x = as_array("argsort", "x", x)
     if axis is None:
         x, axis = ravel(x), 0
@@ -304,7 +335,11 @@ def argsort(
 
 
 def sort(x: Any, /, axis: int | None = -1, *, descending: bool = False, stable: bool = True, is_ascend: bool = True) -> NDArray:
-    """x sorted along an axis (None: flattened); NaNs come last."""
+    """x sorted along an axis (None: flattened); NaNs come last.
+
+    >>> nd.sort(nd.array([3, 1, 2]))
+    array([1, 2, 3])
+    """
     x = as_array("sort", "x", x)
     if axis is None:
         x, axis = ravel(x), 0

@@ -36,7 +36,7 @@ def save(fname: str | os.PathLike, data: NDArray | Sequence[NDArray] | Mapping[s
     >>> path = tempfile.mkdtemp() + "/weights.npz"
     >>> nd.save(path, {"w": nd.array([1.0, 2.0])})
     >>> nd.load(path)
-    {'w': array([1., 2.], dtype=float32, device=cpu(0))}
+    {'w': array([1., 2.])}
     """
     if isinstance(data, Mapping):
         for name in data:
