@@ -32,6 +32,9 @@ COMPARED = 10_000
 COMPARED_BYTES = 1 << 16
 """A NumPy array of up to this many bytes is compared by content at each call, a larger one by identity."""
 
+KNOWN = 256
+"""Containers whose content is remembered, so that it is looked at again only where an item is another object."""
+
 _DEPTH = 4  # of functions calling functions, and of objects within objects
 
 
@@ -55,6 +58,8 @@ class Surroundings:
         self._mentioned: set[str] = set()  # attribute names in the code
         self._seen: set[Any] = set(aside)
         self._objects: list[Any] = []  # whose methods may be called
+        # contents of containers of numbers, texts and tuples of such: (ids of the items, container, items, content) by its id
+        self._known: dict[int, tuple[tuple[int, ...], Any, tuple, tuple]] = {}
         for function in functions:
             self._add(function, 0)
         if block is not None:
@@ -183,11 +188,22 @@ class Surroundings:
         if isinstance(value, _CONTAINERS):
             if len(value) > COMPARED or depth > _DEPTH:
                 return (_Same(value), len(value))
-            if isinstance(value, dict):
-                return (kind, *[(k, self._content(v, depth + 1)) for k, v in value.items()])
             if isinstance(value, (set, frozenset)):
                 return (kind, frozenset(value))
-            return (kind, *[self._content(v, depth + 1) for v in value])
+            items = (*value, *value.values()) if isinstance(value, dict) else tuple(value)
+            same = tuple(map(id, items))
+            known = self._known.get(id(value))
+            if known is not None and known[0] == same and known[1] is value:
+                return known[3]
+            if isinstance(value, dict):
+                found: tuple = (kind, *[(k, self._content(v, depth + 1)) for k, v in value.items()])
+            else:
+                found = (kind, *[self._content(v, depth + 1) for v in value])
+            if all(type(v) in _IS_SCALAR or (type(v) is tuple and id(v) in self._known) for v in items):
+                if len(self._known) >= KNOWN:
+                    self._known.clear()
+                self._known[id(value)] = same, value, items, found
+            return found
         if kind is np.ndarray and value.nbytes <= COMPARED_BYTES and not value.dtype.hasobject:
             return (value.shape, value.dtype.str, value.tobytes())
         if depth <= _DEPTH and (isinstance(value, (type, types.ModuleType)) or is_open(kind)):

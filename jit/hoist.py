@@ -17,7 +17,7 @@ worth keeping, one that was broadcast is not."""
 
 SMALL = 1 << 20
 
-FREE = 64 << 20
+FREE = 128 << 20
 """Bytes that a program may keep in any case; beyond, a quarter of the bytes of its constant inputs."""
 
 

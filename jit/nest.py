@@ -17,7 +17,7 @@ __all__ = [
     "Axis", "bytes_and_work", "choose_lane", "choose_lanes", "collapse", "lane_loop", "nest", "nested_for", "unravel",
 ]
 
-TASK_ELEMENTS = 32768
+TASK_ELEMENTS = 4096
 
 
 @dataclass(frozen=True)

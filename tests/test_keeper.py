@@ -298,8 +298,8 @@ def test_what_is_written_twice_or_given_out_stays():
 
 
 def test_what_is_large_stays():
-    w, x, out = Storage("float32", 1 << 22, "w"), Storage("float32", 4, "x"), Storage("float32", 4, "out")
-    large, small = Storage("float32", 1 << 26, "large"), Storage("float32", 1 << 22, "small")
+    w, x, out = Storage("float32", 1 << 24, "w"), Storage("float32", 4, "x"), Storage("float32", 4, "out")
+    large, small = Storage("float32", 1 << 27, "large"), Storage("float32", 1 << 22, "small")
     other = Storage("float32", 1 << 21, "other")
     launches = [_launch([w], [large]), _launch([w], [small]), _launch([w], [other]), _launch([large, small, other, x], [out])]
     moved, first, kept = hoist(launches, {w}, {w, x, out})

@@ -537,3 +537,28 @@ def test_a_repeated_signature_never_traces():
             f(*a)
     assert counts(f) == before
     assert f.calls == calls + 80
+
+
+def test_contents_that_are_remembered_are_looked_at_again():
+    """The fast comparison of containers tells 1, 1.0 and True apart, and sees items replaced in place at any depth."""
+    config = {"scale": 1, "sizes": (1, (2, 3)), "list": [1, 2]}
+
+    @hybridize
+    def f(x):
+        total = x * config["scale"] + config["sizes"][1][0]
+        return total + config["list"][-1]
+
+    x = nd.array([3], dtype="int32")
+    assert f(x).item() == 3 + 2 + 2
+    assert f(x).item() == 3 + 2 + 2
+    traces = f.traces
+    config["scale"] = 1.0
+    assert f(x).dtype.kind == "f"
+    assert f.traces == traces + 1
+    config["scale"] = 10
+    config["sizes"] = (1, (7, 3))
+    assert f(x).item() == 30 + 7 + 2
+    config["list"][-1] = 5
+    assert f(x).item() == 30 + 7 + 5
+    config["list"].append(6)
+    assert f(x).item() == 30 + 7 + 6
