@@ -49,8 +49,8 @@ def parse(shape: tuple[Size, ...], index: Any) -> tuple[Basic, list[tuple[int, A
     whether the arrays stand side by side (their axes then replace the first's place, else they come first).
     Raises IndexError as NumPy does.
     """
-    items = _expand(shape, index)
-    arrays = any(_is_array(i) for i in items)
+    items, gap = _expand(shape, index)
+    arrays = any(_is_array(i) or type(i) is bool for i in items)
     start: list[Size] = []
     stop: list[Size] = []
     step: list[Size] = []
@@ -61,7 +61,10 @@ def parse(shape: tuple[Size, ...], index: Any) -> tuple[Basic, list[tuple[int, A
     positions: list[int] = []
     axis = 0
     for position, item in enumerate(items):
-        if item is None:
+        if item is None or type(item) is bool:
+            if item is not None:  # a new axis, of which all or nothing is taken
+                advanced.append((len(result), np.zeros(int(item), np.int64)))
+                positions.append(position)
             result.append(1)
             continue
         n = shape[axis]
@@ -87,6 +90,8 @@ def parse(shape: tuple[Size, ...], index: Any) -> tuple[Basic, list[tuple[int, A
         axis += 1
     whole = all(_is(a, 0) and b is n and _is(c, 1) for a, b, c, n in zip(start, stop, step, shape))
     adjacent = positions == list(range(positions[0], positions[-1] + 1)) if positions else True
+    if gap is not None and positions and positions[0] < gap <= positions[-1]:
+        adjacent = False  # an ellipsis that stands for no axis separates as well
     basic = Basic(tuple(start), tuple(stop), tuple(step), tuple(flips), tuple(box), tuple(result), whole)
     return basic, advanced, adjacent
 
@@ -109,18 +114,16 @@ def get(x: NDArray, index: Any) -> NDArray:
 def updated(x: NDArray, value: NDArray, index: Any) -> NDArray:
     """A new array: `x` with ``x[index] = value`` done. `value` has x's dtype, and a shape that broadcasts.
 
-    Raises IndexError for integer arrays (use `where`, or a mask) and ValueError where `value` does not fit.
+    Raises IndexError for masks of which several values are written, and ValueError where `value` does not fit.
     """
     if index is ...:
         return _broadcast(value, x.shape, index)
     if isinstance(index, (NDArray, np.ndarray)) and index.dtype == np.bool_:
-        return _masked(x, value, index)
+        if isinstance(index, NDArray) or all(_is(n, 1) for n in value.shape):
+            return _masked(x, value, index)
     basic, advanced, _ = parse(x.shape, index)
     if advanced:
-        raise IndexError(
-            "assignment to integer-array indices can't be captured in a graph; assign through a boolean mask of the "
-            "array's shape, use nd.where(mask, value, x), or assign outside the hybridized function"
-        )
+        return _scattered(x, value, index)
     value = _broadcast(value, basic.shape, index)
     if _differs(basic.shape, basic.box):
         value = apply(OPS["reshape"], value, shape=basic.box)
@@ -129,6 +132,21 @@ def updated(x: NDArray, value: NDArray, index: Any) -> NDArray:
     if basic.whole:
         return value
     return apply(OPS["update_slice"], x, value, start=basic.start, stop=basic.stop, step=basic.step)
+
+
+def _scattered(x: NDArray, value: NDArray, index: Any) -> NDArray:
+    """An assignment to integer-array indices: what the index selects of the elements' row-major positions is written, in
+    order, so that of equal positions the last one counts."""
+    from .positions import _replace
+
+    count = product(x.shape)
+    with x._device:
+        positions = apply(OPS["iota"], shape=(count,), axis=0, dtype=int64)
+    chosen = get(apply(OPS["reshape"], positions, shape=x.shape), index)
+    value = _broadcast(value, chosen.shape, index)
+    flat = (product(chosen.shape),)
+    out = _replace(*(apply(OPS["reshape"], a, shape=s) for a, s in ((x, (count,)), (chosen, flat), (value, flat))))
+    return apply(OPS["reshape"], out, shape=x.shape)
 
 
 def _masked(x: NDArray, value: NDArray, mask: Any) -> NDArray:
@@ -198,30 +216,53 @@ def _integers(item: Any, n: Size, axis: int, x: NDArray) -> NDArray:
     return indices if indices.dtype == int64 else apply(OPS["cast"], indices, dtype=int64)
 
 
-def _expand(shape: tuple[Size, ...], index: Any) -> list[Any]:
-    """The index as a list without Ellipsis or masks, one int, slice, None or integer array each, covering all axes."""
-    given = list(index) if type(index) is tuple else [index]
-    items: list[Any] = []
-    for item in given:
-        if isinstance(item, list):
-            item = np.asarray(item) if item else np.zeros(0, np.int64)
-        if isinstance(item, (bool, np.bool_)):
-            raise IndexError("indexing with a Python bool is not supported here; use None to add an axis")
-        if isinstance(item, (NDArray, np.ndarray)) and item.dtype == np.bool_:
-            mask = item._concrete("indexing with a boolean mask") if isinstance(item, NDArray) else item
-            mask = mask if isinstance(mask, np.ndarray) else mask.get()
-            items.extend(np.nonzero(mask))
-        else:
-            items.append(item)
-    used = sum(i is not None and i is not ... for i in items)
-    ellipses = [k for k, i in enumerate(items) if i is ...]
-    if len(ellipses) > 1:
+def _expand(shape: tuple[Size, ...], index: Any) -> tuple[list[Any], int | None]:
+    """The index as a list without Ellipsis or masks, one int, slice, None, bool or integer array each, covering all axes, and
+    the place of an ellipsis that stands for no axis."""
+    given = [_plain(item) for item in (index if type(index) is tuple else (index,))]
+    used = sum(_axes_of(item) for item in given)
+    if sum(item is ... for item in given) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
     if used > len(shape):
         raise IndexError(f"too many indices: the array has {len(shape)} axes, but {used} were indexed")
-    place = ellipses[0] if ellipses else len(items)
     fill = [slice(None)] * (len(shape) - used)
-    return items[:place] + fill + items[place + 1 :]
+    items: list[Any] = []
+    axis, gap = 0, None
+    for item in given:
+        if item is ...:
+            gap = None if fill else len(items)
+            items.extend(fill)
+            axis += len(fill)
+            continue
+        if isinstance(item, (NDArray, np.ndarray)) and item.dtype == np.bool_:
+            if _differs(item.shape, shape[axis : axis + item.ndim]):
+                raise IndexError(f"a mask of shape {item.shape} does not fit axes {axis} ... of an array of shape {shape}")
+            mask = item._concrete("indexing with a boolean mask") if isinstance(item, NDArray) else item
+            items.extend(np.nonzero(mask if isinstance(mask, np.ndarray) else mask.get()))
+        else:
+            items.append(item)
+        axis += _axes_of(item)
+    if not any(item is ... for item in given):
+        items.extend(fill)
+    return items, gap
+
+
+def _plain(item: Any) -> Any:
+    """A list as an array; a mask without axes as a Python bool."""
+    if isinstance(item, list):
+        item = np.asarray(item) if item else np.zeros(0, np.int64)
+    if isinstance(item, (bool, np.bool_)):
+        return bool(item)
+    if isinstance(item, (NDArray, np.ndarray)) and item.ndim == 0 and item.dtype == np.bool_:
+        return bool(item._concrete("indexing with a boolean mask") if isinstance(item, NDArray) else item)
+    return item
+
+
+def _axes_of(item: Any) -> int:
+    """How many axes of the array an item of an index stands for."""
+    if item is None or item is ... or type(item) is bool:
+        return 0
+    return item.ndim if isinstance(item, (NDArray, np.ndarray)) and item.dtype == np.bool_ else 1
 
 
 def _is_array(item: Any) -> bool:
