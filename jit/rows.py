@@ -203,11 +203,24 @@ class RowKernel:
                 continue
             seen.add(node)
             candidate = node in again and not node.unsafe and node.deps & names and node.dtype.kind == "f"
-            if candidate and node.op != "load" and sum(n.cost for n in walk([node])) >= 8:
+            if candidate and node.op != "load" and self._cost_again(node, scratch) >= 8:
                 found.append(node)
             else:
                 stack.extend(node.children())
         return found[:4]
+
+    def _cost_again(self, node: Node, scratch: dict) -> int:
+        """What computing a value once more costs for each element, with what is already kept."""
+        names = {a.name for a in self.domain}
+        seen: set[Node] = set()
+        stack, total = [node], 0
+        while stack:
+            n = stack.pop()
+            if n not in seen and n not in scratch and n.deps & names:
+                seen.add(n)
+                total += n.cost
+                stack.extend(n.children())
+        return total
 
     # -- one pass over the domain
     def _stage(self, folds: list[Fold], stores: list, keep: list[Node], scratch: dict) -> None:

@@ -75,7 +75,7 @@ def softmax(
         raise ValueError("softmax: length: expected the lengths with use_length=True, got None")
     shifted, axes = _exponentials("softmax", x, axis, temperature, dtype)
     grown = exp(shifted)
-    return divide(grown, sum(grown, axes, keepdims=True))
+    return multiply(grown, divide(1.0, sum(grown, axes, keepdims=True)))  # the sum is at least 1
 
 
 def softmin(x: Any, /, axis: Any = -1, temperature: float | None = None, dtype: Any = None) -> NDArray:
