@@ -9,6 +9,7 @@ from hybrid.block import HybridBlock
 from ndarray import NDArray
 
 __all__ = [
+    "CTCLoss",
     "L1Loss",
     "L2Loss",
     "Loss",
@@ -132,3 +133,30 @@ class SoftmaxCrossEntropyLoss(Loss):
 
 
 SoftmaxCELoss = SoftmaxCrossEntropyLoss
+
+
+class CTCLoss(Loss):
+    """The connectionist temporal classification loss (Graves et al., 2006); the last class is the blank.
+
+    layout        of the predictions: "NTC" or "TNC"
+    label_layout  "NT" or "TN"; rows of labels end with -1 where they are shorter, if no lengths are given
+    """
+
+    def __init__(self, layout: str = "NTC", label_layout: str = "NT", weight: float | None = None, **kwargs: Any):
+        if layout not in ("NTC", "TNC") or label_layout not in ("NT", "TN"):
+            raise ValueError(
+                f"CTCLoss: layout must be 'NTC' or 'TNC' and label_layout 'NT' or 'TN', got {layout!r} and {label_layout!r}"
+            )
+        super().__init__(weight, label_layout.index("N"), **kwargs)
+        self._layout, self._label_layout = layout, label_layout
+
+    def forward(
+        self, pred: NDArray, label: NDArray, pred_lengths: NDArray | None = None, label_lengths: NDArray | None = None,
+        sample_weight: NDArray | None = None,
+    ) -> NDArray:
+        """One loss per sample. pred: scores before softmax."""
+        label = label if self._label_layout == "NT" else nd.swapaxes(label, 0, 1)
+        loss = nd.ctc_loss(pred, label, pred_lengths, label_lengths, blank_label="last", layout=self._layout)
+        if sample_weight is not None:
+            loss = loss * nd.reshape(sample_weight, (-1,))
+        return loss if self._weight is None else loss * self._weight

@@ -2,13 +2,20 @@
 
 from hybrid.block import Block, HybridBlock
 
-from .activations import ELU, GELU, SELU, Activation, LeakyReLU, PReLU, ReLU6, SiLU, Swish
+from .activations import CELU, ELU, GELU, SELU, Activation, LeakyReLU, Mish, PReLU, ReLU6, RReLU, SiLU, Swish
 from .attention import MultiHeadAttention, PositionwiseFFN, TransformerEncoderCell
 from .basic import Dense, Dropout, Embedding, Flatten, HybridLambda, Identity, Lambda
 from .containers import Concatenate, HybridConcatenate, HybridSequential, Sequential
 from .convolution import Conv1D, Conv2D, Conv3D
-from .normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from .deformable import DeformableConvolution, ModulatedDeformableConvolution
+from .normalization import BatchNorm, BatchNormReLU, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .pooling import (
+    AdaptiveAvgPool1D,
+    AdaptiveAvgPool2D,
+    AdaptiveAvgPool3D,
+    AdaptiveMaxPool1D,
+    AdaptiveMaxPool2D,
+    AdaptiveMaxPool3D,
     AvgPool1D,
     AvgPool2D,
     AvgPool3D,
@@ -22,17 +29,26 @@ from .pooling import (
     MaxPool2D,
     MaxPool3D,
 )
+from .spatial import PixelShuffle1D, PixelShuffle2D, PixelShuffle3D, ReflectionPad2D
 from .transposed import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 
 __all__ = [
+    "CELU",
     "ELU",
     "GELU",
     "SELU",
     "Activation",
+    "AdaptiveAvgPool1D",
+    "AdaptiveAvgPool2D",
+    "AdaptiveAvgPool3D",
+    "AdaptiveMaxPool1D",
+    "AdaptiveMaxPool2D",
+    "AdaptiveMaxPool3D",
     "AvgPool1D",
     "AvgPool2D",
     "AvgPool3D",
     "BatchNorm",
+    "BatchNormReLU",
     "Block",
     "Concatenate",
     "Conv1D",
@@ -41,6 +57,7 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "DeformableConvolution",
     "Dense",
     "Dropout",
     "Embedding",
@@ -64,10 +81,18 @@ __all__ = [
     "MaxPool1D",
     "MaxPool2D",
     "MaxPool3D",
+    "Mish",
+    "ModulatedDeformableConvolution",
     "MultiHeadAttention",
     "PReLU",
+    "PixelShuffle1D",
+    "PixelShuffle2D",
+    "PixelShuffle3D",
     "PositionwiseFFN",
+    "RMSNorm",
+    "RReLU",
     "ReLU6",
+    "ReflectionPad2D",
     "Sequential",
     "SiLU",
     "Swish",

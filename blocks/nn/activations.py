@@ -11,7 +11,9 @@ from hybrid.initializer import Constant
 from hybrid.parameter import Parameter
 from ndarray import NDArray
 
-__all__ = ["ELU", "GELU", "SELU", "Activation", "LeakyReLU", "PReLU", "ReLU6", "SiLU", "Swish", "activate"]
+__all__ = [
+    "CELU", "ELU", "GELU", "SELU", "Activation", "LeakyReLU", "Mish", "PReLU", "RReLU", "ReLU6", "SiLU", "Swish", "activate",
+]
 
 _FUNCTIONS: dict[str, Callable[[NDArray], NDArray]] = {
     "relu": lambda x: nd.relu(x),
@@ -21,6 +23,9 @@ _FUNCTIONS: dict[str, Callable[[NDArray], NDArray]] = {
     "softsign": lambda x: x / (1.0 + nd.abs(x)),
     "log_sigmoid": lambda x: nd.minimum(x, 0.0) - nd.log1p(nd.exp(-nd.abs(x))),
     "mish": lambda x: x * nd.tanh(nd.maximum(x, 0.0) + nd.log1p(nd.exp(-nd.abs(x)))),
+    "relu6": lambda x: nd.relu6(x),
+    "hard_sigmoid": lambda x: nd.hard_sigmoid(x),
+    "hard_swish": lambda x: nd.hard_swish(x),
     "gelu": lambda x: nd.gelu(x),
     "silu": lambda x: nd.silu(x),
 }
@@ -39,7 +44,8 @@ def check_activation(layer: str, name: str | None) -> str | None:
 
 
 class Activation(HybridBlock):
-    """An activation function by name: relu, sigmoid, tanh, softrelu, softsign, log_sigmoid, mish, gelu, silu."""
+    """An activation function by name: relu, sigmoid, tanh, softrelu, softsign, log_sigmoid, mish, gelu, silu, relu6,
+    hard_sigmoid, hard_swish."""
 
     def __init__(self, activation: str, **kwargs: Any):
         super().__init__(**kwargs)
@@ -144,3 +150,43 @@ class SiLU(Swish):
 
     def __init__(self, **kwargs: Any):
         super().__init__(1.0, **kwargs)
+
+
+class Mish(HybridBlock):
+    """``x * tanh(log(1 + exp(x)))`` (Misra, 2019)."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Elementwise."""
+        return nd.mish(x)
+
+
+class CELU(HybridBlock):
+    """``x`` where positive, ``alpha * (exp(x / alpha) - 1)`` elsewhere (Barron, 2017)."""
+
+    def __init__(self, alpha: float = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._alpha = alpha
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Elementwise."""
+        return nd.celu(x, self._alpha)
+
+    def _extra_repr(self) -> str:
+        return str(self._alpha)
+
+
+class RReLU(HybridBlock):
+    """``x`` where positive, ``slope * x`` elsewhere; in training each slope is uniform in [lower, upper] (Xu et al., 2015)."""
+
+    def __init__(self, lower: float = 0.125, upper: float = 0.334, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not lower <= upper:
+            raise ValueError(f"RReLU: lower must not be greater than upper, got {lower} and {upper}")
+        self._lower, self._upper = lower, upper
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Elementwise."""
+        return nd.rrelu(x, self._lower, self._upper)
+
+    def _extra_repr(self) -> str:
+        return f"{self._lower}, {self._upper}"

@@ -15,6 +15,14 @@ from .activations import activate, check_activation
 __all__ = ["Conv1D", "Conv2D", "Conv3D", "sizes"]
 
 _LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+_CHANNELS_LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
+
+
+def check_layout(layer: str, layout: str | None, rank: int) -> str:
+    """The layout, by default with the channels first. Raises ValueError for one that does not exist."""
+    if layout not in (None, _LAYOUTS[rank], _CHANNELS_LAST[rank]):
+        raise ValueError(f"{layer}: layout must be {_LAYOUTS[rank]!r} or {_CHANNELS_LAST[rank]!r}, got {layout!r}")
+    return layout or _LAYOUTS[rank]
 
 
 def sizes(value: int | Sequence[int], rank: int, layer: str, what: str) -> tuple[int, ...]:
@@ -26,7 +34,10 @@ def sizes(value: int | Sequence[int], rank: int, layer: str, what: str) -> tuple
 
 
 class _Conv(HybridBlock):
-    """Cross-correlation with learned kernels, weight of shape (channels, in_channels / groups, *kernel_size)."""
+    """Cross-correlation with learned kernels, weight of shape (channels, in_channels / groups, *kernel_size).
+
+    With a `layout` like "NHWC" the channels come last, in weight too: (channels, *kernel_size, in_channels / groups).
+    """
 
     rank = 2
 
@@ -49,10 +60,7 @@ class _Conv(HybridBlock):
     ):
         super().__init__(**kwargs)
         layer, rank = type(self).__name__, self.rank
-        if layout not in (None, _LAYOUTS[rank]):
-            raise ValueError(
-                f"{layer}: layout {layout!r} is not supported; use {_LAYOUTS[rank]!r} (transpose the input)"
-            )
+        self._layout = check_layout(layer, layout, rank)
         if channels < 1 or groups < 1 or channels % groups or in_channels % groups:
             raise ValueError(
                 f"{layer}: channels ({channels}) and in_channels ({in_channels}) must be multiples of groups ({groups})"
@@ -63,21 +71,23 @@ class _Conv(HybridBlock):
         self._padding = sizes(padding, rank, layer, "padding")
         self._dilation = sizes(dilation, rank, layer, "dilation")
         self._act_type = check_activation(layer, activation)
-        self.weight = Parameter(
-            "weight", shape=(channels, in_channels // groups, *self._kernel), dtype=dtype, init=weight_initializer
-        )
+        shape = self._weight_shape(in_channels)
+        self.weight = Parameter("weight", shape=shape, dtype=dtype, init=weight_initializer)
         self.bias = Parameter("bias", shape=(channels,), dtype=dtype, init=bias_initializer) if use_bias else None
+
+    def _weight_shape(self, in_channels: int) -> tuple[int, ...]:
+        inner = in_channels // self._groups
+        last = self._layout == _CHANNELS_LAST[self.rank]
+        return (self._channels, *self._kernel, inner) if last else (self._channels, inner, *self._kernel)
 
     def infer_shape(self, x: NDArray, *_: Any) -> None:
         """in_channels from the input."""
         if x.ndim != self.rank + 2:
-            raise ValueError(
-                f"{type(self).__name__}: expected an input of layout {_LAYOUTS[self.rank]}, got shape {tuple(x.shape)}"
-            )
-        self.weight.shape = (self._channels, int(x.shape[1]) // self._groups, *self._kernel)
+            raise ValueError(f"{type(self).__name__}: expected an input of layout {self._layout}, got shape {tuple(x.shape)}")
+        self.weight.shape = self._weight_shape(int(x.shape[self._layout.index("C")]))
 
     def forward(self, x: NDArray) -> NDArray:
-        """Shape (N, channels, *spatial)."""
+        """Shape (N, channels, *spatial), or with the channels last."""
         device = x.device
         out = nd.convolution(
             x,
@@ -87,12 +97,14 @@ class _Conv(HybridBlock):
             padding=self._padding,
             dilation=self._dilation,
             groups=self._groups,
+            layout=self._layout,
         )
         return activate(out, self._act_type)
 
     def _extra_repr(self) -> str:
         shape = self.weight.shape or ()
-        fan_in = shape[1] * self._groups if len(shape) > 1 and shape[1] > 0 else None
+        inner = shape[self._layout.index("C")] if len(shape) > 1 else 0
+        fan_in = inner * self._groups if inner > 0 else None
         text = f"{fan_in} -> {self._channels}, kernel_size={self._kernel}, stride={self._strides}"
         for name, value, usual in (("padding", self._padding, 0), ("dilation", self._dilation, 1)):
             text += f", {name}={value}" if value != (usual,) * self.rank else ""

@@ -9,7 +9,7 @@ from hybrid.block import HybridBlock
 from hybrid.parameter import Parameter
 from ndarray import NDArray, autograd
 
-__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm"]
+__all__ = ["BatchNorm", "BatchNormReLU", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm"]
 
 
 class BatchNorm(HybridBlock):
@@ -98,6 +98,14 @@ class BatchNorm(HybridBlock):
         )
 
 
+class BatchNormReLU(BatchNorm):
+    """`BatchNorm`, and ``max(x, 0)`` of that; the compiler makes them one."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Of the input's shape."""
+        return nd.relu(super().forward(x))
+
+
 class _Norm(HybridBlock):
     """What the normalizations without running statistics have in common: gamma and beta, one for each channel."""
 
@@ -149,6 +157,30 @@ class LayerNorm(_Norm):
     def forward(self, x: NDArray) -> NDArray:
         """Of the input's shape."""
         return nd.layer_norm(x, *self._factors(x), axis=self._axis, eps=self._epsilon)
+
+
+class RMSNorm(HybridBlock):
+    """``x / sqrt(mean(x**2) + epsilon) * gamma`` along `axis` (Zhang and Sennrich, 2019)."""
+
+    def __init__(
+        self, axis: int = -1, epsilon: float = 1e-5, gamma_initializer: Any = "ones", in_channels: int = 0,
+        dtype: Any = "float32", **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self._axis, self._epsilon = axis, epsilon
+        self.gamma = Parameter("gamma", shape=(in_channels,), dtype=dtype, init=gamma_initializer)
+
+    def infer_shape(self, x: NDArray, *_: Any) -> None:
+        """The number of channels from the input."""
+        self.gamma.shape = (int(x.shape[self._axis]),)
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Of the input's shape."""
+        return nd.rms_norm(x, self.gamma.data(x.device), axis=self._axis, eps=self._epsilon)
+
+    def _extra_repr(self) -> str:
+        channels = (self.gamma.shape or (-1,))[0]
+        return f"axis={self._axis}, eps={self._epsilon}, in_channels={channels if channels > 0 else None}"
 
 
 class GroupNorm(_Norm):

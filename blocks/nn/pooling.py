@@ -1,4 +1,4 @@
-"""Pooling layers: (N, C, *spatial) to (N, C, *fewer)."""
+"""Pooling layers: (N, C, *spatial) to (N, C, *fewer), or with the channels last."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import ndarray as nd
 from hybrid.block import HybridBlock
 from ndarray import NDArray
 
-from .convolution import _LAYOUTS, sizes
+from .convolution import check_layout, sizes
 
 __all__ = [
+    "AdaptiveAvgPool1D",
+    "AdaptiveAvgPool2D",
+    "AdaptiveAvgPool3D",
+    "AdaptiveMaxPool1D",
+    "AdaptiveMaxPool2D",
+    "AdaptiveMaxPool3D",
     "AvgPool1D",
     "AvgPool2D",
     "AvgPool3D",
@@ -27,6 +33,8 @@ __all__ = [
 
 
 class _Pool(HybridBlock):
+    """Windows of `pool_size`, `strides` apart (by default `pool_size`). With `ceil_mode` sizes are rounded up."""
+
     rank = 2
 
     def __init__(
@@ -40,22 +48,16 @@ class _Pool(HybridBlock):
     ):
         super().__init__(**kwargs)
         layer = type(self).__name__
-        if layout not in (None, _LAYOUTS[self.rank]):
-            raise ValueError(
-                f"{layer}: layout {layout!r} is not supported; use {_LAYOUTS[self.rank]!r} (transpose the input)"
-            )
+        self._layout = check_layout(layer, layout, self.rank)
         self._kernel = sizes(pool_size, self.rank, layer, "pool_size")
         self._strides = self._kernel if strides is None else sizes(strides, self.rank, layer, "strides")
         self._padding = sizes(padding, self.rank, layer, "padding")
         self._ceil_mode = ceil_mode
 
-    def _pads(self, x: NDArray) -> tuple[tuple[int, int], ...]:
-        """(low, high) per axis; with ceil_mode, as much more at the end as the last window needs."""
-        pads = []
-        for n, k, s, p in zip(x.shape[2:], self._kernel, self._strides, self._padding):
-            left_over = (n + 2 * p - k) % s if self._ceil_mode else 0
-            pads.append((p, p + (int(s - left_over) if left_over else 0)))
-        return tuple(pads)
+    def _windows(self) -> dict[str, Any]:
+        convention = "full" if self._ceil_mode else "valid"
+        return {"kernel": self._kernel, "stride": self._strides, "padding": self._padding, "layout": self._layout,
+                "pooling_convention": convention}
 
     def _extra_repr(self) -> str:
         return f"size={self._kernel}, stride={self._strides}, padding={self._padding}, ceil_mode={self._ceil_mode}"
@@ -66,7 +68,7 @@ class _MaxPool(_Pool):
 
     def forward(self, x: NDArray) -> NDArray:
         """Pooled."""
-        return nd.max_pool(x, kernel=self._kernel, stride=self._strides, padding=self._pads(x))
+        return nd.max_pool(x, **self._windows())
 
 
 class _AvgPool(_Pool):
@@ -87,13 +89,7 @@ class _AvgPool(_Pool):
 
     def forward(self, x: NDArray) -> NDArray:
         """Pooled."""
-        return nd.avg_pool(
-            x,
-            kernel=self._kernel,
-            stride=self._strides,
-            padding=self._pads(x),
-            count_include_pad=self._count_include_pad,
-        )
+        return nd.avg_pool(x, count_include_pad=self._count_include_pad, **self._windows())
 
 
 class MaxPool1D(_MaxPool):
@@ -137,15 +133,14 @@ class _Global(HybridBlock):
 
     def __init__(self, layout: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        if layout not in (None, _LAYOUTS[self.rank]):
-            raise ValueError(f"{type(self).__name__}: layout {layout!r} is not supported; use {_LAYOUTS[self.rank]!r}")
+        self._layout = check_layout(type(self).__name__, layout, self.rank)
 
     def _axes(self, x: NDArray) -> tuple[int, ...]:
         if x.ndim != self.rank + 2:
             raise ValueError(
                 f"{type(self).__name__}: expected an input of {self.rank + 2} axes, got shape {tuple(x.shape)}"
             )
-        return tuple(range(2, x.ndim))
+        return tuple(k for k, axis in enumerate(self._layout) if axis not in "NC")
 
 
 class _GlobalMax(_Global):
@@ -196,5 +191,70 @@ class GlobalAvgPool2D(_GlobalAvg):
 
 class GlobalAvgPool3D(_GlobalAvg):
     """The mean over all positions of (N, C, D, H, W)."""
+
+    rank = 3
+
+
+class _Adaptive(HybridBlock):
+    rank = 2
+
+    def __init__(self, output_size: Any = 1, layout: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        layer = type(self).__name__
+        self._layout = check_layout(layer, layout, self.rank)
+        self._output_size = sizes(output_size, self.rank, layer, "output_size")
+
+    def _extra_repr(self) -> str:
+        return f"output_size={self._output_size}"
+
+
+class _AdaptiveAvg(_Adaptive):
+    """The mean of windows that divide the positions into `output_size` parts each."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Pooled."""
+        return nd.adaptive_avg_pool(x, self._output_size, layout=self._layout)
+
+
+class _AdaptiveMax(_Adaptive):
+    """The maximum of windows that divide the positions into `output_size` parts each."""
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Pooled."""
+        return nd.adaptive_max_pool(x, self._output_size, layout=self._layout)
+
+
+class AdaptiveAvgPool1D(_AdaptiveAvg):
+    """The mean of equal parts, over (N, C, W)."""
+
+    rank = 1
+
+
+class AdaptiveAvgPool2D(_AdaptiveAvg):
+    """The mean of equal parts, over (N, C, H, W)."""
+
+    rank = 2
+
+
+class AdaptiveAvgPool3D(_AdaptiveAvg):
+    """The mean of equal parts, over (N, C, D, H, W)."""
+
+    rank = 3
+
+
+class AdaptiveMaxPool1D(_AdaptiveMax):
+    """The maximum of equal parts, over (N, C, W)."""
+
+    rank = 1
+
+
+class AdaptiveMaxPool2D(_AdaptiveMax):
+    """The maximum of equal parts, over (N, C, H, W)."""
+
+    rank = 2
+
+
+class AdaptiveMaxPool3D(_AdaptiveMax):
+    """The maximum of equal parts, over (N, C, D, H, W)."""
 
     rank = 3

@@ -10,7 +10,7 @@ from hybrid.parameter import Parameter
 from ndarray import NDArray
 
 from .activations import activate, check_activation
-from .convolution import _LAYOUTS, sizes
+from .convolution import _CHANNELS_LAST, check_layout, sizes
 
 __all__ = ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
 
@@ -18,7 +18,8 @@ __all__ = ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
 class _ConvTranspose(HybridBlock):
     """The gradient of a convolution as a layer, weight of shape (in_channels, channels / groups, *kernel_size).
 
-    Each spatial size n becomes ``(n - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1``.
+    Each spatial size n becomes ``(n - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1``. With a `layout`
+    like "NHWC" the channels come last, in weight too: (in_channels, *kernel_size, channels / groups).
     """
 
     rank = 2
@@ -43,8 +44,7 @@ class _ConvTranspose(HybridBlock):
     ):
         super().__init__(**kwargs)
         layer, rank = type(self).__name__, self.rank
-        if layout not in (None, _LAYOUTS[rank]):
-            raise ValueError(f"{layer}: layout {layout!r} is not supported; use {_LAYOUTS[rank]!r} (transpose the input)")
+        self._layout = check_layout(layer, layout, rank)
         if channels < 1 or groups < 1 or channels % groups or in_channels % groups:
             raise ValueError(
                 f"{layer}: channels ({channels}) and in_channels ({in_channels}) must be multiples of groups ({groups})"
@@ -56,21 +56,23 @@ class _ConvTranspose(HybridBlock):
         self._output_padding = sizes(output_padding, rank, layer, "output_padding")
         self._dilation = sizes(dilation, rank, layer, "dilation")
         self._act_type = check_activation(layer, activation)
-        self.weight = Parameter(
-            "weight", shape=(in_channels, channels // groups, *self._kernel), dtype=dtype, init=weight_initializer
-        )
+        shape = self._weight_shape(in_channels)
+        self.weight = Parameter("weight", shape=shape, dtype=dtype, init=weight_initializer)
         self.bias = Parameter("bias", shape=(channels,), dtype=dtype, init=bias_initializer) if use_bias else None
+
+    def _weight_shape(self, in_channels: int) -> tuple[int, ...]:
+        outer = self._channels // self._groups
+        last = self._layout == _CHANNELS_LAST[self.rank]
+        return (in_channels, *self._kernel, outer) if last else (in_channels, outer, *self._kernel)
 
     def infer_shape(self, x: NDArray, *_: Any) -> None:
         """in_channels from the input."""
         if x.ndim != self.rank + 2:
-            raise ValueError(
-                f"{type(self).__name__}: expected an input of layout {_LAYOUTS[self.rank]}, got shape {tuple(x.shape)}"
-            )
-        self.weight.shape = (int(x.shape[1]), self._channels // self._groups, *self._kernel)
+            raise ValueError(f"{type(self).__name__}: expected an input of layout {self._layout}, got shape {tuple(x.shape)}")
+        self.weight.shape = self._weight_shape(int(x.shape[self._layout.index("C")]))
 
     def forward(self, x: NDArray) -> NDArray:
-        """Shape (N, channels, *spatial)."""
+        """Shape (N, channels, *spatial), or with the channels last."""
         device = x.device
         out = nd.deconvolution(
             x,
@@ -81,6 +83,7 @@ class _ConvTranspose(HybridBlock):
             dilation=self._dilation,
             groups=self._groups,
             output_padding=self._output_padding,
+            layout=self._layout,
         )
         return activate(out, self._act_type)
 
