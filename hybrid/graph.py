@@ -23,7 +23,7 @@ import numpy as np
 from ndarray.dims import Dim, Guard
 from ndarray.op import OPS, ArrayType, Op
 
-__all__ = ["Atom", "Equation", "Graph", "Literal", "Source", "Value"]
+__all__ = ["Atom", "Equation", "Graph", "Literal", "Source", "Value", "every_equation"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,16 @@ class Graph:
         return render(self)
 
     __repr__ = __str__
+
+
+def every_equation(graph: Graph) -> list[Equation]:
+    """The equations of a graph, then those of its sub-graphs, in an order that only the structure decides."""
+    found = list(graph.equations)
+    for eq in graph.equations:
+        for _, value in sorted(eq.attrs.items()):
+            if isinstance(value, Graph):
+                found += every_equation(value)
+    return found
 
 
 def attribute_text(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hybrid.graph import every_equation
+
 from .hoist import launches_behind
 from .launch import Branch, Launch, Step, Storage
 from .lower import Lowered
@@ -37,11 +39,11 @@ def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
             recipes.append(StorageRecipe(s.dtype, s.size, "part", storages[s.parent], s.offset))
     distinct = list(dict.fromkeys(kernels))
     number = {k: i for i, k in enumerate(distinct)}
-    place = {eq: i for i, eq in enumerate(lowered.graph.equations)}
+    place = {eq: i for i, eq in enumerate(every_equation(lowered.graph))}
     launches = tuple(
         LaunchRecipe(
             number[k], tuple(storages[s] for s in x.buffers), x.arguments, x.tasks, x.work, x.scratch, x.note, x.kernel.name,
-            tuple(place[eq] for eq in x.equations if eq in place),
+            tuple(place[eq] for eq in x.equations),
         )
         for x, k in zip(lowered.launches, kernels, strict=True)
     )

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybrid.graph import Equation
+from hybrid.graph import Equation, every_equation
 from ndarray.dims import Size, evaluate, product
 from ndarray.op import Elementwise, Reduction, Template
 
 from . import plan, runtime
 from .limits import Limits, machine_limits
+from .recipe import LoopRecipe
 
 if TYPE_CHECKING:
     from .program import Binding, CompiledProgram
@@ -45,6 +46,7 @@ class KernelReport:
     bytes       of the arrays read and written
     seconds     measured; None where nothing was measured
     width       bytes of the widest floating type (wider ones have a lower peak)
+    repeats     how often a call runs it, if it stands in a loop; all other numbers are those of one time
     kept        whether it runs when weights have changed only; its results are kept between calls
     """
 
@@ -62,6 +64,7 @@ class KernelReport:
     width: int = 4
     limits: Limits | None = None
     kept: bool = False
+    repeats: int = 1
 
     @property
     def gflops(self) -> float | None:
@@ -153,7 +156,7 @@ class ProgramReport:
         if once:
             head += f" (and {once} when weights have changed)"
         if self.seconds is not None:
-            flops = sum(k.flops for k in self.kernels)
+            flops = sum(k.flops * k.repeats for k in self.kernels)
             head += f", {self.seconds * 1e6:,.1f} us a call"
             if flops:
                 head += f", {flops / 1e6:,.2f} MFLOP at {flops / self.seconds / 1e9:,.1f} GFLOP/s"
@@ -232,7 +235,7 @@ class CutReport:
 
 def _table(kernels: Sequence[KernelReport]) -> list[str]:
     """The launches as aligned lines."""
-    total = sum(k.seconds for k in kernels if k.seconds is not None and not k.kept) or 1.0
+    total = sum(k.seconds * k.repeats for k in kernels if k.seconds is not None and not k.kept) or 1.0
     width = max([len(k.name) for k in kernels], default=0)
     measured = any(k.seconds is not None for k in kernels)
     head = f"  {'#':>3} {'kernel':<{width}} {'tasks':>7} {'thr':>3} {'MFLOP':>9} {'kB':>9}"
@@ -242,9 +245,11 @@ def _table(kernels: Sequence[KernelReport]) -> list[str]:
     for k in kernels:
         line = f"  {k.number:>3} {k.name:<{width}} {k.tasks:>7} {k.threads:>3} {k.flops / 1e6:>9.3f} {k.bytes / 1e3:>9.1f}"
         if measured and k.seconds is not None:
-            share = "once" if k.kept else f"{k.seconds / total:.0%}"
+            share = "once" if k.kept else f"{k.seconds * k.repeats / total:.0%}"
             line += f" {k.seconds * 1e6:>9.1f} {share:>5} {k.gflops or 0:>8.1f} {k.share_of_peak or 0:>5.0%}" \
                     f" {k.gigabytes or 0:>6.1f} {k.share_of_bandwidth or 0:>5.0%}"
+        if k.repeats != 1:
+            line += f"  {k.repeats} times"
         where = "   # " + ", ".join([*k.blocks, *k.lines]) if k.lines else ""
         lines.append(f"{line}  {' '.join(k.operations) or f'({k.note})'}{where}")
     return lines
@@ -256,7 +261,7 @@ def report(
     program: CompiledProgram, binding: Binding, sizes: Mapping[str, int], arrays: Sequence[np.ndarray] | None
 ) -> ProgramReport:
     """The report of a program bound to sizes; with `arrays` (its inputs, which are not written), measured."""
-    recipe, equations = program.recipe, program.graph.equations
+    recipe, equations = program.recipe, every_equation(program.graph)
     plans = _launch_plans(binding.plan)
     tasks = [evaluate(launch.tasks, sizes) for launch in recipe.launches]
     numbers = [i for i, n in enumerate(tasks) if n > 0]  # launches without tasks are not in the plan
@@ -269,6 +274,7 @@ def report(
         if fastest > limits.gflops * 1e9:  # the machine was busy when it was measured
             limits = machine_limits(refresh=True)
     main = _main_launches(recipe, sizes)
+    repeats = _repeats(recipe, sizes)
     kernels = []
     for i, launch in enumerate(recipe.launches):
         computed = [equations[e] for e in launch.equations] if main.get(launch.equations) == i else []
@@ -281,7 +287,7 @@ def report(
             launch.note, tasks[i], int(plans[numbers.index(i)][3]) if tasks[i] > 0 else 0,
             _flops(launch.equations, equations, sizes) if computed else 0,
             sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages),
-            times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits, i < recipe.first,
+            times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits, i < recipe.first, repeats[i],
         ))
     apart = tuple(NotFused(main[p], main[c], reason) for p, c, reason in _apart(recipe) if p in main and c in main)
     if recipe.kept:
@@ -304,6 +310,23 @@ def _main_launches(recipe: Any, sizes: Mapping[str, int]) -> dict[tuple[int, ...
         best = found.get(launch.equations)
         if launch.equations and (best is None or evaluate(launch.work, sizes) > evaluate(recipe.launches[best].work, sizes)):
             found[launch.equations] = i
+    return found
+
+
+def _repeats(recipe: Any, sizes: Mapping[str, int]) -> dict[int, int]:
+    """How often a call runs each launch (at most)."""
+    found: dict[int, int] = {}
+
+    def visit(steps: Sequence[Any], times: int) -> None:
+        for x in steps:
+            if isinstance(x, int):
+                found[x] = times
+            elif isinstance(x, LoopRecipe):
+                visit((*x.test, *x.body), times * max(0, evaluate(x.count, sizes)))
+            else:
+                visit((*x.then, *x.otherwise), times)
+
+    visit(recipe.steps, 1)
     return found
 
 

@@ -20,6 +20,7 @@ from collections import Counter
 
 import numpy as np
 
+from hybrid.control import parts_of
 from hybrid.graph import Graph, Literal
 from hybrid.interpret import bind_sizes, concrete_attributes
 from hybrid.passes import optimize
@@ -29,6 +30,7 @@ from hybrid.verify import verify
 from jit.backend import backend
 from ndarray.dims import evaluate
 from tests.random_graphs import F32, F64, Maker
+from tests.random_loops import in_a_loop
 
 
 class Finding(AssertionError):
@@ -60,6 +62,10 @@ def run(graph: Graph, arrays: list, disturbance: int | None = None) -> list[np.n
         if "dtype" in attrs:
             attrs["dtype"] = widen(np.dtype(attrs["dtype"]))
         inputs = [read(a) for a in eq.inputs]
+        if eq.op.name in ("scan", "branch"):
+            function = run_scan if eq.op.name == "scan" else run_branch
+            values.update(zip(eq.outputs, function(inputs, attrs, disturbance), strict=True))
+            continue
         with np.errstate(all="ignore"):
             found = eq.op.eager(np, *inputs, **attrs)
             for v, r in zip(eq.outputs, found if isinstance(found, tuple) else (found,), strict=True):
@@ -84,6 +90,30 @@ def run(graph: Graph, arrays: list, disturbance: int | None = None) -> list[np.n
                         r = r.astype(v.dtype).astype(F64)
                 values[v] = r
     return [np.array(read(a)) for a in graph.results()]
+
+
+def run_scan(arrays: list, attrs: dict, disturbance: int | None) -> list[np.ndarray]:
+    """A loop, step by step."""
+    body, count, limited = attrs["body"], attrs["carried"], attrs.get("limited", False)
+    limit, constants, carries, slices = parts_of(arrays, count, attrs["stacked"], limited)
+    steps = max(0, min(attrs["length"], int(limit[0]))) if limited else attrs["length"]
+    outputs = [np.zeros((attrs["length"], *a.shape), widen(a.dtype)) for a in body.outputs[count:]]
+    taken = 0
+    for t in range(steps)[:: -1 if attrs.get("reverse") else 1]:
+        if "condition" in attrs and not run(attrs["condition"], [*constants, *carries])[0]:
+            break
+        salt = None if disturbance is None else disturbance + 2 * t
+        found = run(body, [*constants, *carries, *[x[t] for x in slices]], salt)
+        carries = found[:count]
+        for whole, part in zip(outputs, found[count:]):
+            whole[t] = part
+        taken += 1
+    return [*([np.asarray(taken)] if "condition" in attrs else []), *carries, *outputs]
+
+
+def run_branch(arrays: list, attrs: dict, disturbance: int | None) -> list[np.ndarray]:
+    """One side of a branch."""
+    return run(attrs["then"] if arrays[0] else attrs["otherwise"], arrays[1:], disturbance)
 
 
 def compare_results(graph: Graph, arrays: list, got: list[np.ndarray], what: str) -> None:
@@ -207,6 +237,8 @@ def one_seed(seed: int, gradients: bool = True) -> Graph:
     """Make the graph of a seed and check it. Raises `Finding` (or what went wrong on the way)."""
     maker = Maker(seed)
     graph = maker.build()
+    for _ in range(int(maker.random.choice([0, 0, 0, 0, 1, 1, 2]))):
+        graph = in_a_loop(maker, graph)
     sizes = sizes_for(graph, maker)
     try:
         check(graph, maker.arrays, sizes, seed)
