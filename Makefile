@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-full lint bench clean
+.PHONY: demo test test-full lint bench docs clean
 
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ bench:
 	$(BIN)/python -m benchmarks.figures
 	$(BIN)/python -m benchmarks.matmul
 	$(BIN)/python -m benchmarks.table
+
+docs:
+	$(call install,test,demo$(comma)notebook$(comma)test)
+	$(BIN)/python -m tests.support_table
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

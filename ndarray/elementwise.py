@@ -818,8 +818,8 @@ def clip(x: Any, /, min: Any = None, max: Any = None, *, a_min: Any = None, a_ma
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> NDArray:
     """x converted to another dtype; x itself if that is its dtype and not `copy`.
 
-    >>> nd.astype(nd.array([1.7, -1.7]), 'int32')
-    array([ 1, -1], dtype=int32)
+    >>> nd.astype(nd.array([1, 2]), 'float64')
+    array([1., 2.], dtype=float64)
     """
     out = as_array("astype", "x", x).astype(dtype, copy=copy)
     return out if device is None else out.to_device(device)

@@ -1,0 +1,12 @@
+"""docs/support.md says what the functions can do now."""
+
+from __future__ import annotations
+
+import support_table
+
+
+def test_the_page_is_up_to_date():
+    """Otherwise: `make docs`."""
+    have, want = support_table.PAGE.read_text().splitlines(), support_table.table().splitlines()
+    stale = sorted(set(want) ^ set(have))
+    assert have == want, "`make docs` gives other lines: " + "; ".join(stale[:10])
