@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import ndarray as nd
@@ -43,7 +42,7 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
 
     The first one that is read counts the update, so that schedules and Adam's correction advance with the calls.
     """
-    from hybrid.scalars import scalar_input
+    from hybrid.scalars import Together, scalar_input
     from hybrid.trace import current_tracer
 
     tracer = current_tracer()
@@ -51,22 +50,19 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
         tracer.depend(f"{type(self).__name__}'s settings", self, lambda: (self.clip_gradient, *self.structure()))
     members, indices = list(members), list(indices)
     names = list(self.numbers(self.learning_rate, self.wd, 1))
-    fresh: list[dict[str, float]] = []
-
-    def read(group: int, name: str) -> float:
-        first = (group, name) == (0, names[0])
-        if first and count:
-            self.begin_update(indices)
-        if first or not fresh:
-            fresh[:] = self._numbers(members)
-        return fresh[group][name]
-
     # numbers that depend on neither rate nor decay nor count are the same for all weights: one input each
     one, other = self.numbers(1.0, 2.0, 3), self.numbers(4.0, 5.0, 6)
-    first = {name: scalar_input(partial(read, 0, name)) for name in names}
     own = [name for name in names if one[name] != other[name]]
-    others = [{**first, **{name: scalar_input(partial(read, g, name)) for name in own}} for g in range(1, len(members))]
-    return [first, *others]
+    order = [(0, name) for name in names] + [(group, name) for group in range(1, len(members)) for name in own]
+
+    def read(first: bool) -> list[float]:
+        if first and count:
+            self.begin_update(indices)
+        fresh = self._numbers(members)
+        return [fresh[group][name] for group, name in order]
+
+    made = {place: scalar_input(getter) for place, getter in zip(order, Together(read, len(order)).getters, strict=True)}
+    return [{name: made.get((group, name), made[0, name]) for name in names} for group in range(len(members))]
 
 
 Optimizer.compile = staticmethod(_compile)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ndarray.array import NDArray, storage_of, wrap
+from ndarray.array import NDArray, count_writes, wrap
 from ndarray.device import Device, cpu
 from ndarray.dims import Dim, evaluate
 from ndarray.op import ArrayType
@@ -19,7 +19,7 @@ from .backend import Options, Program
 from .call import Derivative, compile_graph, is_tracked
 from .graph import Atom, Graph, Literal, Value
 from .interpret import bind_sizes
-from .scalars import ScalarInput
+from .scalars import NumberOf, ScalarInput, Together
 
 __all__ = ["Core", "Cores", "Entry", "Output", "Overlap", "Unfit", "form_of", "with_names"]
 
@@ -158,6 +158,7 @@ class Entry:
             self.constants = frozenset()
         self._check = bool(self.state)
         self._roots = {id(_root(s._data)) for s in self.sources if isinstance(s, NDArray)}
+        self._places = _Places(self.sources, self.lifted) if self.state and not self.plain else None
 
     def fits(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int] | None:
         """The values of the symbols for argument shapes, or None where the graph is not valid for them."""
@@ -228,6 +229,10 @@ class Entry:
         unless the caller knows that the arrays lie `apart`."""
         if self._check and not apart:
             self._check_overlap(leaves)
+        if self._places is not None and not recording and values is None:
+            with self.lock:
+                inputs = self._places.gather(leaves, surroundings)
+                return self._run_written(inputs, [a._data for a in inputs])
         inputs = self.gather(leaves, surroundings, values)
         arrays = [a._data for a in inputs]
         derivative = None
@@ -241,11 +246,17 @@ class Entry:
             found = (self.program or self.compiled())(arrays)
         else:
             with self.lock:
+                if derivative is None:
+                    return self._run_written(inputs, arrays)
                 kept = self._statistics(inputs) if is_repeating() else ()
-                if derivative is not None:
-                    return self._nest(derivative.call(inputs, arrays, self.devices, lambda: self._count_writes(inputs, kept)))
-                found = (self.program or self.compiled())(arrays)
-                self._count_writes(inputs, kept)
+                return self._nest(derivative.call(inputs, arrays, self.devices, lambda: self._count_writes(inputs, kept)))
+        return self._nest([wrap(a, d) for a, d in zip(found, self.devices)])
+
+    def _run_written(self, inputs: Sequence[NDArray], arrays: list[Any]) -> Any:
+        """The result of a program that writes some of its inputs."""
+        kept = self._statistics(inputs) if is_repeating() else ()
+        found = (self.program or self.compiled())(arrays)
+        self._count_writes(inputs, kept)
         return self._nest([wrap(a, d) for a, d in zip(found, self.devices)])
 
     def _nest(self, outputs: list[NDArray]) -> Any:
@@ -259,11 +270,7 @@ class Entry:
     def _count_writes(self, inputs: Sequence[NDArray], kept: Sequence[tuple[NDArray, Any]] = ()) -> None:
         for array, old in kept:
             array._data[...] = old
-        for i in self.state:
-            storage = inputs[i]._storage or storage_of(inputs[i])
-            storage.version += 1
-            storage.writer = self.writer
-            storage.finish_write()
+        count_writes([inputs[i] for i in self.state], self.writer)
 
     def _check_overlap(self, leaves: Sequence[NDArray]) -> None:
         roots = self._roots
@@ -278,6 +285,46 @@ class Entry:
             for j, b in every:
                 if i != j and i in self.state and (i < count or j < count) and np.may_share_memory(a, b):
                     raise Overlap
+
+
+class _Places:
+    """Where the inputs behind the arguments come from, so arranged that a call is quick: the numbers among them lie in one
+    vector, written anew at each call. Only one call at a time may use it, and nobody may keep what `gather` returns."""
+
+    def __init__(self, sources: Sequence[Any], lifted: Sequence[NDArray]):
+        getters = [(i, s) for i, s in enumerate(sources) if callable(s)]
+        self._numbers = np.zeros(len(getters))
+        self._inputs: list[Any] = [*sources, *lifted]
+        for n, (i, _) in enumerate(getters):
+            self._inputs[i] = wrap(self._numbers[n : n + 1].reshape(()), cpu(0))
+        self._surrounding = [(i, s) for i, s in enumerate(sources) if type(s) is int]
+        self._gradients = [(i, s[1]) for i, s in enumerate(sources) if isinstance(s, tuple)]
+        together: dict[Together, dict[int, int]] = {}  # number -> place in the vector
+        self._single: list[tuple[int, Callable[[], float]]] = []
+        for n, (_, getter) in enumerate(getters):
+            if type(getter) is NumberOf:
+                together.setdefault(getter.together, {})[getter.number] = n
+            else:
+                self._single.append((n, getter))
+        self._groups: list[tuple[Together, np.ndarray]] = []
+        for group, places in together.items():
+            if len(places) == len(group.getters):
+                self._groups.append((group, np.array([places[k] for k in range(len(places))])))
+            else:
+                self._single += [(n, group.getters[k]) for k, n in places.items()]
+
+    def gather(self, leaves: Sequence[NDArray], surroundings: Sequence[Any]) -> list[NDArray]:
+        """All inputs of a call."""
+        count, inputs, numbers = len(leaves), [*leaves, *self._inputs], self._numbers
+        for i, k in self._surrounding:
+            inputs[count + i] = surroundings[k]
+        for i, k in self._gradients:
+            inputs[count + i] = leaves[k].grad
+        for n, getter in self._single:
+            numbers[n] = getter()
+        for group, places in self._groups:
+            numbers[places] = group.read(True)
+        return inputs
 
 
 def _root(array: Any) -> Any:

@@ -8,8 +8,8 @@ gets it, and the trace is then *pinned*: valid for this value only.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ndarray.op import OPS
 
 from .trace import Cell, LeakedTracerError, Traced, Tracer, current_tracer
 
-__all__ = ["ScalarInput", "argument_scalar", "scalar_input"]
+__all__ = ["NumberOf", "ScalarInput", "Together", "argument_scalar", "scalar_input"]
 
 _F64 = np.dtype(np.float64)
 
@@ -160,6 +160,35 @@ def scalar_input(getter: Callable[[], float]) -> Any:
         return seen[0]
 
     return _make(tracer, getter, once, "")
+
+
+class Together:
+    """Numbers that are read all at once: ``read(first)`` gives them in a list; ``getters[k]``, for `scalar_input`, gives number
+    k. `first` says whether number 0 is among those that are wanted, with which a call begins."""
+
+    __slots__ = ("_last", "getters", "read")
+
+    def __init__(self, read: Callable[[bool], Sequence[float]], count: int):
+        self.read, self._last = read, cast("Sequence[float]", ())
+        self.getters = [NumberOf(self, k) for k in range(count)]
+
+    def one(self, k: int) -> float:
+        """Number k, read by itself: the others are then those that came with number 0."""
+        if k == 0 or not self._last:
+            self._last = self.read(k == 0)
+        return self._last[k]
+
+
+class NumberOf:
+    """Gives one of some numbers that are read together."""
+
+    __slots__ = ("number", "together")
+
+    def __init__(self, together: Together, number: int):
+        self.together, self.number = together, number
+
+    def __call__(self) -> float:
+        return self.together.one(self.number)
 
 
 def _make(tracer: Tracer, getter: Callable[[], float] | None, hint: Callable[[], float], name: str) -> ScalarInput:

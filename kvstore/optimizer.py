@@ -256,11 +256,18 @@ class Optimizer:
         return tuple(groups), members
 
     def _numbers(self, members: list[Any]) -> list[dict[str, float]]:
-        lr, result = self.learning_rate, []
+        """The numbers of each weight; weights with equal multipliers and counts have the same dictionary."""
+        lr, counts, begin = self.learning_rate, self._count, self.begin_num_update
+        known: dict[Any, dict[str, float]] = {}
+        result = []
         for i in members:
             lr_mult, wd_mult = self._multipliers(i)
-            count = self._count.get(i, self.begin_num_update)
-            result.append({k: float(v) for k, v in self.numbers(lr * lr_mult, self.wd * wd_mult, count).items()})
+            key = lr_mult, wd_mult, counts.get(i, begin)
+            found = known.get(key)
+            if found is None:
+                numbers = self.numbers(lr * lr_mult, self.wd * wd_mult, key[2])
+                found = known[key] = {k: float(v) for k, v in numbers.items()}
+            result.append(found)
         return result
 
     def _traced_numbers(self, indices: Sequence[Any], members: list[Any], count: bool) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -480,6 +480,18 @@ def storage_of(array: NDArray) -> Storage:
         if array._storage is None:
             array._storage = Storage()
         return array._storage
+
+
+def count_writes(arrays: Iterable[NDArray], writer: tuple[CodeType, int]) -> None:
+    """Note that `writer` has written all these arrays."""
+    for array in arrays:
+        storage = array._storage or storage_of(array)
+        storage.version += 1
+        storage.writer = writer
+        if storage._derived:
+            storage.finish_write()
+        else:
+            storage.stamp = next(_stamps)
 
 
 def _twin(array: NDArray) -> NDArray:

@@ -1,11 +1,14 @@
 """Optimizers against NumPy, and the Trainer on one and two devices."""
 
+import threading
+
 import numpy as np
 import pytest
 
 import ndarray as nd
 from blocks import Parameter, Trainer, clip_global_norm, init, loss, lr_scheduler, nn, split_and_load, split_data
 from blocks import optimizer as opt
+from hybrid import hybridize
 from ndarray import autograd
 
 rng = np.random.default_rng(1)
@@ -258,3 +261,47 @@ def test_steps_and_updates_share_what_they_have_used():
     p.grad_req = "null"
     trainer.step(1)
     np.testing.assert_allclose(p.data().asnumpy(), 1 - 4 * 0.5 * 2)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_numbers_of_a_traced_step_are_read_together(kind):
+    """Rates of single weights, schedules and counts change between calls of one program; threads take turns."""
+    def make():
+        nd.random.seed(3)
+        net = nn.HybridSequential()
+        net.add(nn.Dense(5, activation="tanh", in_units=4), nn.Dense(2, in_units=5))
+        net.initialize(init.Uniform(0.5))
+        trainer = Trainer(net.collect_params(), kind, {"learning_rate": 0.1, "wd": 0.01})
+        return net, trainer
+
+    x = nd.array(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))
+    results = []
+    for compiled in (False, True):
+        net, trainer = make()
+
+        def step(x, net=net, trainer=trainer):
+            with autograd.record():
+                value = (net(x) ** 2).mean()
+            value.backward()
+            trainer.step(1)
+            return value
+
+        run = hybridize(step) if compiled else step
+        parameters = list(net.collect_params().values())
+        for n in range(6):
+            parameters[1].lr_mult = 1.0 + n
+            parameters[2].wd_mult = 0.5 * n
+            trainer.set_learning_rate(0.1 / (1 + n))
+            run(x)
+        threads = [threading.Thread(target=lambda run=run: [run(x) for _ in range(5)]) for _ in range(2 if compiled else 0)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(60)
+        for _ in range(0 if compiled else 10):
+            run(x)
+        results.append([p.data().asnumpy() for p in parameters])
+        if compiled:
+            assert run.traces == 1
+    for eager, traced in zip(*results, strict=True):
+        np.testing.assert_allclose(traced, eager, rtol=1e-4, atol=1e-5)
