@@ -12,8 +12,8 @@ that the softmax of a query is vertical arithmetic, and no operand but the queri
       out / sum is stored
 
 The gradient makes the weights of a block again from the maximum and the sum, and from them all it needs; a task has a whole
-head, so that nothing is added up between tasks. k and v are read where they lie, through any strides. The order of every sum
-depends on sizes only.
+head (or alone some queries' gradients, or some keys'), so that nothing is added up between tasks. k and v are read where
+they lie, through any strides. The order of every sum depends on sizes only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from .target import Target
 __all__ = ["lower_attention", "lower_attention_gradient"]
 
 BLOCK = 128  # keys whose scores are held
+FEW_HEADS = 4  # below so many, tasks of the gradient are parts of heads
+PARTS = 4  # at least so many of each
 
 
 def lower_attention(name: str, attrs: Mapping[str, Any], sources: Sequence[Source], sinks: Sequence[Sink | None],
@@ -47,9 +49,14 @@ def lower_attention(name: str, attrs: Mapping[str, Any], sources: Sequence[Sourc
 
 def lower_attention_gradient(name: str, attrs: Mapping[str, Any], sources: Sequence[Source], sinks: Sequence[Sink | None],
                              target: Target, equations: tuple) -> list[Launch]:
-    """The launch that computes (dq, dk, dv) from (q, k, v[, mask], shift, total, delta, upstream)."""
+    """The launches that compute (dq, dk, dv) from (q, k, v[, mask], shift, total, delta, upstream): one over heads, or where
+    there are few of them one over queries for dq and one over keys for dk and dv, each of which makes the weights."""
     mask = sources[3] if len(sources) == 8 else None
-    return [_Backward(attrs, (*sources[:3], *sources[-4:]), mask, target).build(sinks, equations)]
+    heads = hint(product((*sources[0].shape[:-3], sources[0].shape[-2])))
+    of_q, of_k, of_v = sinks
+    parts = [(of_q, None, None), (None, of_k, of_v)] if 0 < heads < FEW_HEADS else [(of_q, of_k, of_v)]
+    return [_Backward(attrs, (*sources[:3], *sources[-4:]), mask, target, part, len(parts) > 1).build(equations)
+            for part in parts if any(part)]
 
 
 class _Kernel:
@@ -352,23 +359,46 @@ class _Forward(_Kernel):
 
 
 class _Backward(_Kernel):
-    def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target):
+    def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target,
+                 sinks: Sequence[Sink | None], cut: bool):
         super().__init__(attrs, sources, mask, target, BLOCK)
         self.shift, self.total, self.delta, self.upstream = sources[3:]
+        self.sinks, self.cut = sinks, cut
+        self.first: Expr = const(0)  # of the task's keys
 
-    def build(self, sinks: Sequence[Sink | None], equations: tuple) -> Launch:
-        builder, body = self.builder, []  # type: tuple[KernelBuilder, list[Stmt]]
+    def _part(self, body: list[Stmt], task: Expr, size: Size, block: int) -> tuple[Expr, Expr, Expr, int]:
+        """The task's part of the queries or keys, in whole blocks: (the head's number, first, end, most of a part)."""
+        most = -(-max(1, hint(size)) // (PARTS * block)) * block
+        count, all_of_it = self.builder.size(ceil_div(size, most)), self.builder.size(size)
+        first = bind(self.builder, body, task % count * most, "first")
+        end = bind(self.builder, body, minimum(first + most, all_of_it), "end")
+        return bind(self.builder, body, task // count), first, end, most
+
+    def build(self, equations: tuple) -> Launch:
+        builder, body, sinks = self.builder, [], self.sinks  # type: tuple[KernelBuilder, list[Stmt], Sequence[Sink | None]]
         length, keys, e, width = self.sizes
         rest: Expr = Var("task", INT)
+        heads = tasks = product(self.batch_sizes)
+        self.end, held = self.keys, keys
+        queries_first, queries_end = const(0), self.length  # type: tuple[Expr, Expr]
+        if self.cut and sinks[0] is not None:
+            rest, queries_first, queries_end, most = self._part(body, rest, length, self.bq)
+            tasks = heads * ceil_div(length, most)
+        elif self.cut:
+            rest, self.first, self.end, held = self._part(body, rest, keys, self.bk)
+            tasks = heads * ceil_div(keys, held)
+            if self.skips:  # queries before the first key don't look at any
+                queries_first = bind(builder, body, self.first // self.bq * self.bq, "q")
         self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, tuple(self.batch_sizes)))
         queries, upstream = builder.scratch(self.dtype, e * self.bq), builder.scratch(self.dtype, width * self.bq)
         weights, slopes = (builder.scratch(self.dtype, self.bk * self.bq) for _ in range(2))
         of_q = builder.scratch(self.dtype, self.bq * self.padded(e))
-        of_k = builder.scratch(self.dtype, keys * self.padded(e))
-        of_v = builder.scratch(self.dtype, keys * self.padded(width))
-        for buffer, size in ((of_k, e), (of_v, width)):
+        of_k = builder.scratch(self.dtype, held * self.padded(e))
+        of_v = builder.scratch(self.dtype, held * self.padded(width))
+        for sink, buffer, size in ((sinks[1], of_k, e), (sinks[2], of_v, width)):
             store = Store(buffer, Var("i", INT), zero(self.vector))
-            body.append(For("i", const(0), builder.size(keys * self.padded(size)), self.lanes, (store,), 4))
+            if sink is not None:
+                body.append(For("i", const(0), builder.size(held * self.padded(size)), self.lanes, (store,), 4))
 
         def over_queries(q0: Expr, inside: list[Stmt]) -> None:
             self.q0 = q0
@@ -384,19 +414,19 @@ class _Backward(_Kernel):
                 at = Position(index, len(index) - 2, self.lanes, mask)
                 rows.append(tuple(  # type: ignore[arg-type]
                     bind(builder, inside, s.load(builder, at), "x") for s in (self.shift, self.total, self.delta)))
-            inside.append(self.loop("k", const(0), stop, self.bk, lambda k0, b: self._block(
+            stop = bind(builder, inside, minimum(stop, self.end), "stop")
+            inside.append(self.loop("k", self.first, stop, self.bk, lambda k0, b: self._block(
                 b, k0, stop, rows, queries, upstream, weights, slopes, of_q, of_k, of_v)))
             if sinks[0] is not None:
                 inside.append(self.store_rows(sinks[0], of_q, self.nq, q0, e, lambda r: Const(self.scale, self.scalar)))
 
-        body.append(self.loop("q", const(0), self.length, self.bq, over_queries))
+        body.append(self.loop("q", queries_first, queries_end, self.bq, over_queries))
         scaled = lambda r: Const(self.scale, self.scalar)
         for sink, buffer, size, factor in ((sinks[1], of_k, e, scaled), (sinks[2], of_v, width, None)):
             if sink is not None:
-                body.append(self.store_rows(sink, buffer, self.keys, const(0), size, factor))
-        heads = product(self.batch_sizes)
+                body.append(self.store_rows(sink, buffer, self.end - self.first, self.first, size, factor))
         work = heads * length * keys * (3 * e + 2 * width + 24) // (2 * self.lanes) // (2 if self.skips else 1)
-        return builder.launch("attention_gradient", body, "task", heads, work, equations=equations, note="attention gradient")
+        return builder.launch("attention_gradient", body, "task", tasks, work, equations=equations, note="attention gradient")
 
     def _block(self, body: list[Stmt], k0: Expr, stop: Expr, rows: list[tuple[Expr, Expr, Expr]], queries: str, upstream: str,
                weights: str, slopes: str, of_q: str, of_k: str, of_v: str) -> None:
@@ -429,6 +459,11 @@ class _Backward(_Kernel):
         body.append(self.loop("r", const(0), kn, 1, row, 2 if self.nv < 4 else 1))
         by_key = lambda buffer: lambda i, k: Load(buffer, k * self.bq + i, self.scalar)
         by_query = lambda buffer: lambda i, k: Load(buffer, i * self.bq + k, self.scalar)
-        body.append(self.accumulate(of_q, self.nq, self.bq, e, kn, by_key(slopes), self.k, k0, None, k0.equals(0)))
-        body.append(self.accumulate(of_k, kn, self.bk, e, self.nq, by_query(slopes), self.q, self.q0, base=k0))
-        body.append(self.accumulate(of_v, kn, self.bk, width, self.nq, by_query(weights), self.upstream, self.q0, base=k0))
+        if self.sinks[0] is not None:
+            body.append(self.accumulate(of_q, self.nq, self.bq, e, kn, by_key(slopes), self.k, k0, None, k0.equals(self.first)))
+        base = k0 - self.first
+        for sink, buffer, size, scores, source in (
+            (self.sinks[1], of_k, e, slopes, self.q), (self.sinks[2], of_v, width, weights, self.upstream),
+        ):
+            if sink is not None:
+                body.append(self.accumulate(buffer, kn, self.bk, size, self.nq, by_query(scores), source, self.q0, base=base))
