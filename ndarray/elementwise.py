@@ -246,13 +246,19 @@ nextafter: Callable = _binary(
     "nextafter", "f", "The number of this dtype that is next to x1 in the direction of x2", otherwise=default_float)
 
 
+def _two_floating(name: str, x1: Any, x2: Any) -> tuple[NDArray, NDArray]:
+    """Two arguments in the floating dtype in which they meet."""
+    x1, x2 = common(name, x1, x2)
+    return as_floating(name, x1, "x1"), as_floating(name, x2, "x2")
+
+
 def logaddexp(x1: Any, x2: Any, /) -> NDArray:
     """``log(exp(x1) + exp(x2))``, without overflow, elementwise.
 
     >>> nd.logaddexp(nd.array([0.0, 1000.0]), nd.array([0.0, 0.0]))
     array([6.931472e-01, 1.000000e+03])
     """
-    x1, x2 = common("logaddexp", as_floating("logaddexp", x1, "x1"), as_floating("logaddexp", x2, "x2"))
+    x1, x2 = _two_floating("logaddexp", x1, x2)
     top = stop_gradient(maximum(x1, x2))
     top = where(isfinite(top), top, 0)
     return add(top, log(add(exp(subtract(x1, top)), exp(subtract(x2, top)))))
@@ -264,7 +270,7 @@ def logaddexp2(x1: Any, x2: Any, /) -> NDArray:
     >>> nd.logaddexp2(nd.array([3.0]), 3.0)
     array([4.])
     """
-    x1, x2 = common("logaddexp2", as_floating("logaddexp2", x1, "x1"), as_floating("logaddexp2", x2, "x2"))
+    x1, x2 = _two_floating("logaddexp2", x1, x2)
     factor = math.log(2)
     return divide(logaddexp(multiply(x1, factor), multiply(x2, factor)), factor)
 
@@ -295,7 +301,7 @@ def heaviside(x1: Any, x2: Any, /) -> NDArray:
     >>> nd.heaviside(nd.array([-1.0, 0.0, 2.0]), 0.5)
     array([0. , 0.5, 1. ])
     """
-    x1, x2 = common("heaviside", as_floating("heaviside", x1, "x1"), x2, arguments=("x1", "x2"))
+    x1, x2 = _two_floating("heaviside", x1, x2)
     return where(isnan(x1), x1, where(equal(x1, 0), x2, where(less(x1, 0), 0, ones_like(x1))))
 
 

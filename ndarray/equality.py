@@ -22,7 +22,7 @@ def isclose(x1: Any, x2: Any, /, rtol: float = 1e-05, atol: float = 1e-08, equal
     >>> nd.isclose(nd.array([1.0, 2.0]), nd.array([1.000001, 2.1]))
     array([ True, False])
     """
-    x1, x2 = common("isclose", as_floating("isclose", x1, "x1"), as_floating("isclose", x2, "x2"))
+    x1, x2 = (as_floating("isclose", v) for v in common("isclose", x1, x2))
     near = less_equal(absolute(subtract(x1, x2)), add(multiply(absolute(x2), rtol), atol))
     out = logical_or(equal(x1, x2), logical_and(near, logical_and(_finite(x1), _finite(x2))))
     return logical_or(out, logical_and(isnan(x1), isnan(x2))) if equal_nan else out

@@ -581,6 +581,10 @@ def _positions(x: NDArray, axis: int, shape: tuple[Size, ...] | None = None) -> 
         return apply(OPS["iota"], shape=x.shape[-2:] if shape is None else shape, axis=axis, dtype=int64)
 
 
+def _zero(x: NDArray) -> Any:
+    return False if x.dtype == bool_ else 0
+
+
 def tril(x: Any, /, k: int = 0) -> NDArray:
     """The elements at and below the k-th diagonal of the last two axes, zeros elsewhere.
 
@@ -589,7 +593,7 @@ def tril(x: Any, /, k: int = 0) -> NDArray:
            [3, 4]])
     """
     x = _matrix("tril", x)
-    return where(less_equal(_positions(x, 1), add(_positions(x, 0), k)), x, 0)
+    return where(less_equal(_positions(x, 1), add(_positions(x, 0), k)), x, _zero(x))
 
 
 def triu(x: Any, /, k: int = 0) -> NDArray:
@@ -600,7 +604,7 @@ def triu(x: Any, /, k: int = 0) -> NDArray:
            [0, 4]])
     """
     x = _matrix("triu", x)
-    return where(less_equal(_positions(x, 0), add(_positions(x, 1), -k)), x, 0)
+    return where(less_equal(_positions(x, 0), add(_positions(x, 1), -k)), x, _zero(x))
 
 
 def _matrix(name: str, x: Any) -> NDArray:

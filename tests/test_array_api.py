@@ -174,6 +174,41 @@ def test_promotion(first: str) -> None:
             assert nd.result_type(x, scalar) == x.dtype
 
 
+KEEPING: dict[str, Callable[[Any, Any], Any]] = {
+    "tril": lambda x, m: m.tril(x, k=1), "triu": lambda x, m: m.triu(x), "flip": lambda x, m: m.flip(x),
+    "where": lambda x, m: m.where(x == x, x, x),
+    "roll": lambda x, m: m.roll(x, 1), "repeat": lambda x, m: m.repeat(x, 2), "tile": lambda x, m: m.tile(x, (2, 1)),
+    "concat": lambda x, m: m.concat([x, x]), "stack": lambda x, m: m.stack([x, x]), "sort": lambda x, m: m.sort(x, axis=0),
+    "unique": lambda x, m: m.unique(x), "diagonal": lambda x, m: m.linalg.diagonal(x), "mask": lambda x, m: x[x == x],
+    "full_like": lambda x, m: m.full_like(x, 1), "meshgrid": lambda x, m: m.meshgrid(x[0, :], x[1, :])[1],
+    "expand_dims": lambda x, m: m.expand_dims(x, axis=1), "take": lambda x, m: m.take(x, m.asarray([0, 1]), axis=0),
+    "pad": lambda x, m: m.pad(x, 1), "append": lambda x, m: m.append(x, x),
+}
+
+
+@pytest.mark.parametrize("name", sorted(KEEPING))
+def test_functions_that_keep_the_dtype(name: str) -> None:
+    for dtype in ALL:
+        raw = np.arange(6).reshape(2, 3).astype(dtype)
+        agree(KEEPING[name](nd.asarray(raw), nd), KEEPING[name](raw, np), f"{name} {dtype}")
+
+
+def test_numbers_beside_double_precision() -> None:
+    """A number takes the dtype of the array beside it before anything is rounded."""
+    x = nd.array([0.1], dtype="float64")
+    assert nd.isclose(x, 0.1, rtol=0, atol=0).item() and nd.allclose(0.1, x, rtol=0, atol=0)
+    assert nd.logaddexp(x, 0.1).item() == np.logaddexp(0.1, 0.1) and nd.heaviside(nd.zeros(1, dtype="float64"), 0.1).item() == 0.1
+
+
+def test_empty_reductions() -> None:
+    x = nd.zeros((0,))
+    assert (nd.sum(x).item(), nd.prod(x).item(), nd.all(x).item(), nd.any(x).item()) == (0, 1, True, False)
+    assert all(math.isnan(f(x).item()) for f in (nd.mean, nd.std, nd.var))
+    for f in (nd.max, nd.min, nd.argmax):
+        with pytest.raises(ValueError, match="at least one element"):
+            f(x)
+
+
 def test_dtype_functions() -> None:
     assert nd.isdtype(nd.float32, "real floating") and not nd.isdtype(nd.float32, "integral")
     assert nd.isdtype(nd.uint8, ("bool", "unsigned integer")) and nd.isdtype(nd.int8, nd.int8) and nd.isdtype(nd.bool, "bool")
