@@ -45,6 +45,7 @@ from . import (  # isort: skip
     recurrent,
     sequences,
     spatial,
+    special,
 )
 from .activations import *  # noqa: F403
 from .attention import *  # noqa: F403
@@ -60,12 +61,13 @@ from .rearrangement import *  # noqa: F403
 from .recurrent import *  # noqa: F403
 from .sequences import *  # noqa: F403
 from .spatial import *  # noqa: F403
+from .special import *  # noqa: F403
 
 __all__ = [
     *elementwise.__all__, *linear.__all__, *manipulation.__all__, *reduction.__all__, *neural.__all__,
     *activations.__all__, *attention.__all__, *control.__all__, *convolutional.__all__, *detection.__all__,
     *normalization.__all__, *pools.__all__, *positions.__all__, *probabilities.__all__, *rearrangement.__all__,
-    *recurrent.__all__, *sequences.__all__, *spatial.__all__,
+    *recurrent.__all__, *sequences.__all__, *spatial.__all__, *special.__all__,
     *calculus.__all__, *assembly.__all__, *equality.__all__, *searching.__all__, *sets.__all__, *statistics.__all__,
     "einsum", "einsum_path", "pad",
 ]
