@@ -257,7 +257,7 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) ->
             loads = nv * (1.5 if c.b.slack else 1.0) + mr * 0.5
             step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
             cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
-            if cost < best:
+            if cost <= best:  # of equal ones that with fewer rows, each of which is a broadcast
                 best, tile = cost, (mr, nv)
     return tile
 
