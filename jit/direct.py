@@ -11,7 +11,8 @@
           the sink
 
 So padding, strides and whatever is fused into x cost one pass over a patch that fits the second-level cache, and the
-inner loop knows nothing of them. The order of summation depends on sizes only. Sizes are parameters of the kernel.
+inner loop knows nothing of them. Rows of taps that a tile meets above or below the image only are left out. The order of
+summation depends on sizes only. Sizes are parameters of the kernel.
 """
 
 from __future__ import annotations
@@ -53,6 +54,22 @@ class Window:
     def pitch(self) -> int:
         """The distance of two outputs in a patch."""
         return 1 if self.compact() else self.stride
+
+
+    def met(self, first: Expr, count: int, size: Expr) -> tuple[Expr, Expr]:
+        """(start, stop) of the taps of which some of the outputs first .. first+count-1 meets the input."""
+        at = first * self.stride - self.low
+        start = (const(self.step - 1 - (count - 1) * self.stride) - at) // self.step
+        return apply("max", start, const(0)), minimum((size - at + (self.step - 1)) // self.step, const(self.taps))
+
+    def steps(self, count: int) -> int:
+        """How many taps tiles of `count` outputs meet, all tiles together, as `met` counts them."""
+        size, total = hint(self.size), 0
+        for first in range(0, hint(self.out), count):
+            at = first * self.stride - self.low
+            stop = min(-(-(size - at) // self.step), self.taps)
+            total += max(0, stop - max(0, -((at + (count - 1) * self.stride) // self.step)))
+        return total
 
 
 UNIT = Window(1, 1)
@@ -122,11 +139,11 @@ def choose(c: Convolution, target: Target) -> Plan:
         lanes //= 2
     blocks = -(-inputs // 16)
     block = -(-inputs // blocks)
-    depth = inputs * c.windows[0].taps * h.taps * w.taps
-    rows, columns, vectors = _tile(height, width, outputs, depth, lanes, target)
+    depth = inputs * c.windows[0].taps * w.taps
+    rows, columns, vectors = _tile(h, width, outputs, depth, lanes, target)
     panels = -(-outputs // (vectors * lanes))
     step = rows * columns * vectors + 0.1 * (rows * columns + vectors)
-    tile = step * depth + 8 * rows * columns * vectors + 40
+    tile = step * depth * h.steps(rows) / -(-height // rows) + 8 * rows * columns * vectors + 40
     outer = max(1, hint(c.batch)) * c.groups * max(1, hint(c.windows[0].out))
     best, found = float("inf"), None
     for wide in dict.fromkeys((width, *(x for x in (112, 56, 28, 14) if x < width))):
@@ -142,9 +159,10 @@ def choose(c: Convolution, target: Target) -> Plan:
                 if parts > panels:
                     break
                 per = -(-panels // parts)
-                cost = copies + tiles * per * tile
-                tasks = outer * -(-height // high) * -(-width // wide) * -(-panels // per)
-                total = sum(max(1, -(-tasks // t)) * t * cost for t in (1, 2, 4, 8)) + 2000 * tasks
+                parts = -(-panels // per)
+                tasks = outer * -(-height // high) * -(-width // wide) * parts
+                cost = copies + tiles * panels / parts * tile  # of a task, on average
+                total = sum(max(-(-tasks // t) * cost, copies + tiles * per * tile) * t for t in (1, 2, 4, 8)) + 2000 * tasks
                 if total < best:
                     best, found = total, Plan(lanes, rows, columns, vectors, block, high, wide, per)
     if found is None:
@@ -152,10 +170,12 @@ def choose(c: Convolution, target: Target) -> Plan:
     return found
 
 
-def _tile(height: int, width: int, outputs: int, depth: int, lanes: int, target: Target) -> tuple[int, int, int]:
-    """Rows, columns and vectors of a tile: the fewest cycles, padding included."""
+def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: Target) -> tuple[int, int, int]:
+    """Rows, columns and vectors of a tile: the fewest cycles, padding included. `depth`: products of one row of taps."""
     best, tile = float("inf"), (1, 1, 1)
     spare = 1 if target.fma else 2
+    height = max(1, hint(h.out))
+    steps = [h.steps(rows) for rows in range(1, 9)]
     for vectors in range(1, 7):
         for rows in range(1, 9):
             for columns in range(1, 29):
@@ -163,8 +183,8 @@ def _tile(height: int, width: int, outputs: int, depth: int, lanes: int, target:
                 if pixels * vectors + vectors + spare > target.registers:
                     break
                 step = max(pixels * vectors, 5) + 0.12 * pixels + 0.25 * vectors + 0.3 * rows + 1.0
-                count = -(-height // rows) * -(-width // columns) * -(-outputs // (vectors * lanes))
-                cost = count * (step * depth + 8 * pixels * vectors + 40)
+                tiles = -(-height // rows) * (8 * pixels * vectors + 40)
+                cost = -(-width // columns) * -(-outputs // (vectors * lanes)) * (step * depth * steps[rows - 1] + tiles)
                 if cost < best:
                     best, tile = cost, (rows, columns, vectors)
     return tile
@@ -389,14 +409,15 @@ class _Direct(Patched):
         weights = bind(builder, body, (self.group * panels + panel) * depth * plan.nr)
         pixel = w.pitch * plan.block
         start = bind(builder, body, (i * h.pitch) * self.row + j * pixel)
-        loops: list[tuple[str, Expr]] = []
+        loops: list[tuple[str, Expr, Expr]] = []
         digit: list[Expr] = []
+        first, last = (bind(builder, body, x, "k") for x in h.met(self.h0 + i, plan.rows, builder.size(h.size)))
         for number, size in enumerate(sizes):
             if (isinstance(counts[number], int) and counts[number] == 1) or (merged and number == 3):
                 digit.append(const(0))
                 continue
             name = builder.fresh("k")
-            loops.append((name, size))
+            loops.append((name, first, last) if number == 1 else (name, const(0), size))
             digit.append(Var(name, INT))
         inside: list[Stmt] = []
         kd, kh, block, kw = digit
@@ -424,8 +445,8 @@ class _Direct(Patched):
             count = builder.parameter(w.taps * plan.block, "run") if w.taps > 1 else const(plan.block)
         unroll = 1 if merged and w.taps > 1 else 4 if plan.block % 4 == 0 else 2 if plan.block % 2 == 0 else 1
         inside.append(For(k, const(0), count, 1, tuple(step), unroll))
-        for name, size in reversed(loops):
-            inside = [For(name, const(0), size, 1, tuple(inside))]
+        for name, start, stop in reversed(loops):
+            inside = [For(name, start, stop, 1, tuple(inside))]
         return body + inside
 
     def _sink(self, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:

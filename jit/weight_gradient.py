@@ -21,7 +21,7 @@ from typing import Any
 from ndarray.dims import Size, product
 
 from .contraction import Digits, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
-from .direct import Convolution, Patched, Plan
+from .direct import Convolution, Patched, Plan, Window
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Position, Sink, Storage
 from .loopir import INT, Expr, For, Get, If, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, const, ramp, splat
 from .plain import plain_sink
@@ -33,10 +33,12 @@ __all__ = ["lower_filters"]
 @dataclass(frozen=True)
 class FilterPlan(Plan):
     """As `Plan`: a tile is `block` input channels x `vectors` vectors of outputs, a block of pixels `height` x `width`; a task
-    has `blocks` blocks of input channels, `panels` panels of outputs, and one of `parts` parts of the images."""
+    has `blocks` blocks of input channels, `panels` panels of outputs, and one of `parts` parts of the images. `merged`: a tile
+    has all taps of a row, whose input channels lie one behind the other in a patch of one block."""
 
     blocks: int = 1
     parts: int = 1
+    merged: bool = False
 
 
 def lower_filters(c: Convolution, read_g: Any, sink: Sink, target: Target, **override: Any) -> list[Launch]:
@@ -60,15 +62,18 @@ def _choose(c: Convolution, target: Target) -> FilterPlan:
     while lanes > 4 and outputs <= lanes // 2:
         lanes //= 2
     best, tile = float("inf"), (1, 1)
+    spare = 1 if target.fma else 2
+    merged = w.taps > 1 and w.step == 1 and inputs * w.taps + 1 + spare <= target.registers
+    row = inputs * w.taps
     for vectors in range(1, 7):
-        for block in range(1, 17):
-            if block * vectors + vectors + (1 if target.fma else 2) > target.registers:
+        for block in (row,) if merged else range(1, 17):
+            if block * vectors + vectors + spare > target.registers:
                 break
             step = max(block * vectors, 5) + 0.12 * block + 0.25 * vectors + 1.5
-            cost = -(-inputs // block) * -(-outputs // (vectors * lanes)) * step
+            cost = -(-(row if merged else inputs) // block) * -(-outputs // (vectors * lanes)) * step
             if cost < best:
                 best, tile = cost, (block, vectors)
-    block, vectors = tile
+    block, vectors = (inputs, tile[1]) if merged else tile
     wide = min(width, 64)
     most = target.l2 // 8
     line = max(d.taps * w.reach(wide) * inputs, wide * outputs) * itemsize
@@ -94,7 +99,7 @@ def _choose(c: Convolution, target: Target) -> FilterPlan:
                 if total < best:
                     best, found = total, (blocks, panels, parts)
     blocks, panels, parts = found or (1, 1, 1)
-    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, panels, blocks, parts)
+    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, panels, blocks, parts, merged)
 
 
 class _Filters(Patched):
@@ -106,6 +111,8 @@ class _Filters(Patched):
         super().__init__(c, plan, Storage(c.dtype, 0))
         self.read_g, self.sink = read_g, sink
         self.channels, self.blocks = c.inputs, plan.blocks
+        self.together = c.windows[2].taps if plan.merged else 1  # taps of a tile
+        self.height = self.together * plan.block  # rows of a tile: (tap, channel)
 
     def build(self) -> Launch:
         c, plan, builder = self.c, self.plan, self.builder
@@ -154,7 +161,7 @@ class _Filters(Patched):
         loop = For(depth, const(0), builder.size(d.out), 1, (loop,))
         body.append(For(n, first, last, 1, (loop,)))
         body += self._sink()
-        return self.launch(body, product(counts), f"{plan.block}x{plan.nr}", plan.lanes * 2)
+        return self.launch(body, product(counts), f"{self.height}x{plan.nr}", plan.lanes * 2)
 
     def _copy_g(self) -> list[Stmt]:
         """g's rows and columns of the block as [row][panel][column][output]."""
@@ -176,18 +183,19 @@ class _Filters(Patched):
 
     def _slot(self, tap: Digits, block: Expr, panel: Expr) -> Expr:
         """Where the sums of a tile lie."""
-        number = (tap[0] * self.taps[1] + tap[1]) * self.taps[2] + tap[2]
-        return ((number * self.block_count + block) * self.panel_count + panel) * (self.plan.block * self.plan.nr)
+        number = (tap[0] * self.taps[1] + tap[1]) * (self.taps[2] // self.together) + tap[2]
+        return ((number * self.block_count + block) * self.panel_count + panel) * (self.height * self.plan.nr)
 
     def _each(self, make: Any) -> list[Stmt]:
         """Loops over taps, blocks and panels around ``make(tap, block, panel)``."""
         builder = self.builder
         names = [builder.fresh(x) for x in "ttt"]
-        tap = tuple(const(0) if n == 1 else Var(name, INT) for n, name in zip(self.taps, names))
+        taps = (*self.taps[:2], self.taps[2] // self.together)
+        tap = tuple(const(0) if n == 1 else Var(name, INT) for n, name in zip(taps, names))
         block, panel = Var(builder.fresh("b"), INT), Var(builder.fresh("p"), INT)
         loop: Stmt = For(panel.name, const(0), self.panels_here, 1, tuple(make(tap, block, panel)))
         loop = For(block.name, const(0), self.blocks_here, 1, (loop,))
-        for n, name in zip(reversed(self.taps), reversed(names)):
+        for n, name in zip(reversed(taps), reversed(names)):
             if n != 1:
                 loop = For(name, const(0), const(n), 1, (loop,))
         return [loop]
@@ -199,14 +207,16 @@ class _Filters(Patched):
         """Outer products over the pixels, added to the sums."""
         c, plan, builder = self.c, self.plan, self.builder
         _, h, w = c.windows
-        names = [[builder.fresh("s") for _ in range(plan.vectors)] for _ in range(plan.block)]
-        every = [(k * plan.nr + v * plan.lanes, names[k][v]) for k in range(plan.block) for v in range(plan.vectors)]
+        names = [[builder.fresh("s") for _ in range(plan.vectors)] for _ in range(self.height)]
+        every = [(k * plan.nr + v * plan.lanes, names[k][v]) for k in range(self.height) for v in range(plan.vectors)]
         body: list[Stmt] = [Register(name, zero(self.vector)) for _, name in every]
         kd, kh, kw = tap
         a = bind(builder, body, (kd * const(self.extent[1]) + kh * h.step) * self.row + block * self.line
                  + kw * (w.step * plan.block))
         b = bind(builder, body, panel * self.g_line)
         i, j = Var(builder.fresh("i"), INT), Var(builder.fresh("j"), INT)
+        first_row, last_row = self._inside(body, h, self.h0, kh, self.rows)
+        columns = (const(0), self.columns) if plan.merged else self._inside(body, w, self.w0, kw, self.columns)
         inside: list[Stmt] = []
         line = bind(builder, inside, a + i * h.pitch * self.row)
         g_line = bind(builder, inside, b + i * self.g_row)
@@ -214,18 +224,25 @@ class _Filters(Patched):
         at = bind(builder, step, g_line + j * plan.nr)
         gs = [bind(builder, step, Load(self.g_patch, at + v * plan.lanes, self.vector), "v") for v in range(plan.vectors)]
         x = bind(builder, step, line + j * (w.pitch * plan.block))
-        for k in range(plan.block):
+        for k in range(self.height):
             left = bind(builder, step, splat(Load(self.patch, x + k, Type(c.dtype)), plan.lanes), "a")
             step += [
                 Set(names[k][v], multiply_add(left, gs[v], Get(names[k][v], self.vector))) for v in range(plan.vectors)
             ]
-        inside.append(For(j.name, const(0), self.columns, 1, tuple(step), 1 if len(every) > 12 else 2))
-        body.append(For(i.name, const(0), self.rows, 1, tuple(inside)))
+        inside.append(For(j.name, *columns, 1, tuple(step), 1 if len(every) > 12 else 2))
+        body.append(For(i.name, first_row, last_row, 1, tuple(inside)))
         slot = bind(builder, body, self._slot(tap, block, panel))
         for offset, name in every:
             total = apply("add", Load(self.sums, slot + offset, self.vector), Get(name, self.vector))
             body.append(Store(self.sums, slot + offset, total))
         return body
+
+    def _inside(self, body: list[Stmt], window: Window, first: Expr, tap: Expr, count: Expr) -> tuple[Expr, Expr]:
+        """(start, stop) of the outputs, counted from `first`, for which a tap meets x and not padding."""
+        at = bind(self.builder, body, first * window.stride + tap * window.step - window.low)
+        start = apply("max", (const(window.stride - 1) - at) // window.stride, const(0))
+        stop = minimum((self.builder.size(window.size) - at + (window.stride - 1)) // window.stride, count)
+        return bind(self.builder, body, start), bind(self.builder, body, stop)
 
     def _sink(self) -> list[Stmt]:
         """Turn the sums round to [output][channel][tap], and deliver them an output after the other."""
@@ -241,10 +258,11 @@ class _Filters(Patched):
             to = bind(builder, body, panel * plan.nr * builder.size(run) + block * (plan.block * taps) + number)
             k = Var(builder.fresh("c"), INT)
             inside: list[Stmt] = []
-            for v in range(0, plan.nr, plan.lanes):
-                value = Load(self.sums, slot + k * plan.nr + v, self.vector)
-                index = ramp(to + k * taps + builder.size(run) * v, builder.size(run), plan.lanes)
-                inside.append(Store(turned, index, value))
+            for t in range(self.together):
+                for v in range(0, plan.nr, plan.lanes):
+                    value = Load(self.sums, slot + (k + t * plan.block) * plan.nr + v, self.vector)
+                    index = ramp(to + k * taps + t + builder.size(run) * v, builder.size(run), plan.lanes)
+                    inside.append(Store(turned, index, value))
             return [*body, For(k.name, const(0), const(plan.block), 1, tuple(inside))]
 
         body = self._each(turn)
