@@ -476,6 +476,8 @@ class _Fuser:
         members = {*a.equations, *b.equations}
         if any(self.escapes(v, members) for eq in a.equations for v in eq.outputs):
             return "the operand is needed elsewhere"
+        if any(eq.op.name == "copy" for eq in a.equations):
+            return "the operand is to be stored in the order in which it is read"
         name = template_name(b.template)
         if name.startswith("scatter"):
             return "template", b.space, None

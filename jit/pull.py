@@ -19,7 +19,7 @@ from .nodes import Arena, Node
 
 __all__ = ["CHEAP", "Pull", "Scope", "axes_of", "template_name"]
 
-CHEAP = frozenset({"reshape", "transpose", "broadcast_to", "slice", "flip", "iota", "cast", "stop_gradient", "copy"})
+CHEAP = frozenset({"reshape", "transpose", "broadcast_to", "slice", "flip", "iota", "cast", "stop_gradient"})
 """Ops that are always computed where their result is used: nothing is saved by storing it."""
 
 

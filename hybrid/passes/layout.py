@@ -16,7 +16,7 @@ from ndarray.op import OPS
 from ..graph import Atom, Equation, Graph, Value
 from .dce import dce
 from .rewrite import Rewriter, rewrite
-from .simplify import same_symbols
+from .simplify import identical, same_symbols
 
 __all__ = ["layout"]
 
@@ -56,6 +56,8 @@ def _step(rewriter: Rewriter, eq: Equation) -> Mapping[Value, Atom] | None:
     if not turned or len({len(a.shape) for a in turned}) > 1:
         return None
     rank = len(turned[0].shape)
+    if name in ("reshape", "dot_general"):
+        return _regroup(rewriter, eq)
     if "elementwise" in eq.op.traits:
         if len(eq.outputs[0].shape) != rank:
             return None
@@ -88,6 +90,25 @@ def _attributes(eq: Equation, rank: int) -> dict[str, Any] | None:
     else:
         return None
     return attrs
+
+
+def _regroup(rewriter: Rewriter, eq: Equation) -> Mapping[Value, Atom] | None:
+    """Spatial axes that become one stay before the channels. For other reshapes, and for products, which would read
+    across the channels again and again, the value is stored as they read it."""
+    x, out = eq.inputs[0], eq.output
+    if eq.op.name == "reshape" and len(out.shape) == 3 and all(map(identical, out.shape[:2], x.shape[:2])):
+        source = _source(rewriter, x)
+        assert source is not None
+        return {out: to_first(rewriter, rewriter.emit("reshape", source, shape=_last(out.shape)))}
+    inputs = [a if _source(rewriter, a) is None or _is_column(a) else rewriter.emit("copy", a) for a in eq.inputs]
+    if all(a is b for a, b in zip(inputs, eq.inputs)):
+        return None
+    return {out: rewriter.emit(eq.op, *inputs, **eq.attrs)}
+
+
+def _is_column(atom: Atom) -> bool:
+    """Whether there is one position only, so that both layouts are the same memory."""
+    return all(isinstance(n, int) and n == 1 for n in atom.shape[2:])
 
 
 def _reduce(rewriter: Rewriter, eq: Equation, rank: int) -> Mapping[Value, Atom]:
