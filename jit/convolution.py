@@ -48,6 +48,10 @@ class _Spatial:
         index = (n, *spatial, channel) if self.last else (n, channel, *spatial)
         return Position(index, (self.rank + 1 if self.last else 1) if lanes > 1 else None, lanes, mask)
 
+    def strided(self, x: Source) -> bool:
+        """Whether the channels of an array lie apart in memory."""
+        return x.along is not None and x.along != (self.rank + 1 if self.last else 1)
+
     def sizes(self, shape: tuple[Size, ...]) -> tuple[Size, ...]:
         """The sizes of the spatial axes."""
         return tuple(shape[1:-1] if self.last else shape[2:])
@@ -76,7 +80,7 @@ def lower_convolution(
 
     problem = Convolution(
         x.dtype, x.shape[0], groups, w.shape[1], w.shape[0] // groups, _three(windows), _reader(x, spatial), weight,
-        _deliverer(sink, spatial), equations=equations,
+        _deliverer(sink, spatial), strided=spatial.strided(x), equations=equations,
     )
     return _lower(problem, target, schedule)
 
@@ -166,7 +170,7 @@ def lower_data_gradient(
 
         problem = Convolution(
             g.dtype, g.shape[0], groups, outputs, w.shape[1], _three([part.window for part in parts]), _reader(g, spatial),
-            weight, deliver, name="convolution_data", equations=equations,
+            weight, deliver, strided=spatial.strided(g), name="convolution_data", equations=equations,
         )
         launches += _lower(problem, target, schedule)
     return launches
@@ -187,6 +191,6 @@ def lower_weight_gradient(
     ]
     problem = Convolution(
         x.dtype, x.shape[0], groups, sink.shape[1], sink.shape[0] // groups, _three(windows), _reader(x, spatial),
-        name="convolution_weight", equations=equations,
+        strided=spatial.strided(x), name="convolution_weight", equations=equations,
     )
     return lower_filters(problem, _reader(g, spatial), sink, target, **schedule)

@@ -52,7 +52,7 @@ def _choose(c: Convolution, target: Target) -> Plan:
     high = -(-height // -(-height // high))
     outer = max(1, hint(c.batch)) * max(1, hint(c.windows[0].out)) * -(-height // high) * -(-width // wide)
     work = max(1, hint(c.batch)) * height * width * blocks * (hint(product(x.taps for x in c.windows)) + 4)
-    tasks = max(1, min(16, work // 20_000))
+    tasks = max(1, min(16, work // 8_000 * 2))
     parts = min(blocks, -(-tasks // outer))
     return Plan(lanes, 1, columns, 1, lanes, high, wide, -(-blocks // parts))
 

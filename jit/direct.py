@@ -85,6 +85,7 @@ class Convolution:
     weight   (builder, output, channel, tap, lanes, mask) -> `lanes` weights of consecutive outputs; both count all groups'
              outputs, and the channels of one group
     deliver  (builder, n, position, output, lanes, mask, value) -> statements that store results of consecutive outputs
+    strided  the channels of x lie apart in memory
     """
 
     dtype: str
@@ -96,6 +97,7 @@ class Convolution:
     read: Callable[[KernelBuilder, Expr, Digits, Expr, int, Expr | None], Expr]
     weight: Any = None
     deliver: Any = None
+    strided: bool = False
     name: str = "convolution"
     equations: tuple[Any, ...] = ()
 
@@ -324,6 +326,11 @@ class Patched:
             """Columns start .. stop-1 of one block of channels, from x or with zeros."""
             out: list[Stmt] = []
             column = Var(j, INT)
+            if copied and c.strided and c.inputs == plan.block <= 8 and c.groups == 1:  # few channels: one by one
+                for k in range(plan.block):
+                    scalar = c.read(builder, self.n, (at, at_h, start_w + column * step_w), const(k), 1, None)
+                    out.append(Store(self.patch, line + column * plan.block + k, scalar))
+                return For(j, start, stop, 1, tuple(out), 2)
             for first in range(0, plan.block, plan.lanes):
                 count = min(plan.lanes, plan.block - first)
                 to = line + column * plan.block + first

@@ -285,6 +285,7 @@ class Source:
     storage: Storage | None = None  # set when it is a plain row-major array
     constant: bool = False  # a weight: a packed copy may be kept between calls
     uses: int = 1  # how many templates of the graph read it: equal packed copies are made once
+    along: int | None = None  # the axis along which it is contiguous in memory, where that is known
     extra: dict = field(default_factory=dict)
 
 

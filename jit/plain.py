@@ -30,7 +30,7 @@ def plain_source(storage: Storage, shape: tuple[Size, ...], constant: bool = Fal
         name = builder.buffer(storage, "read")
         return Load(name, element_index(builder, storage, shape, at), Type(storage.dtype, at.lanes), at.mask)
 
-    return Source(tuple(shape), storage.dtype, load, storage, constant)
+    return Source(tuple(shape), storage.dtype, load, storage, constant, along=len(shape) - 1)
 
 
 def plain_sink(storage: Storage, shape: tuple[Size, ...]) -> Sink:

@@ -75,8 +75,10 @@ def make_source(eq: Equation, number: int, scope: Scope, pull: Pull, storage: Ca
 
     whole = node.op == "load" and node.args[1] is arena.flatten(index, atom.shape)
     constant = all(x.args[0] in constants for x in walk([node]) if x.op == "load") if constants else False
+    steps = arena.parts(node.args[1])[0] if node.op == "load" else {}
+    along = next((axis for axis, v in enumerate(index) if isinstance(steps.get(v), int) and steps[v] == 1), None)
     stored = storage(node.args[0]) if whole else None
-    return Source(atom.shape, atom.dtype.name, load, stored, constant, pull.uses(eq, number))
+    return Source(atom.shape, atom.dtype.name, load, stored, constant, pull.uses(eq, number), along)
 
 
 def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]:
