@@ -73,13 +73,14 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
                 out._data = data if type(data) is _ndarray else _asarray(data)
                 out._device = device
                 out._node = out._storage = None
-                if top is not None and (x1._node is not None or x2._node is not None):
-                    record(x1, x2, out)
+                if top is not None:
+                    first, second = x1._node, x2._node
+                    if first is not None or second is not None:
+                        record(first, second, x1, x2, a, b, out)
                 return out
         return slow(x1, x2)
 
-    def record(x1: Any, x2: Any, out: NDArray) -> None:
-        first, second = x1._node, x2._node
+    def record(first: Any, second: Any, x1: NDArray, x2: NDArray, a: Any, b: Any, out: NDArray) -> None:
         plan = plans[(first is not None) + 2 * (second is not None)]
         if plan is None or out._data.dtype.kind not in "fc":
             return
@@ -90,7 +91,7 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
         node = _new(Node)
         node.step = plan
         node.inputs = (first, second)
-        node.shapes = (x1._data.shape, x2._data.shape)
+        node.shapes = (a.shape, b.shape)
         arguments = plan.arguments
         if plan.outs or len(arguments) > 1:
             node.kept = _kept(plan, (x1, x2), out)
@@ -115,8 +116,10 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
         out._device = device
         out._node = out._storage = None
         if x._node is not None and _top_get() is not None:
-            pair = (other, x) if first else (x, other)
-            record(pair[0], pair[1], out)
+            if first:
+                record(None, x._node, other, x, other._data, a, out)
+            else:
+                record(x._node, None, x, other, a, other._data, out)
         return out
 
     def reflected(x2: Any, x1: Any) -> Any:
