@@ -309,7 +309,11 @@ def _pull(
                 for i, want in enumerate(wanted):
                     if want and (g := gradients[i]) is not None:
                         shape = shapes[i]
-                        _add_to(cotangents, inputs[i], g if shape is None else sum_to(g, shape), add)
+                        data = g._data
+                        if shape is not None and not (type(data) is np.ndarray and data.shape == shape):
+                            g = sum_to(g, shape)
+                        _add_to(cotangents, inputs[i], g, add)
+                data = None
                 gradients = ()
             gs = g = None
             for entry in inputs:
