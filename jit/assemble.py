@@ -7,7 +7,6 @@ from typing import Any
 
 from hybrid.graph import every_equation
 
-from .hoist import launches_behind
 from .launch import Branch, Launch, Step, Storage
 from .lower import Lowered
 from .recipe import BranchRecipe, LaunchRecipe, LoopRecipe, Recipe, StorageRecipe
@@ -70,6 +69,6 @@ def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
     first = [place[g.equations[0]] for g in lowered.groups]
     apart = tuple((first[p], first[c], reason) for p, c, reason in lowered.reasons)
     outputs = tuple((a.shape, a.dtype.name) for a in lowered.graph.outputs)
-    front = lowered.launches[: lowered.first]
-    kept = tuple((storages[s], launches_behind(front, s)) for s in lowered.kept)
-    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, apart, kept, lowered.first, steps)
+    at = {x: i for i, x in enumerate(lowered.launches)}
+    kept = tuple((storages[s], tuple(at[x] for x in behind)) for s, behind in lowered.kept)
+    return Recipe(tuple(distinct), tuple(recipes), launches, outputs, apart, kept, steps)

@@ -263,12 +263,12 @@ def report(
     """The report of a program bound to sizes; with `arrays` (its inputs, which are not written), measured."""
     recipe, equations = program.recipe, every_equation(program.graph)
     plans = _launch_plans(binding.plan)
+    later = program.bound(tuple(sizes.values()), kept=True) if recipe.kept else binding
     tasks = [evaluate(launch.tasks, sizes) for launch in recipe.launches]
     numbers = [i for i, n in enumerate(tasks) if n > 0]  # launches without tasks are not in the plan
     times, whole, limits = dict.fromkeys(numbers, None), None, None
     if arrays is not None:
-        once = sum(n < recipe.first for n in numbers)
-        seconds, whole = _measure(program, binding, arrays, plans, once)
+        seconds, whole = _measure(program, binding, arrays, plans, later)
         times, limits = dict(zip(numbers, seconds, strict=True)), machine_limits()
         fastest = max((_flops(recipe.launches[i].equations, equations, sizes) / t for i, t in times.items() if t), default=0)
         if fastest > limits.gflops * 1e9:  # the machine was busy when it was measured
@@ -287,18 +287,17 @@ def report(
             launch.note, tasks[i], int(plans[numbers.index(i)][3]) if tasks[i] > 0 else 0,
             _flops(launch.equations, equations, sizes) if computed else 0,
             sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages),
-            times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits, i < recipe.first, repeats[i],
+            times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits, i in recipe.once, repeats[i],
         ))
     apart = tuple(NotFused(main[p], main[c], reason) for p, c, reason in _apart(recipe) if p in main and c in main)
-    if recipe.kept:
-        binding = program.bound(tuple(sizes.values()), kept=True)
-    placement, temporaries = binding.placement, []
-    intervals, _ = program._lifetimes(sizes, range(recipe.first, len(recipe.launches)), [n for n, _ in recipe.kept])
+    placement, temporaries = later.placement, []
+    run = [n for n in range(len(recipe.launches)) if n not in recipe.once]
+    intervals, _ = program._lifetimes(sizes, run, [n for n, _ in recipe.kept])
     for offset, interval in zip(placement.offsets, intervals):
         temporaries.append(StorageReport(offset, interval.size, interval.first, interval.last))
     storages = [recipe.storages[n] for n, _ in recipe.kept]
     kept = sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages)
-    memory = MemoryReport(placement.total, placement.sum, binding.arena_bytes - placement.total, tuple(temporaries), kept)
+    memory = MemoryReport(placement.total, placement.sum, later.arena_bytes - placement.total, tuple(temporaries), kept)
     guards = tuple(map(str, program.graph.guards))
     return ProgramReport(program.graph.name, len(equations), dict(sizes), tuple(kernels), apart, memory, guards, whole, limits)
 
@@ -398,24 +397,28 @@ def _launch_plans(packed: np.ndarray) -> list[np.ndarray]:
 
 def _measure(
     program: CompiledProgram, binding: Binding, arrays: Sequence[np.ndarray], plans: Sequence[np.ndarray],
-    once: int, seconds: float = 0.05, rounds: tuple[int, int] = (3, 50),
+    later: Binding, seconds: float = 0.05, rounds: tuple[int, int] = (3, 50),
 ) -> tuple[list[float], float]:
-    """The shortest time of each launch, and of all but the first `once`, on copies of the arrays."""
-    buffers = [plan.aligned_empty(binding.arena_bytes), *(np.array(a, order="C") for a in arrays)]
+    """The shortest time of each launch, and of a `later` call, which finds what is kept; on copies of the arrays."""
+    buffers = [plan.aligned_empty(max(binding.arena_bytes, later.arena_bytes)), *(np.array(a, order="C") for a in arrays)]
     buffers += [np.empty(shape, dtype) for shape, dtype in binding.outputs]
-    slots = np.array([*[b.ctypes.data for b in buffers], *[0] * int(binding.plan[0] >> 32)], np.uint64)
+    storages = [program.recipe.storages[n] for n, _ in program.recipe.kept]
+    kept = [plan.aligned_empty(evaluate(s.size, {}) * np.dtype(s.dtype).itemsize) for s in storages]
+    for array in kept:
+        array[:] = 0  # a valid index, if it is one
+    moving = [0] * int(binding.plan[0] >> 32)
+    slots = np.array([*[b.ctypes.data for b in buffers], *moving], np.uint64)
+    later_slots = np.array([*[b.ctypes.data for b in (*buffers, *kept)], *moving], np.uint64)
     runtime.start_workers()
     clock, run, kernels = time.perf_counter, runtime.run, program.kernels
 
-    def time_of(plan: np.ndarray) -> float:
+    def time_of(plan: np.ndarray, slots: np.ndarray = slots) -> float:
         begin = clock()
         run(slots, plan, kernels, False)
         return clock() - begin
 
     time_of(binding.plan)  # storages that move keep the places of the last step
     empty = np.zeros(1, np.int64)
-    behind = 1 + sum(len(p) - 1 for p in plans[:once])  # the first launches are in no loop
-    rest = np.concatenate([binding.plan[:1] - once, binding.plan[behind:]])
     overhead = min(time_of(empty) for _ in range(20))
     best, whole = [float("inf")] * len(plans), float("inf")
     start = clock()
@@ -425,5 +428,5 @@ def _measure(
         for i, one in enumerate(plans):
             best[i] = min(best[i], max(time_of(one) - overhead, 1e-9))
         for _ in range(3):
-            whole = min(whole, max(time_of(rest) - overhead, 1e-9))
+            whole = min(whole, max(time_of(later.plan, later_slots if kept else slots) - overhead, 1e-9))
     return best, whole

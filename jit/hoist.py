@@ -1,4 +1,4 @@
-"""Launches that depend on unchanging inputs only: they move to the front, and what they compute is kept between calls.
+"""Launches that depend on unchanging inputs only: what they compute is kept between calls.
 
 Packed weights are the usual case; any kernel will do, such as the scale of a normalization that uses stored moments.
 """
@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from .launch import _ITEMSIZE, Launch, Step, Storage, buffers_of, written_by
 
-__all__ = ["MAX_GROWTH", "hoist", "launches_behind"]
+__all__ = ["MAX_GROWTH", "hoist"]
 
 MAX_GROWTH = 8
 """A kept value takes at most so many times the bytes of the constants in it, or `SMALL` bytes: a weight laid out anew is
@@ -22,41 +22,41 @@ FREE = 128 << 20
 
 
 def hoist(
-    launches: Sequence[Step], constants: Collection[Storage], fixed: Collection[Storage]
-) -> tuple[list[Step], int, tuple[Storage, ...]]:
-    """(the launches in an order in which they may run, how many at the front need constants only, the temporaries that
-    those write and others read).
+    steps: Sequence[Step], constants: Collection[Storage], fixed: Collection[Storage]
+) -> tuple[tuple[Storage, tuple[Launch, ...]], ...]:
+    """(a temporary that depends on constants only and that others read, the launches behind it, in order).
 
     `constants` are storages that nothing writes, `fixed` those whose place is not for the program to choose.
     """
     if not constants:
-        return list(launches), 0, ()
+        return ()
     banned: set[Storage] = set()
     budget = max(FREE, sum(_bytes(s) for s in constants) // 4)
     while True:
-        movable = _movable(launches, constants, fixed, banned)
-        made = {_root(s) for x in movable for s in _written(x)}
-        rest = [x for x in launches if x not in movable]
-        kept = tuple(dict.fromkeys(r for s in buffers_of(rest) if (r := _root(s)) in made))
+        movable = _movable(steps, constants, fixed, banned)
+        kept = _read_by_others(steps, movable)
         if sum(map(_bytes, kept)) <= budget:
             break
         banned.add(max(kept, key=_bytes))
-    front = [x for x in launches if isinstance(x, Launch) and x in movable]
-    chosen = {front[n] for s in kept for n in launches_behind(front, s)}  # not those that only serve a banned one
-    front = [x for x in front if x in chosen]
-    rest = [x for x in launches if x not in chosen]
-    made = {_root(s) for x in front for s in _written(x)}
-    kept = tuple(dict.fromkeys(r for s in buffers_of(rest) if (r := _root(s)) in made))
-    return [*front, *rest], len(front), kept
+    front = [x for x in steps if isinstance(x, Launch) and x in movable]
+    needed = {x for s in kept for x in _behind(front, s)}  # not those that only serve a banned one
+    front = [x for x in front if x in needed]
+    return tuple([(s, _behind(front, s)) for s in _read_by_others(steps, needed)])
 
 
-def launches_behind(launches: Sequence[Launch], storage: Storage) -> tuple[int, ...]:
-    """Numbers of those of the launches that the values in a storage need."""
+def _read_by_others(steps: Sequence[Step], once: Collection[Launch]) -> list[Storage]:
+    """What some launches write and others use."""
+    made = {_root(s) for x in once for s in _written(x)}
+    return list(dict.fromkeys(r for s in buffers_of([x for x in steps if x not in once]) if (r := _root(s)) in made))
+
+
+def _behind(launches: Sequence[Launch], storage: Storage) -> tuple[Launch, ...]:
+    """Those of the launches that the values in a storage need."""
     needed, found = {storage}, []
-    for number in reversed(range(len(launches))):
-        if any(_root(s) in needed for s in _written(launches[number])):
-            needed.update(_root(s) for s in launches[number].buffers)
-            found.append(number)
+    for x in reversed(launches):
+        if any(_root(s) in needed for s in _written(x)):
+            needed.update(_root(s) for s in x.buffers)
+            found.append(x)
     return tuple(reversed(found))
 
 

@@ -40,8 +40,8 @@ class Lowered:
     written     numbers of the graph inputs whose storage the launches write
     storages    the storage in which a value lies, row-major. Several values may share one (a reshape is an alias)
     temporaries storages that are neither an input's nor an output's, in order of first use: the plan places them
-    kept        temporaries that depend on constant inputs only: the launches before `first` (which use nothing else)
-                compute them, and their values may be kept between calls
+    kept        (temporary that depends on constant inputs only, the launches behind it): its values may be kept between
+                calls, and the launches left out
     groups      the fused groups, in order, for `explain`
     reasons     why neighbouring groups were not fused: (producer group, consumer group, reason), groups by number
     """
@@ -52,8 +52,7 @@ class Lowered:
     outputs: tuple[Storage, ...] = ()
     written: frozenset[int] = frozenset()
     storages: dict[Value, Storage] = field(default_factory=dict)
-    kept: tuple[Storage, ...] = ()
-    first: int = 0
+    kept: tuple[tuple[Storage, tuple[Launch, ...]], ...] = ()
     groups: list[Group] = field(default_factory=list)
     reasons: list[tuple[int, int, str]] = field(default_factory=list)
 
@@ -135,10 +134,11 @@ class _Lowerer:
             steps += made
         for launch in (*self.before, *self.after):
             ready(launch)
-        steps, first, kept = hoist(share_packing([*steps, *self.after]), self.constants, {*self.inputs, *self.outputs})
+        steps = share_packing([*steps, *self.after])
+        kept = hoist(steps, self.constants, {*self.inputs, *self.outputs})
         storages = dict(self.home)
         storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}
-        return Lowered(self.graph, steps, self.inputs, self.outputs, frozenset(self.written), storages, kept, first,
+        return Lowered(self.graph, steps, self.inputs, self.outputs, frozenset(self.written), storages, kept,
                        self.fusion.groups, self.fusion.reasons)
 
     def lower_group(self, group: Group) -> Sequence[Step]:

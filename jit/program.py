@@ -196,7 +196,7 @@ class CompiledProgram:
                 found = self._bindings.get(key)
                 if found is None:
                     sizes = {name: v for (name, _, _), v in zip(self._symbols, values, strict=True)}
-                    launches = range(self.recipe.first if kept else 0, len(self.recipe.launches))
+                    launches = [n for n in range(len(self.recipe.launches)) if not (kept and n in self.recipe.once)]
                     found = self._bindings[key] = self.bind(sizes, launches, [s for s, _ in self.recipe.kept] if kept else ())
                     if len(self._bindings) > BINDINGS_KEPT:
                         self._bindings.popitem(last=False)

@@ -7,6 +7,7 @@ symbolic dimensions, so that a fresh process can run it without tracing passes, 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ndarray.dims import Dim, Size, product, symbol
@@ -72,8 +73,8 @@ class BranchRecipe:
 class Recipe:
     """kernels: (object digest, symbol); outputs: (shape, dtype) of each result; not_fused: (an equation of the producing
     kernel, one of the consuming kernel, why they are two kernels); kept: (number of a storage, numbers of the
-    launches behind it): values that may be kept between calls, for these launches, those before number `first`, depend on
-    constant inputs only; steps: what is run, in order: numbers of launches, loops and branches."""
+    launches behind it): values that may be kept between calls, for these launches depend on constant inputs only;
+    steps: what is run, in order: numbers of launches, loops and branches."""
 
     kernels: tuple[tuple[str, str], ...]
     storages: tuple[StorageRecipe, ...]
@@ -81,8 +82,12 @@ class Recipe:
     outputs: tuple[tuple[tuple[Size, ...], str], ...]
     not_fused: tuple[tuple[int, int, str], ...] = ()
     kept: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    first: int = 0
     steps: tuple[Any, ...] = ()
+
+    @cached_property
+    def once(self) -> frozenset[int]:
+        """Numbers of the launches that are behind what is kept: other calls leave them out."""
+        return frozenset(n for _, behind in self.kept for n in behind)
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
@@ -108,7 +113,6 @@ class Recipe:
             outputs=tuple((tuple(map(size_from_json, shape)), str(dtype)) for shape, dtype in data["outputs"]),
             not_fused=tuple((int(p), int(c), str(reason)) for p, c, reason in data["not_fused"]),
             kept=tuple((int(s), tuple(map(int, behind))) for s, behind in data["kept"]),
-            first=int(data["first"]),
             steps=_steps(data["steps"]),
         )
 
