@@ -134,3 +134,28 @@ def test_traced(name: str) -> None:
     found, want = compiled(*(n(a) for a in arrays)), reference(*arrays)
     as_list = lambda v: list(v) if isinstance(v, (tuple, list)) else v
     assert_close(as_list(found), as_list(want), 10, name)
+
+
+EDGES = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 0.5, 2.0, -2.5, 1e30, -1e30, 1e-30, 3e4])
+
+
+@pytest.mark.parametrize("name", [
+    "arccosh", "arcsinh", "arctanh", "log2", "log10", "exp2", "tan", "sinh", "cosh", "arcsin", "arccos", "arctan", "signbit",
+    "hypot", "copysign", "power", "floor_divide",
+])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_special_values_compiled(name: str, dtype: Any) -> None:
+    """Infinities, NaNs, signed zeros and very large numbers, natively as eagerly, with their signs."""
+    function = getattr(nd, name)
+    arrays = [EDGES.astype(dtype)]
+    if name in ("hypot", "copysign", "power", "floor_divide"):
+        arrays = [v.ravel() for v in np.meshgrid(EDGES[:10].astype(dtype), EDGES[:10].astype(dtype))]
+    want = function(*(n(a) for a in arrays)).asnumpy()
+    found = hybrid.hybridize(function)(*(n(a) for a in arrays)).asnumpy()
+    known = ~np.any([np.isnan(a) for a in arrays], axis=0) if name == "signbit" else np.ones(want.shape, bool)
+    if want.dtype == bool:
+        np.testing.assert_array_equal(found[known], want[known])
+        return
+    np.testing.assert_allclose(found, want, rtol=5e-6 if dtype is np.float32 else 1e-13)
+    number = ~np.isnan(want)
+    np.testing.assert_array_equal(np.signbit(found)[number], np.signbit(want)[number])

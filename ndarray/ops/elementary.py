@@ -66,10 +66,10 @@ def _lower_arcsinh(x: Scalar) -> Scalar:
 
 
 def _lower_arccosh(x: Scalar) -> Scalar:
-    """``log1p(t + sqrt(t * (t + 2)))`` with ``t = x - 1``; ``log(x) + log(2)`` for huge x."""
+    """``log1p(t + sqrt(t) * sqrt(t + 2))`` with ``t = x - 1``, NaN for all t < 0; ``log(x) + log(2)`` for huge x."""
     huge = _huge(x)
     t = operate("min", x, huge) - 1
-    near = operate("log1p", t + operate("sqrt", t * (t + 2)))
+    near = operate("log1p", t + operate("sqrt", t) * operate("sqrt", t + 2))
     return where(x > huge, operate("log", x) + math.log(2), near)
 
 
