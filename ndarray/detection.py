@@ -30,11 +30,12 @@ from .elementwise import (
 from .manipulation import concatenate, diagonal, expand_dims, reshape, stack, take_along_axis, transpose
 from .operands import as_floating, common, convert, integers, is_number, primitive
 from .ops.base import differ
-from .reduction import mean, sum
+from .reduction import argmax, max, mean, sum
 from .spatial import sample_bilinear
 
 __all__ = [
-    "box_decode", "box_encode", "box_iou", "box_nms", "correlation", "multibox_prior", "roi_align", "roi_pooling",
+    "box_decode", "box_encode", "box_iou", "box_nms", "correlation", "multibox_detection", "multibox_prior", "roi_align",
+    "roi_pooling",
 ]
 
 
@@ -220,6 +221,42 @@ def multibox_prior(
     if clip:
         boxes = np.clip(boxes, 0, 1)
     return _constant(boxes, x)
+
+
+def multibox_detection(
+    cls_prob: Any, loc_pred: Any, anchors: Any, /, clip: bool = True, threshold: float = 0.01, background_id: int = 0,
+    nms_threshold: float = 0.5, force_suppress: bool = False, variances: Any = (0.1, 0.1, 0.2, 0.2), nms_topk: int = -1,
+) -> NDArray:
+    """The boxes found: the anchors' best classes, decoded boxes, and `box_nms` of these (Liu et al., 2016).
+
+    cls_prob: (B, classes, N), of which class 0 is the background; loc_pred: (B, N * 4), differences to the anchors as those of
+    `box_encode`; anchors: (1, N, 4) in corner format. Result: (B, N, 6) with rows (class, from 0 without the background; score;
+    left, top, right, bottom), best first, then rows of -1. Anchors whose score is below `threshold` do not count; `clip` limits
+    boxes to [0, 1].
+
+    >>> import ndarray as nd
+    >>> found = nd.multibox_detection(nd.array([[[0.25], [0.75]]]), nd.zeros((1, 4)), nd.array([[[0.0, 0.0, 0.5, 0.5]]]))
+    >>> found.tolist()
+    [[[0.0, 0.75, 0.0, 0.0, 0.5, 0.5]]]
+    """
+    name = "multibox_detection"
+    cls_prob, loc_pred = as_floating(name, cls_prob, "cls_prob"), as_floating(name, loc_pred, "loc_pred")
+    if cls_prob.ndim != 3 or cls_prob.shape[1] < 2 or loc_pred.ndim != 2 or differ(loc_pred.shape[1], cls_prob.shape[2] * 4):
+        raise ValueError(
+            f"{name}: expected cls_prob (B, classes, N) and loc_pred (B, N * 4), got shapes {cls_prob.shape} and {loc_pred.shape}"
+        )
+    if background_id != 0:
+        raise ValueError(f"{name}: background_id: expected 0, got {background_id}")
+    std0, std1, std2, std3 = variances
+    boxes = box_decode(reshape(loc_pred, (loc_pred.shape[0], -1, 4)), anchors, std0, std1, std2, std3, format="corner")
+    if clip:
+        boxes = minimum(maximum(boxes, 0), 1)
+    foreground = cls_prob[:, 1:]
+    score = max(foreground, 1)
+    kind = convert(argmax(foreground, axis=1), boxes.dtype)
+    score = convert(where(greater_equal(score, threshold), score, -1), boxes.dtype)
+    rows = concatenate([expand_dims(kind, 2), expand_dims(score, 2), boxes], 2)
+    return box_nms(rows, nms_threshold, -0.5, nms_topk, 2, 1, 0, force_suppress=force_suppress)
 
 
 # -- regions of interest

@@ -226,6 +226,20 @@ def test_anchors() -> None:
     assert nd.multibox_prior(nd.zeros((1, 1, 1, 1)), sizes=2.0, clip=True).tolist() == [[[0, 0, 1, 1]]]
 
 
+def test_multibox_detection() -> None:
+    anchors = np.array([[[0.1, 0.1, 0.2, 0.2], [0.11, 0.1, 0.21, 0.2], [0.5, 0.5, 0.9, 1.0], [0.0, 0.0, 0.1, 0.1]]])
+    scores = np.array([[[0.1, 0.2, 0.1, 0.999], [0.7, 0.8, 0.2, 0.0005], [0.2, 0.0, 0.7, 0.0005]]])
+    moves = np.zeros((1, 16))
+    moves[0, 8] = 5.0  # half a width to the right, and over the edge
+    found = nd.multibox_detection(n(scores), n(moves), n(anchors))
+    gone = [-1.0] * 6
+    assert_close(found[0], np.array([[0, 0.8, 0.11, 0.1, 0.21, 0.2], [1, 0.7, 0.7, 0.5, 1.0, 1.0], gone, gone]))
+    assert_close(nd.multibox_detection(n(scores), n(moves), n(anchors), clip=False)[0, 1, 4], 1.1)
+    assert nd.multibox_detection(n(scores), n(moves), n(anchors), nms_threshold=0.95).asnumpy()[0, :, 0].tolist() == [0, 0, 1, -1]
+    with pytest.raises(ValueError, match="multibox_detection: expected cls_prob"):
+        nd.multibox_detection(n(scores), n(moves[:, :8]), n(anchors))
+
+
 ROIS = np.array([[0, 0, 0, 3, 4], [1, 1.2, 0.7, 4.6, 3.1], [1, 2, 2, 2, 2], [0, 3, 1, 9, 9]], np.float64)
 
 

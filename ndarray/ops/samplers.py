@@ -30,7 +30,7 @@ def _generator(state: Any) -> np.random.Generator:
 
 
 def _host(x: Any) -> np.ndarray:
-    return (x if isinstance(x, np.ndarray) else x.get()).astype(FLOAT64)
+    return np.asarray(x.get() if hasattr(x, "get") else x).astype(FLOAT64)
 
 
 def _check_state(name: str, state: ArrayType) -> None:
