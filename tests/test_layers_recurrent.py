@@ -5,7 +5,7 @@ import pytest
 
 import ndarray as nd
 from blocks import rnn
-from hybrid import hybridize, stats
+from hybrid import HybridBlock, hybridize, stats
 from ndarray import autograd
 
 torch = pytest.importorskip("torch")
@@ -126,3 +126,41 @@ def test_sequences_of_any_length_are_one_program(layer, recording):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
     assert stats.traces <= 2, "the second length makes the program symbolic, and no other one a new one"
     assert len(net.explain(inputs[0]).kernels if not recording else []) < 60
+
+
+class Unrolled(HybridBlock):
+    """A stack of cells over a sequence, perhaps of other lengths for each sample."""
+
+    def __init__(self, layout, merge):
+        super().__init__()
+        self.cell = rnn.SequentialRNNCell()
+        self.cell.add(rnn.LSTMCell(5))
+        self.cell.add(rnn.DropoutCell(0.3))
+        self.cell.add(rnn.GRUCell(4))
+        self.layout, self.merge = layout, merge
+
+    def forward(self, x, valid=None):
+        out, states = self.cell.unroll(6, x, layout=self.layout, merge_outputs=self.merge, valid_length=valid)
+        return (nd.stack(out, axis=self.layout.index("T")) if isinstance(out, list) else out), states
+
+
+@pytest.mark.parametrize(("layout", "merge", "lengths"), [("NTC", True, None), ("TNC", False, None), ("NTC", None, [2, 6, 1])])
+def test_cells_unrolled_in_a_trace_are_one_loop(layout, merge, lengths):
+    net = Unrolled(layout, merge)
+    net.initialize(init="xavier")
+    x = nd.array(draw(3, 6, 7) if layout == "NTC" else draw(6, 3, 7))
+    arguments = [x] if lengths is None else [x, nd.array(lengths, dtype="int32")]
+    net(*arguments)  # the weights get their values
+    found = []
+    for compiled in (False, True):
+        if compiled:
+            net.hybridize()
+        nd.random.seed(3)
+        with autograd.record():
+            y, states = net(*arguments)
+            loss = (y * y).sum() + sum(s.sum() for s in states)
+        loss.backward()
+        found.append([y.asnumpy(), *[s.asnumpy() for s in states], *[p.grad().asnumpy() for p in net.collect_params().values()]])
+    for a, b in zip(*found):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+    assert len(net.explain(*arguments).kernels) < 40

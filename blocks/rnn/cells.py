@@ -9,6 +9,7 @@ import ndarray as nd
 from hybrid.block import Block, HybridBlock
 from hybrid.parameter import Parameter
 from ndarray import NDArray
+from ndarray.apply import is_tracing
 from ndarray.dims import Size
 
 from ..nn.activations import activate, check_activation
@@ -54,9 +55,33 @@ class RecurrentCell(HybridBlock):
                        `valid_length` is given)
         valid_length   (N,): after so many steps a sample's outputs are 0 and its states stay
         """
+        looped = isinstance(inputs, NDArray) and is_tracing() and type(self)._unroll is RecurrentCell._unroll and length > 0
+        if looped:
+            return self._loop(length, inputs, begin_state, layout, merge_outputs, valid_length)
         steps, axis = _steps(type(self).__name__, length, inputs, layout)
         outputs, states = self._unroll(steps, self._begin(steps, begin_state), valid_length)
         return _merged(outputs, axis, merge_outputs, valid_length), states
+
+    def _loop(
+        self, length: int, inputs: NDArray, begin_state: Sequence[NDArray] | None, layout: str, merge: bool | None,
+        valid_length: NDArray | None,
+    ) -> tuple[Any, list[NDArray]]:
+        """`unroll` in a trace: one loop in the compiled program."""
+        axis = _time_axis(type(self).__name__, length, inputs, layout)
+        x = inputs if axis == 0 else nd.swapaxes(inputs, 0, 1)
+        begin = list(begin_state) if begin_state is not None else self._begin([x[0]], None)
+
+        def step(data: Any, states: Any) -> tuple[NDArray, list[NDArray]]:
+            out, new = self(data[0], states)
+            if valid_length is not None:
+                live = nd.reshape(valid_length > data[1], (-1, 1))
+                out, new = nd.where(live, out, 0), [nd.where(live, n, s) for n, s in zip(new, states)]
+            return out, list(new)
+
+        outputs, states = nd.foreach(step, [x, nd.arange(length, dtype="int32", device=x.device)], begin)
+        if merge or (merge is None and valid_length is not None):
+            return outputs if axis == 0 else nd.swapaxes(outputs, 0, 1), states
+        return [outputs[t] for t in range(length)], states
 
     def _begin(self, steps: Sequence[NDArray], begin_state: Sequence[NDArray] | None) -> list[NDArray]:
         if begin_state is not None:
@@ -79,13 +104,18 @@ class RecurrentCell(HybridBlock):
 HybridRecurrentCell = RecurrentCell
 
 
-def _steps(name: str, length: int, inputs: Any, layout: str) -> tuple[list[NDArray], int]:
+def _time_axis(name: str, length: int, inputs: Any, layout: str) -> int:
     if layout not in ("NTC", "TNC"):
         raise ValueError(f"{name}.unroll: layout must be 'NTC' or 'TNC', got {layout!r}")
     axis = layout.index("T")
+    if isinstance(inputs, NDArray) and inputs.shape[axis] != length:
+        raise ValueError(f"{name}.unroll: expected {length} steps along axis {axis}, got shape {tuple(inputs.shape)}")
+    return axis
+
+
+def _steps(name: str, length: int, inputs: Any, layout: str) -> tuple[list[NDArray], int]:
+    axis = _time_axis(name, length, inputs, layout)
     if isinstance(inputs, NDArray):
-        if inputs.shape[axis] != length:
-            raise ValueError(f"{name}.unroll: expected {length} steps along axis {axis}, got shape {tuple(inputs.shape)}")
         return [inputs[t] if axis == 0 else inputs[:, t] for t in range(length)], axis
     steps = list(inputs)
     if len(steps) != length:
