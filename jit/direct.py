@@ -257,6 +257,7 @@ class Patched:
         d, h, w = c.windows
         self.taps = (d.taps, h.taps, w.taps)
         self.extent = (d.taps, h.reach(plan.height), w.reach(plan.width))  # depth taps, rows and columns of the patch
+        self.plane = const(self.extent[1] if d.taps > 1 else 0)  # rows from one depth tap to the next
         self.first_channel: Expr = const(0)
 
     def begin(self, parts: Size, groups: Size) -> tuple[list[Stmt], Expr, Size]:
@@ -310,7 +311,7 @@ class Patched:
         rows = bind(builder, body, (self.rows - 1) * h.pitch + ((h.taps - 1) * h.step + 1))
         inside: list[Stmt] = []
         at_h = bind(builder, inside, start_h + Var(i, INT) * step_h, "row")
-        base = bind(builder, inside, (Var(kd, INT) * const(self.extent[1]) + Var(i, INT)) * self.row)
+        base = bind(builder, inside, (Var(kd, INT) * self.plane + Var(i, INT)) * self.row)
         exists = (at_h >= 0) & (at_h < builder.size(h.size))
         if d is not UNIT:
             at = bind(builder, inside, at_d, "d")
@@ -429,7 +430,7 @@ class _Direct(Patched):
         inside: list[Stmt] = []
         kd, kh, block, kw = digit
         number = flatten_digits(digit, sizes) * plan.block
-        a = bind(builder, inside, start + ((kd * const(self.extent[1]) + kh * h.step) * self.row + block * self.line
+        a = bind(builder, inside, start + ((kd * self.plane + kh * h.step) * self.row + block * self.line
                                            + kw * (w.step * plan.block)))
         lines = [a] + [bind(builder, inside, a + self.row * (r * h.pitch)) for r in range(1, plan.rows)]
         b = bind(builder, inside, weights + number * plan.nr)

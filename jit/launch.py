@@ -209,7 +209,7 @@ class KernelBuilder:
 
     def scratch(self, dtype: str, size: Size) -> str:
         """A private buffer of `size` elements."""
-        extent = Const(size, INT) if isinstance(size, int) else self.size(size)
+        extent = self.parameter(size, role=("scratch", len(self._scratch)))
         buffer = Buffer(f"s{len(self._scratch)}", dtype, "scratch", extent)
         self._scratch.append((buffer, size))
         return buffer.name

@@ -192,7 +192,8 @@ class Arena:
             ((atom, c),) = terms.items()
             if isinstance(c, int) and c == 1:
                 return atom
-        ordered = tuple(sorted(terms.items(), key=lambda t: t[0].number))
+        # by variables first, not by age alone, so that equal computations in other places of a graph become equal kernels
+        ordered = tuple(sorted(terms.items(), key=lambda t: (sorted(t[0].deps), t[0].number)))
         return self._node("affine", (ordered, const), INT64, terms)
 
     def _remainder_of(self, mod: Node, terms: dict[Node, Size]) -> Node | None:

@@ -179,3 +179,27 @@ def test_time_grows_linearly():
 
     seconds(50)
     assert seconds(1600) < 12 * seconds(400)  # 4 if it is linear, 16 if quadratic
+
+
+def test_positions_are_written_alike_whatever_came_first():
+    from jit.nodes import Arena
+
+    orders = []
+    for names in (("i0", "i1", "i2"), ("i2", "i1", "i0")):
+        arena = Arena()
+        variables = {n: arena.var(n, 10) for n in names}
+        flat = arena.flatten(tuple(variables[f"i{k}"] for k in range(3)), (10, 10, 10))
+        orders.append([(atom.args[0], factor) for atom, factor in flat.args[0]])
+    assert orders[0] == orders[1]
+
+
+def test_kernels_are_the_same_for_all_sizes_of_scratch_memory():
+    from jit.launch import KernelBuilder
+
+    launches = []
+    for size in (64, 1000):
+        builder = KernelBuilder()
+        builder.scratch("float32", size)
+        launches.append(builder.launch("k", [], "task", 1, 1))
+    assert launches[0].kernel == launches[1].kernel
+    assert [x.scratch for x in launches] == [256, 4032]
