@@ -16,7 +16,7 @@ from typing import Any
 from ndarray.dims import Size
 
 from .contraction import Digits, ceil_div
-from .depthwise import is_depthwise, lower_depthwise
+from .depthwise import is_depthwise, lower_depthwise, lower_depthwise_filters
 from .direct import UNIT, Convolution, Window, lower_direct
 from .launch import KernelBuilder, Launch, Position, Sink, Source
 from .loopir import Expr, Stmt, const
@@ -193,4 +193,6 @@ def lower_weight_gradient(
         x.dtype, x.shape[0], groups, sink.shape[1], sink.shape[0] // groups, _three(windows), _reader(x, spatial),
         strided=spatial.strided(x), name="convolution_weight", equations=equations,
     )
+    if is_depthwise(problem) and not schedule:
+        return lower_depthwise_filters(problem, _reader(g, spatial), sink, target)
     return lower_filters(problem, _reader(g, spatial), sink, target, **schedule)

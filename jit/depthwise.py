@@ -13,11 +13,11 @@ from ndarray.dims import Size, product
 
 from .contraction import bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
 from .direct import Convolution, Patched, Plan
-from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
+from .launch import _ITEMSIZE, KernelBuilder, Launch, Position, Sink, Storage
 from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Var, const
 from .target import Target
 
-__all__ = ["is_depthwise", "lower_depthwise"]
+__all__ = ["is_depthwise", "lower_depthwise", "lower_depthwise_filters"]
 
 UNROLLED = 25
 """Taps of rows and columns that are written out."""
@@ -157,3 +157,75 @@ class _Depthwise(Patched):
         store = self.deliver((self.depth, row, column + at), channel, limit, Load(self.sums, at * plan.lanes, self.vector))
         rest.append(For(at.name, const(0), self.columns - j, 1, tuple(store)))
         return [*body, If(j + plan.columns <= self.columns, tuple(whole), tuple(rest))]
+
+
+def lower_depthwise_filters(c: Convolution, read_g: Any, sink: Sink, target: Target) -> list[Launch]:
+    """The gradient for the filters, w[c, t] = sum over images and outputs p of g[n, p, c] * x[n, p * stride + t - low, c]; one
+    task a vector of channels. Arguments as for `weight_gradient.lower_filters`."""
+    plan = _choose(c, target)
+    return [_DepthwiseFilters(c, replace(plan, columns=1, block=plan.lanes, panels=1), read_g, sink).build()]
+
+
+class _DepthwiseFilters(Patched):
+    """A vector of channels in the patch; sums for all taps."""
+
+    def __init__(self, c: Convolution, plan: Plan, read_g: Any, sink: Sink):
+        super().__init__(c, plan, Storage(c.dtype, 0))
+        self.read_g, self.sink = read_g, sink
+        self.channels, self.blocks = c.groups, 1
+
+    def build(self) -> Launch:
+        c, plan, builder = self.c, self.plan, self.builder
+        d, h, w = c.windows
+        body: list[Stmt] = []
+        self.first_channel = bind(builder, body, Var("task", INT) * plan.lanes, "c")
+        self.group = const(0)
+        whole = c.groups % plan.lanes == 0
+        self.mask = None if whole else bind(builder, body, lane_mask(self.first_channel, plan.lanes, builder.size(c.groups)))
+        self.block_count = self.blocks_here = const(1)
+        self.line = self.row = bind(builder, body, builder.parameter(self.extent[2] * plan.lanes, "line"))
+        taps = product(self.taps)
+        self.patch = builder.scratch(c.dtype, product(self.extent) * plan.lanes)
+        self.sums = builder.scratch(c.dtype, taps * plan.lanes)
+        at = Var(builder.fresh("s"), INT)
+        body.append(For(at.name, const(0), builder.size(taps), 1, (Store(self.sums, at * plan.lanes, zero(self.vector)),)))
+        n, depth, i, j = (Var(builder.fresh(x), INT) for x in "gdij")
+        self.n, self.depth, self.h0, self.w0 = n, depth, i, j
+        inside: list[Stmt] = []
+        self.rows = bind(builder, inside, minimum(builder.parameter(plan.height), builder.parameter(h.out) - i), "row")
+        self.columns = bind(builder, inside, minimum(builder.parameter(plan.width), builder.parameter(w.out) - j), "col")
+        inside += self.copy() + self._add()
+        loop: Stmt = For(j.name, const(0), builder.size(w.out), plan.width, tuple(inside))
+        loop = For(i.name, const(0), builder.size(h.out), plan.height, (loop,))
+        loop = For(depth.name, const(0), builder.size(d.out), 1, (loop,))
+        body.append(For(n.name, const(0), builder.parameter(c.batch), 1, (loop,)))
+        tap = Var(builder.fresh("t"), INT)
+        place = (self.first_channel, const(0), *digits(builder, tap, self.sink.shape[2:]))
+        position = Position(place, 0 if plan.lanes > 1 else None, plan.lanes, self.mask)
+        store = self.sink.store(builder, position, Load(self.sums, tap * plan.lanes, self.vector))
+        body.append(For(tap.name, const(0), builder.size(taps), 1, tuple(store)))
+        return self.launch(body, ceil_div(c.groups, plan.lanes), f"depthwise_{plan.lanes}", plan.lanes)
+
+    def _add(self) -> list[Stmt]:
+        """Add the products of the rows and columns at hand to the sums, a row of taps at a time."""
+        c, plan, builder = self.c, self.plan, self.builder
+        _, h, w = c.windows
+        kd, kh, i, j = (Var(builder.fresh(x), INT) for x in "kkij")
+        names = [builder.fresh("s") for _ in range(w.taps)]
+        body: list[Stmt] = [Register(name, zero(self.vector)) for name in names]
+        row: list[Stmt] = []
+        line = bind(builder, row, (kd * self.extent[1] + i * h.pitch + kh * h.step) * self.row)
+        step: list[Stmt] = []
+        where = (self.depth, self.h0 + i, self.w0 + j)
+        g = bind(builder, step, self.read_g(builder, self.n, where, self.first_channel, plan.lanes, self.mask), "g")
+        for t, name in enumerate(names):
+            x = Load(self.patch, line + (j * w.pitch + t * w.step) * plan.lanes, self.vector)
+            step.append(Set(name, multiply_add(x, g, Get(name, self.vector))))
+        row.append(For(j.name, const(0), self.columns, 1, tuple(step), 2))
+        body.append(For(i.name, const(0), self.rows, 1, tuple(row)))
+        at = bind(builder, body, (kd * h.taps + kh) * (w.taps * plan.lanes))
+        for t, name in enumerate(names):
+            total = Load(self.sums, at + t * plan.lanes, self.vector) + Get(name, self.vector)
+            body.append(Store(self.sums, at + t * plan.lanes, total))
+        loop: Stmt = For(kh.name, const(0), const(self.taps[1]), 1, tuple(body))
+        return [For(kd.name, const(0), const(self.taps[0]), 1, (loop,))]
