@@ -31,7 +31,7 @@ FUNCTIONS: dict[str, Callable] = {
     "split": lambda x: nd.split(x, 3, 1)[1], "concatenate": lambda x: nd.concatenate([x, 2 * x], 0), "flip": nd.flip,
     "pad": lambda x: nd.pad(x, ((1, 0), (0, 0), (0, 1), (1, 1))), "tile": lambda x: nd.tile(x, (2, 1, 1, 1)),
     "repeat": lambda x: nd.repeat(x, 2, 0), "roll": lambda x: nd.roll(x, 1, 0), "tril": nd.tril,
-    "diagonal": lambda x: nd.diagonal(x, 1),
+    "diagonal": lambda x: nd.diagonal(x, 1, -2, -1),
     "pick": lambda x: nd.pick(x[:, :, 0, 0], nd.argmax(x[:, :, 0, 0], axis=1)), "norm": lambda x: nd.norm(x, axis=1),
     "take_along": lambda x: nd.take_along_axis(x, nd.argmax(x, axis=1, keepdims=True), 1), "cumsum": lambda x: nd.cumsum(x, 1),
     "one_hot": lambda x: nd.one_hot(nd.argmax(x[:, :, 0, 0], axis=1), 5) * nd.mean(x), "clip": lambda x: nd.clip(x, -1, 1),
