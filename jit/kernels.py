@@ -1,14 +1,14 @@
 """Compiled kernels for eager work on large arrays: a `ndarray.device.KernelProvider`.
 
-Each kernel is the program of a graph of one equation, compiled when an operation is met for the second time with arrays that
-are worth it, and kept: for elementwise functions by dtypes alone (any size), for convolutions, pooling and products by all
-sizes but the first axis. The first time NumPy computes, so that a short script never waits for the compiler. Products of
-two matrices are always NumPy's; batches of them are split over the cores here.
+Each kernel is the program of a graph of one equation, compiled when an operation is first met with arrays that are worth
+it, and kept: for elementwise functions by dtypes alone (any size), for convolutions, pooling and products by all sizes but
+the first axis. Which of NumPy and the compiler computes depends on sizes and dtypes only, never on how often something has
+been called: the same call gives the same bits. Products of two matrices are always NumPy's; batches of them are split over
+the cores here.
 
 What is the same bit for bit: sums, differences, products, quotients, square roots, extrema, comparisons, choices and pooling
 by maximum, whoever computes them. Contractions and sums add in another order than NumPy, and exp, log and the like are a
-unit in the last place away from it, so that the results of large arrays may differ there from the first call to the second;
-from then on they are those of a compiled program, which never depend on the number of threads.
+unit in the last place away from it; they are those of a compiled program, which never depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ log = logging.getLogger("hybrid.jit")
 PROGRAMS_KEPT = 512
 """Distinct operations compiled at most in a process; what comes later is left to NumPy."""
 
-FIRST_CALL_NANOSECONDS = 1e9
-"""An operation that takes NumPy longer than this is compiled when it is met for the first time."""
-
+_UNKNOWN = object()
 _FLOATS = frozenset(map(np.dtype, (np.float32, np.float64)))
 _PLAIN = _FLOATS | {np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.bool_)}
 _AS_FAST_ALONE = ELEMENTWISE - {"cos", "erf", "exp", "expm1", "log", "log1p", "relu", "sigmoid", "sin", "where"}
@@ -57,7 +55,7 @@ class CompiledKernels(NumpyKernels):
     offers = frozenset(COSTLY) | ELEMENTWISE
 
     def __init__(self) -> None:
-        self._programs: dict[Hashable, Any] = {}  # how often it was met, a program, or None where there is none
+        self._programs: dict[Hashable, Any] = {}  # None where there is none
         self._busy = threading.local()
 
     def run(self, op: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
@@ -80,7 +78,7 @@ class CompiledKernels(NumpyKernels):
 
             flat = [a.reshape(-1) for a in arrays]
             types = lambda: [ArrayType((symbol("n", first.size),), first.dtype)] * count
-            program = self._program(("total", count, first.dtype), "total", types, add_all, 0)
+            program = self._program(("total", count, first.dtype), "total", types, add_all)
             if program is not None:
                 result = program(flat)[0]
                 result.resize(first.shape, refcheck=False)
@@ -109,7 +107,7 @@ class CompiledKernels(NumpyKernels):
         def types() -> list[ArrayType]:
             return [ArrayType((symbol("n", count),) if a.ndim else (), a.dtype) for a in arrays]
 
-        program = self._program(key, op, types, lambda xs: _apply.apply(OPS[op], *xs, **attrs), 0)
+        program = self._program(key, op, types, lambda xs: _apply.apply(OPS[op], *xs, **attrs))
         if program is None:
             return NotImplemented
         out = program([a.reshape(-1) if a.ndim else a for a in arrays])[0]
@@ -136,22 +134,20 @@ class CompiledKernels(NumpyKernels):
             given = {**attrs, "shape": (xs[0].shape[0], *fixed["shape"])} if in_shape else attrs
             return _apply.apply(OPS[op], *xs, **given)
 
-        program = self._program(key, op, types, computed, _nanoseconds(op, arrays, attrs))
+        program = self._program(key, op, types, computed)
         if program is None:
             return NotImplemented
         found = program(arrays)
         return found[0] if len(found) == 1 else tuple(found)
 
     def _program(
-        self, key: Hashable, name: str, types: Callable[[], list[ArrayType]], function: Callable, nanoseconds: float
+        self, key: Hashable, name: str, types: Callable[[], list[ArrayType]], function: Callable
     ) -> Any:
         """The program of a function of arrays, or None where NumPy is to compute."""
-        known = self._programs.get(key, 0)
-        if type(known) is not int:
+        known = self._programs.get(key, _UNKNOWN)
+        if known is not _UNKNOWN:
             return known
-        if known == 0 and nanoseconds < FIRST_CALL_NANOSECONDS:
-            if len(self._programs) < PROGRAMS_KEPT:
-                self._programs[key] = 1
+        if len(self._programs) >= PROGRAMS_KEPT:
             return None
         if getattr(self._busy, "compiling", False):  # the compiler itself folds constants
             return None
@@ -182,19 +178,6 @@ def _compile(name: str, types: Sequence[ArrayType], function: Callable) -> Any:
         if trace.captured or trace.guards:
             raise ValueError(f"its graph has {len(trace.captured)} more inputs and {len(trace.guards)} conditions on sizes")
         return backend.compile(optimize(trace.graph))
-
-
-def _nanoseconds(op: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> float:
-    """About how long NumPy takes."""
-    if op == "dot_general":
-        contracted = np.prod([arrays[0].shape[a] for a in attrs["contract"][0]] or [1])
-        batch = np.prod([arrays[0].shape[a] for a in attrs["batch"][0]] or [1])
-        return float(arrays[0].size * arrays[1].size / max(1, contracted * batch)) / 20
-    if op.startswith("convolution"):
-        inner = np.prod(attrs["shape"][1:]) if op.endswith("weight_gradient") else np.prod(arrays[1].shape[1:])
-        outer = arrays[1].size if op.endswith("weight_gradient") else arrays[0].size
-        return float(outer * inner) / 5
-    return float(arrays[0].nbytes)
 
 
 provider = CompiledKernels()

@@ -43,12 +43,15 @@ def test_elementwise(name, fresh):
     arrays = [nd.array(RANDOM.uniform(low, 3.0, (519, 521)).astype("float32")) for _ in op.arguments]
     attrs = {"dtype": np.dtype("float64")} if name == "cast" else {}
     if name == "where":
-        arrays[0] = arrays[1] > 0
+        arrays[0] = nd.array(arrays[1].asnumpy() > 0)
     first, second, third = three_times(lambda: nd.functions.primitive(op, *arrays, **attrs))
+    np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(second, third)
+    with settings(HYBRID_EAGER_KERNELS=0):
+        want = nd.functions.primitive(op, *arrays, **attrs).asnumpy()
     if name in EXACT:
-        np.testing.assert_array_equal(first, second)
-    assert_close(second, first)
+        np.testing.assert_array_equal(first, want)
+    assert_close(first, want)
     assert programs(fresh) == 1
     smaller = [a[:510] for a in arrays]
     assert_close(nd.functions.primitive(op, *smaller, **attrs), first[:510])
@@ -152,12 +155,11 @@ def test_total(fresh):
     assert programs(fresh) == 1
 
 
-def test_nothing_is_compiled_for_small_arrays_single_calls_or_against_the_setting(fresh):
+def test_nothing_is_compiled_for_small_arrays_or_against_the_setting(fresh):
     before = backend.statistics.compilations + backend.statistics.disk_hits
     small, large = nd.ones((16, 16)), nd.ones((1000, 1000))
     for _ in range(4):
         nd.exp(small), conv(nd.ones((2, 3, 8, 8)), nd.ones((4, 3, 3, 3)))
-    nd.exp(large)
     with settings(HYBRID_EAGER_KERNELS=0):
         three_times(lambda: nd.exp(large))
     device.use_kernels("numpy", nd.cpu(5))
