@@ -7,6 +7,7 @@ from typing import Any
 import ndarray as nd
 from hybrid.block import HybridBlock
 from ndarray import NDArray
+from ndarray.ops.base import differ, is_one
 
 __all__ = [
     "CTCLoss",
@@ -21,7 +22,11 @@ __all__ = [
 
 
 class Loss(HybridBlock):
-    """Base class. `weight` multiplies the loss; `batch_axis` is the axis that is kept."""
+    """Base class. `weight` multiplies the loss; `batch_axis` is the axis that is kept.
+
+    A `sample_weight` multiplies the losses of the elements before their mean: it broadcasts to their shape, or is that
+    shape without axes of size 1 ((N,) for predictions (N, 1), or for the class numbers (N,) of a classification).
+    """
 
     def __init__(self, weight: float | None, batch_axis: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -33,11 +38,26 @@ class Loss(HybridBlock):
 
     def _finish(self, loss: NDArray, sample_weight: NDArray | None, weight: float | None) -> NDArray:
         if sample_weight is not None:
-            loss = loss * sample_weight
+            loss = loss * self._fitting(sample_weight, loss)
         if weight is not None:
             loss = loss * weight
         axes = tuple(i for i in range(loss.ndim) if i != self._batch_axis % max(loss.ndim, 1))
         return nd.mean(loss, axis=axes) if axes else loss
+
+    def _fitting(self, sample_weight: Any, loss: NDArray) -> Any:
+        """The weights in a shape that broadcasts to the loss's. Raises ValueError if there is none: the product would be
+        larger than the loss."""
+        shape = tuple(getattr(sample_weight, "shape", ()))
+        if len(shape) < loss.ndim:
+            long, needed = ([n for n in s if not is_one(n)] for s in (shape, loss.shape))
+            if len(long) == len(needed) and not any(map(differ, long, needed)):
+                return nd.reshape(sample_weight, loss.shape)
+        if len(shape) > loss.ndim or any(not is_one(n) and differ(n, m) for n, m in zip(shape[::-1], loss.shape[::-1])):
+            raise ValueError(
+                f"{type(self).__name__}: sample_weight: expected a shape that broadcasts to the loss's {loss.shape}, "
+                f"got {shape}; one weight a sample has size 1 along the other axes"
+            )
+        return sample_weight
 
 
 def _like(label: NDArray, prediction: NDArray) -> NDArray:

@@ -48,6 +48,8 @@ def scaled_dot_product_attention(
 
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     mask = None if mask is None else as_array(name, "mask", mask)
+    if mask is not None and mask.dtype.kind in "iuc":
+        raise TypeError(f"{name}: mask: expected bool or floating (added to the scores), got {mask.dtype}; use astype('bool')")
     if not (dropout_p and is_training()) and _suits_tiles(query, key, value, mask):
         return _tiled(query, key, value, mask, float(factor), causal)
     scores = multiply(matmul(query, swapaxes(key, -1, -2)), factor)

@@ -357,7 +357,8 @@ def _aligned(x: NDArray, rois: NDArray, starts: Any, spans: Any, size: tuple, co
             steps = primitive("iota", shape=(size[axis] * counts[axis],), axis=0, dtype=x.dtype)
         each = expand_dims(divide(spans[axis], size[axis] * counts[axis]), 1)
         v = add(expand_dims(starts[axis], 1), multiply(add(steps, 0.5), each))
-        v = reshape(v, (r, -1, 1) if axis == 0 else (r, 1, -1))
+        count = size[axis] * counts[axis]
+        v = reshape(v, (r, count, 1) if axis == 0 else (r, 1, count))
         ok = logical_and(greater_equal(v, -1.0), less_equal(v, limit))
         inside = ok if inside is None else logical_and(inside, ok)
         points.append(minimum(maximum(v, 0), limit - 1))

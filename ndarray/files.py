@@ -79,6 +79,8 @@ def save_arrays(
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     blobs, offset = [], 0
     for name, array in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        if name == "__metadata__":
+            raise ValueError(f"save: an array can't be named {name!r} in a safetensors file, where it is a word of the format")
         if array.dtype.name not in _CODES:
             raise TypeError(
                 f"save: array {name!r} has dtype {array.dtype}, which safetensors can't hold; cast it first"

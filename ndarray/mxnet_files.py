@@ -128,7 +128,10 @@ def _array(reader: _Reader, number: int, mmap: bool) -> np.ndarray:
             raise reader.fail(f"{what} has the shape {shape}")
         count *= n
     begin = reader.take(count * dtype.itemsize, f"{what}, {dtype.name} of shape {shape},")
-    view: np.ndarray = np.ndarray(shape, dtype, reader.buffer, begin)
+    try:
+        view: np.ndarray = np.ndarray(shape, dtype, reader.buffer, begin)
+    except ValueError:  # no elements, but sizes that are beyond NumPy
+        raise reader.fail(f"{what} can't have the shape {shape}") from None
     return view if mmap and view.flags.aligned else view.copy()
 
 

@@ -43,12 +43,19 @@ def pick(x: Any, index: Any, /, axis: int = -1, keepdims: bool = False, mode: st
     axis = normalize_axis("pick", axis, x.ndim)
     if index.ndim == x.ndim - 1:
         index = expand_dims(index, axis)
-    elif index.ndim != x.ndim or not is_one(index.shape[axis]):
+    if index.ndim != x.ndim or any(
+        differ(n, m) if k != axis else not is_one(n) for k, (n, m) in enumerate(zip(index.shape, x.shape))
+    ):
         raise ValueError(f"pick: index: expected x's shape {x.shape} without axis {axis}, got {index.shape}")
     if mode not in ("clip", "wrap"):
         raise ValueError(f"pick: mode: expected 'clip' or 'wrap', got {mode!r}")
-    out = take_along_axis(x, index if mode == "clip" else index % x.shape[axis], axis)
+    out = take_along_axis(x, index if mode == "clip" else _wide(index) % x.shape[axis], axis)
     return out if keepdims else squeeze(out, axis)
+
+
+def _wide(indices: NDArray) -> NDArray:
+    """In a dtype that holds every size: 8 and 16 bits may not."""
+    return indices if indices.dtype.itemsize >= 4 else cast(indices, "int32")
 
 
 def one_hot(indices: Any, depth: Size, on_value: float = 1.0, off_value: float = 0.0, dtype: Any = "float32") -> NDArray:
@@ -60,6 +67,7 @@ def one_hot(indices: Any, depth: Size, on_value: float = 1.0, off_value: float =
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     indices = integers("one_hot", as_array("one_hot", "indices", indices))
+    indices = _wide(indices)
     with indices._device:
         positions = apply(OPS["iota"], shape=(depth,), axis=0, dtype=indices.dtype)
     hit = equal(expand_dims(indices, -1), positions)

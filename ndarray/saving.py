@@ -96,6 +96,8 @@ def _save_npz(path: Any, arrays: Sequence[np.ndarray], names: Sequence[str]) -> 
     import zipfile
 
     for name, a in zip(names, arrays):
+        if "\0" in name:
+            raise ValueError(f"save: an array can't be named {name!r} in an npz file: names there end at \\0")
         if a.dtype.kind == "V":
             raise TypeError(f"save: array {name!r} has dtype {a.dtype}, which npz can't hold; use a .safetensors file")
     with write_atomically(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

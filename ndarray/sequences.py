@@ -11,6 +11,7 @@ from .apply import apply
 from .array import NDArray
 from .control import foreach
 from .creation import full, zeros
+from .dims import Dim
 from .elementwise import (
     add,
     equal,
@@ -152,6 +153,8 @@ def ctc_loss(
     steps, batch, classes = data.shape
     if differ(label.shape[0], batch):
         raise ValueError(f"ctc_loss: label: expected shape ({batch}, L) for data of shape {data.shape}, got {label.shape}")
+    if not isinstance(steps, Dim) and steps == 0:
+        raise ValueError(f"ctc_loss: data: expected at least one step, got shape {data.shape}")
     if (use_data_lengths and data_lengths is None) or (use_label_lengths and label_lengths is None):
         raise ValueError("ctc_loss: data_lengths, label_lengths: expected arrays where they are to be used, got None")
     blank, padding = (0, 0) if blank_label == "first" else (classes - 1, -1)
@@ -180,6 +183,8 @@ def ctc_loss(
     position = _steps(width, data)
     alpha = where(less_equal(position, 1), scores[0], -math.inf)
     ends_at = None if data_lengths is None else _given_lengths("data_lengths", data_lengths, batch, steps)
+    if ends_at is not None:  # no step spells nothing
+        alpha = where(expand_dims(greater(ends_at, 0), 1), alpha, where(equal(position, 0), 0.0, -math.inf))
 
     def step(now: list[NDArray], alpha: NDArray) -> tuple[list, NDArray]:
         score, t = now

@@ -2,15 +2,17 @@
 
 import copy
 import pickle
+import struct
 
 import numpy as np
 import pytest
 
 import ndarray as nd
-from blocks import Trainer, nn
+from blocks import Trainer, loss, nn, rnn
 from hybrid import hybridize
 from hybrid.block import HybridBlock
 from ndarray import autograd
+from ndarray.files import FileFormatError
 from tests.networks import MODES
 
 
@@ -122,3 +124,95 @@ def test_a_block_reached_by_a_default_argument_is_watched(mode):
     step(x)
     np.testing.assert_array_equal(net[0].weight.data().asnumpy(), before[0])
     assert not np.array_equal(net[1].weight.data().asnumpy(), before[1])
+
+
+def test_sample_weights_stay_with_their_samples():
+    prediction, labels = nd.array([[1.0, 2.0], [3.0, 1.0], [0.0, 0.0]]), nd.array([0, 1, 0])
+    weights = nd.array([1.0, 0.0, 2.0])
+    entropy = loss.SoftmaxCrossEntropyLoss()
+    expected = (entropy(prediction, labels) * weights).asnumpy()
+    for given in (weights, weights.reshape(3, 1)):
+        np.testing.assert_allclose(entropy(prediction, labels, given).asnumpy(), expected, rtol=1e-6)
+        np.testing.assert_allclose(hybridize(entropy.forward)(prediction, labels, given).asnumpy(), expected, rtol=1e-6)
+    squares = loss.L2Loss()(prediction[:, :1], nd.zeros((3,)), weights)
+    np.testing.assert_allclose(squares.asnumpy(), [0.5, 0, 0], rtol=1e-6)
+    per_pixel = nd.array(np.random.default_rng(0).random((2, 4, 4)), dtype="float32")
+    found = loss.SoftmaxCrossEntropyLoss(axis=1)(nd.zeros((2, 3, 4, 4)), nd.zeros((2, 4, 4)), per_pixel)
+    np.testing.assert_allclose(found.asnumpy(), per_pixel.asnumpy().mean((1, 2)) * np.log(3), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"L2Loss: sample_weight: expected a shape that broadcasts to the loss's \(3, 1\)"):
+        loss.L2Loss()(prediction[:, :1], nd.zeros((3,)), nd.ones((3, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int64"])
+def test_narrow_indices_of_long_axes(dtype):
+    x, index = nd.arange(70000.0).reshape(1, 70000), nd.array([100], dtype=dtype)
+    hot = nd.one_hot(index, 70000)
+    assert hot.sum().item() == 1 and hot.argmax().item() == 100
+    assert nd.pick(x, index, mode="wrap").item() == 100
+
+
+def test_pick_wants_an_index_of_each_position():
+    with pytest.raises(ValueError, match="pick: index: expected x's shape"):
+        nd.pick(nd.ones((3, 2)), nd.array([0]))
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [("float16", 11), ("bfloat16", 8)])
+def test_narrow_uniform_numbers_are_below_one(dtype, digits):
+    x = nd.random.uniform(size=(20000,), dtype=dtype).astype("float32").asnumpy()
+    assert x.max() < 1 and x.min() == 0 and abs(x.mean() - 0.5) < 0.01
+    assert np.array_equal(x * 2**digits % 1, np.zeros_like(x))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, hybridize])
+@pytest.mark.parametrize("valid", [None, [2, 4]])
+def test_a_stack_of_bidirectional_cells_is_unrolled(wrap, valid):
+    stack = rnn.HybridSequentialRNNCell()
+    first = rnn.BidirectionalCell(rnn.LSTMCell(3, input_size=2), rnn.GRUCell(2, input_size=2))
+    second, third = rnn.ResidualCell(rnn.BidirectionalCell(rnn.RNNCell(3), rnn.GRUCell(2))), rnn.GRUCell(4)
+    for cell in (first, second, third):
+        stack.add(cell)
+    stack.initialize()
+    x = nd.array(np.random.default_rng(0).standard_normal((2, 4, 2)), dtype="float32")
+    lengths = None if valid is None else nd.array(valid)
+    found, states = wrap(lambda x: stack.unroll(4, x, merge_outputs=True, valid_length=lengths))(x)
+
+    a, first_states = first.unroll(4, x, merge_outputs=True, valid_length=lengths)
+    b, second_states = second.base_cell.unroll(4, a, merge_outputs=True, valid_length=lengths)
+    c, third_states = third.unroll(4, a + b, merge_outputs=True, valid_length=lengths)
+    np.testing.assert_allclose(found.asnumpy(), c.asnumpy(), atol=1e-6)
+    for s, expected in zip(states, first_states + second_states + third_states, strict=True):
+        np.testing.assert_allclose(s.asnumpy(), expected.asnumpy(), atol=1e-6)
+
+
+def test_attention_refuses_masks_of_integers():
+    x = nd.ones((1, 2, 4))
+    with pytest.raises(TypeError, match="mask: expected bool or floating"):
+        nd.scaled_dot_product_attention(x, x, x, mask=nd.array([[1, 0], [1, 1]]))
+
+
+def test_no_region_is_no_result():
+    x, none = nd.ones((1, 3, 4, 4)), nd.zeros((0, 5))
+    for sample_ratio in (-1, 2):
+        assert nd.roi_align(x, none, (2, 1), sample_ratio=sample_ratio).shape == (0, 3, 2, 1)
+    assert nd.roi_pooling(x, none, (2, 1)).shape == (0, 3, 2, 1)
+
+
+def test_ctc_of_no_steps():
+    found = nd.ctc_loss(nd.zeros((3, 2, 3)), nd.array([[1], [0]]), nd.array([0, 0]))
+    np.testing.assert_array_equal(found.asnumpy(), [np.inf, 0])
+    with pytest.raises(ValueError, match="at least one step"):
+        nd.ctc_loss(nd.zeros((0, 1, 3)), nd.array([[1]]))
+
+
+@pytest.mark.parametrize(("suffix", "name"), [(".npz", "a\0b"), (".safetensors", "__metadata__")])
+def test_names_that_a_format_cannot_hold(tmp_path, suffix, name):
+    with pytest.raises(ValueError, match="save: an array can't be named"):
+        nd.save(tmp_path / f"x{suffix}", {name: nd.ones(1)})
+
+
+def test_an_empty_array_of_a_huge_size_is_a_corrupt_file(tmp_path):
+    path = tmp_path / "x.params"
+    header = struct.pack("<QQQIii2qiii", 0x112, 0, 1, 0xF993FACA, 0, 2, 0, 2**62, 1, 0, 0)
+    path.write_bytes(header + bytes(8))
+    with pytest.raises(FileFormatError, match="can't have the shape"):
+        nd.load(path)

@@ -55,7 +55,7 @@ class RecurrentCell(HybridBlock):
                        `valid_length` is given)
         valid_length   (N,): after so many steps a sample's outputs are 0 and its states stay
         """
-        looped = isinstance(inputs, NDArray) and is_tracing() and type(self)._unroll is RecurrentCell._unroll and length > 0
+        looped = isinstance(inputs, NDArray) and is_tracing() and self._stepwise() and length > 0
         if looped:
             return self._loop(length, inputs, begin_state, layout, merge_outputs, valid_length)
         steps, axis = _steps(type(self).__name__, length, inputs, layout)
@@ -82,6 +82,10 @@ class RecurrentCell(HybridBlock):
         if merge or (merge is None and valid_length is not None):
             return outputs if axis == 0 else nd.swapaxes(outputs, 0, 1), states
         return [outputs[t] for t in range(length)], states
+
+    def _stepwise(self) -> bool:
+        """Whether the cell can take one step at a time."""
+        return True
 
     def _begin(self, steps: Sequence[NDArray], begin_state: Sequence[NDArray] | None) -> list[NDArray]:
         if begin_state is not None:
@@ -256,6 +260,22 @@ class SequentialRNNCell(RecurrentCell):
             found += new
         return inputs, found
 
+    def _stepwise(self) -> bool:
+        return all(cell._stepwise() for cell in self._children.values())  # type: ignore[attr-defined]
+
+    def _unroll(
+        self, steps: Sequence[NDArray], states: list[NDArray], valid_length: NDArray | None, reverse: bool = False
+    ) -> tuple[list[NDArray], list[NDArray]]:
+        if self._stepwise():
+            return super()._unroll(steps, states, valid_length, reverse)
+        found: list[NDArray] = []
+        for cell in self._children.values():  # each over the whole sequence
+            count = len(cell.state_info())  # type: ignore[attr-defined]
+            begin = list(states[len(found) : len(found) + count])
+            steps, new = cell._unroll(steps, begin, valid_length, reverse)  # type: ignore[attr-defined]
+            found += new
+        return list(steps), found
+
     def __len__(self) -> int:
         return len(self._children)
 
@@ -298,6 +318,20 @@ class ResidualCell(RecurrentCell):
         out, states = self.base_cell(inputs, states)
         return out + inputs, states
 
+    def _stepwise(self) -> bool:
+        return self.base_cell._stepwise()
+
+    def _unroll(
+        self, steps: Sequence[NDArray], states: list[NDArray], valid_length: NDArray | None, reverse: bool = False
+    ) -> tuple[list[NDArray], list[NDArray]]:
+        if self._stepwise():
+            return super()._unroll(steps, states, valid_length, reverse)
+        outputs, states = self.base_cell._unroll(steps, states, valid_length, reverse)
+        outputs = [out + x for out, x in zip(outputs, steps)]
+        if valid_length is not None:
+            outputs = [nd.where(nd.reshape(valid_length > t, (-1, 1)), out, 0) for t, out in enumerate(outputs)]
+        return outputs, states
+
 
 class BidirectionalCell(RecurrentCell):
     """Two cells, one running from the first step to the last, the other back; outputs one behind the other.
@@ -316,6 +350,9 @@ class BidirectionalCell(RecurrentCell):
     def forward(self, inputs: NDArray, states: Any) -> Any:
         """Not possible: the backward cell needs the whole sequence."""
         raise NotImplementedError("BidirectionalCell can't be stepped; use unroll")
+
+    def _stepwise(self) -> bool:
+        return False
 
     def _unroll(
         self, steps: Sequence[NDArray], states: list[NDArray], valid_length: NDArray | None, reverse: bool = False

@@ -178,10 +178,15 @@ def shifted(words: NDArray, by: int) -> NDArray:
     return apply(OPS["right_shift"], words, literal(by, words.dtype, words.device))
 
 
+_DIGITS = {"float16": 11, "bfloat16": 8}
+
+
 def uniforms(shape: tuple[Size, ...], dtype: np.dtype, place: Device) -> NDArray:
-    """Multiples of 2**-24 (float64: 2**-53) in [0, 1)."""
+    """Multiples of 2**-24 (float64: 2**-53, float16: 2**-11, bfloat16: 2**-8) in [0, 1); those of 16 bits as float32, where
+    they are not rounded up to 1 by a cast."""
     if dtype != float64:
-        return times(cast(shifted(bits(shape, place), 8), float32), 2.0**-24)
+        digits = _DIGITS.get(dtype.name, 24)
+        return times(cast(shifted(bits(shape, place), 32 - digits), float32), 2.0**-digits)
     words = bits((2, *shape), place)
     high = cast(shifted(part(words, 0, shape), 5), float64)  # 27 bits
     low = cast(shifted(part(words, 1, shape), 6), float64)  # 26 bits
