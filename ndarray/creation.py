@@ -382,6 +382,10 @@ def _spaced(
     name: str, make: Any, start: Any, stop: Any, num: int, endpoint: bool, dtype: Any, place: Device, **more: Any
 ) -> NDArray:
     start, stop = (v.item() if isinstance(v, NDArray) and v.ndim == 0 else v for v in (start, stop))
+    for argument, v in (("start", start), ("stop", stop)):
+        if isinstance(v, NDArray):
+            raise TypeError(f"{name}: {argument}: expected a number, got an array of shape {v.shape}; scale and shift "
+                            f"nd.{name}(0, 1, num) by broadcasting, or take .asnumpy()")
     if dtype is None:
         dtype = complex64 if isinstance(start, complex) or isinstance(stop, complex) else default_float
     try:

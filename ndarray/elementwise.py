@@ -6,6 +6,7 @@ Arguments are arrays or numbers; shapes broadcast and dtypes promote as in NumPy
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -144,14 +145,32 @@ __all__ = [
 
 # -- two arguments
 
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "equal": operator.eq, "not_equal": operator.ne, "less": operator.lt, "less_equal": operator.le, "greater": operator.gt,
+    "greater_equal": operator.ge,
+}
+
+
+def _beyond(x: Any, value: Any) -> bool:
+    """Whether a value is a Python int that the integer dtype of an array can't hold."""
+    if type(value) is not int or not isinstance(x, NDArray) or x.dtype.kind not in "iu":
+        return False
+    limits = np.iinfo(x.dtype)
+    return not limits.min <= value <= limits.max
+
+
 def _binary(name: str, kinds: str, formula: str, otherwise: np.dtype | None = default_int, on_bool: str = "") -> Callable:
     """A function over the primitive `name`, whose dtype kinds are `kinds`. Other dtypes are converted to `otherwise`
     (refused if None); `on_bool` is the primitive for two bool arrays."""
     op = OPS[name]
     logical = OPS[on_bool] if on_bool else None
+    compare = _COMPARISONS.get(name)
 
     def function(x1: Any, x2: Any, /) -> NDArray:
         if not (type(x1) is NDArray and type(x2) is NDArray and x1.dtype is x2.dtype):
+            if compare is not None and (_beyond(x1, x2) or _beyond(x2, x1)):  # the same for every element, so for 0
+                x, answer = (x1, compare(0, x2)) if isinstance(x1, NDArray) else (x2, compare(x1, 0))
+                return primitive("equal" if answer else "not_equal", x, x)
             x1, x2 = common(name, x1, x2)
         dtype = x1.dtype
         if dtype.kind not in kinds and dtype.name != "bfloat16":
@@ -816,9 +835,9 @@ def clip(x: Any, /, min: Any = None, max: Any = None, *, a_min: Any = None, a_ma
     """
     low, high = a_min if min is None else min, a_max if max is None else max
     out = as_array("clip", "x", x)
-    if low is not None:
+    if low is not None and not (_beyond(out, low) and low < 0):  # below every number of the dtype: no limit
         out = maximum(out, low)
-    return out if high is None else minimum(out, high)
+    return out if high is None or (_beyond(out, high) and high > 0) else minimum(out, high)
 
 
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> NDArray:

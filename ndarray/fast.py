@@ -59,7 +59,7 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
                     b = x2._data
                     if type(b) is not _ndarray or b.dtype is not dtype or x2._device is not device:
                         return slow(x1, x2)
-                elif ((type(x2) is float and dtype.kind == "f") or type(x2) is int):
+                elif ((type(x2) is float and dtype.kind == "f") or (type(x2) is int and dtype.kind != "b")):
                     if top is not None:
                         return number_beside(x1, x2, False)
                     b = x2
@@ -128,7 +128,7 @@ def binary(name: str, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
         if (top is None or top is RECORDING) and type(x2) is NDArray:
             a = x2._data
             if type(a) is _ndarray and a.dtype.kind in kinds and a.nbytes <= KERNEL_BYTES:
-                if (type(x1) is float and a.dtype.kind == "f") or type(x1) is int:
+                if (type(x1) is float and a.dtype.kind == "f") or (type(x1) is int and a.dtype.kind != "b"):
                     return number_beside(x2, x1, True)
         return slow(x1, x2)
 

@@ -26,6 +26,8 @@ _OTHER_MEANING = frozenset((  # functions of this package that share no more tha
     "array_str", "common_type", "min_scalar_type", "result_type", "can_cast", "shares_memory", "may_share_memory", "iscomplexobj",
     "isrealobj",
 ))
+_NOT_THE_ARGUMENTS = ("unexpected keyword argument", "positional argument", "multiple values for")
+"""What Python says of a call whose arguments a function doesn't have."""
 
 
 @cache
@@ -76,23 +78,24 @@ def _through_numpy(function: Callable, name: str, device: Device, args: tuple, o
     return _wrapped(function(*_raw(args, name), **_raw(options, name)), device)
 
 
-def _store(result: Any, out: Any) -> Any:
-    """Write a result into the `out` that NumPy's caller gave."""
+def _store(result: Any, out: Any, where: Any = True) -> Any:
+    """Write a result into the `out` that NumPy's caller gave, where the mask is true."""
     if isinstance(out, NDArray):
-        out[...] = result
+        out[...] = result if where is True else _call("where", where, result, out)
     else:
-        np.copyto(out, np.asarray(result), casting="same_kind")
+        np.copyto(out, np.asarray(result), casting="same_kind", where=np.asarray(where))
     return out
 
 
 def array_ufunc(self: NDArray, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
     """NumPy's protocol for ufuncs: ``ufunc(*inputs)``, or its `reduce`, `accumulate`, `outer`, `at` or `reduceat`."""
+    where = options.pop("where", True) if method == "__call__" and out is not None else True  # elsewhere, out stays as it is
     result = _ufunc(self, ufunc, method, inputs, options)
     if out is None:
         return result
     if not isinstance(result, tuple):
-        return _store(result, out[0])
-    return tuple(r if o is None else _store(r, o) for r, o in zip(result, out))
+        return _store(result, out[0], where)
+    return tuple(r if o is None else _store(r, o, where) for r, o in zip(result, out))
 
 
 def _ufunc(self: NDArray, ufunc: np.ufunc, method: str, inputs: tuple, options: dict) -> Any:
@@ -130,7 +133,7 @@ def array_function(self: NDArray, function: Callable, types: Any, args: tuple, o
         try:
             result = mine(*args, **options)
         except TypeError as error:
-            if "argument" not in str(error) or "expected" in str(error):
+            if not any(words in str(error) for words in _NOT_THE_ARGUMENTS):
                 raise
             result = _through_numpy(function, name, self._device, args, options)  # an option that only NumPy knows
         return result if out is None else _store(result, out)

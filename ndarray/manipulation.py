@@ -91,12 +91,12 @@ def ravel(x: Any, /, order: str = "C") -> NDArray:
 
 
 def flatten(x: Any, /) -> NDArray:
-    """All elements along one axis.
+    """All elements along one axis, in memory of their own (those of `ravel` share x's).
 
     >>> nd.flatten(nd.ones((2, 3, 4))).shape
     (24,)
     """
-    return ravel(x)
+    return apply(OPS["copy"], ravel(x))
 
 
 def permute_dims(x: Any, /, axes: Sequence[int]) -> NDArray:

@@ -14,7 +14,7 @@ from .dtypes import is_inexact
 from .elementwise import add, divide, multiply, rint, subtract
 from .manipulation import broadcast_to, concatenate, reshape
 from .op import OPS
-from .operands import as_array, convert, is_number, primitive
+from .operands import as_array, convert, is_number, normalize_axis, primitive
 
 __all__ = ["pad"]
 
@@ -27,7 +27,8 @@ def pad(
     x: Any, pad_width: Any = None, /, mode: Any = "constant", constant_values: Any = 0, *, stat_length: Any = None,
     end_values: Any = 0, constant_value: Any = None, **options: Any,
 ) -> NDArray:
-    """x with elements added around it: a number of them, ``(before, after)``, or such a pair for each axis.
+    """x with elements added around it: a number of them, ``(before, after)``, such a pair for each axis,
+    or a dict of numbers or pairs by axis.
 
     mode: "constant" fills with `constant_values` (a number, or pairs as `pad_width`); "edge" repeats the border;
     "reflect" mirrors without the border itself, "symmetric" with it; "wrap" continues from the other end; "linear_ramp"
@@ -47,6 +48,9 @@ def pad(
     if options:
         raise TypeError(f"pad: unexpected arguments {sorted(options)}")
     x = as_array("pad", "x", x)
+    if isinstance(pad_width, dict):
+        chosen = {normalize_axis("pad", a, x.ndim, "pad_width"): w for a, w in pad_width.items()}
+        pad_width = [(w, w) if is_number(w) else w for w in (chosen.get(k, 0) for k in range(x.ndim))]
     widths = _pairs("pad_width", pad_width, x.ndim)
     if mode == "constant":
         return _constant(x, widths, constant_values if constant_value is None else constant_value)

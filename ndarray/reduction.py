@@ -9,7 +9,7 @@ import numpy as np
 
 from .apply import apply, is_tracing
 from .array import NDArray
-from .creation import full, zeros_like
+from .creation import full, ones_like, zeros_like
 from .dims import Size, product
 from .dtypes import bool_, canonical, default_float, default_int, float32, is_inexact
 from .elementwise import abs as absolute
@@ -92,7 +92,7 @@ def average(x: Any, /, axis: Any = None, weights: Any = None, *, keepdims: bool 
     if weights.ndim == 1 and x.ndim > 1 and len(axes) == 1:
         shape = tuple(weights.shape[0] if k == axes[0] else 1 for k in range(x.ndim))
         weights = apply(OPS["reshape"], weights, shape=shape)
-    total = sum(add(multiply(x, 0), weights), axes, keepdims=keepdims)
+    total = sum(multiply(ones_like(x), weights), axes, keepdims=keepdims)
     return divide(sum(multiply(x, weights), axes, keepdims=keepdims), total)
 
 

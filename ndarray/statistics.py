@@ -10,6 +10,7 @@ import numpy as np
 from . import reduction
 from .apply import apply
 from .array import NDArray, wrap
+from .creation import ones_like
 from .dims import Size
 from .dtypes import default_float, default_int, is_inexact
 from .elementwise import (
@@ -21,7 +22,9 @@ from .elementwise import (
     equal,
     floor,
     isnan,
+    logical_and,
     logical_not,
+    minimum,
     multiply,
     rint,
     sqrt,
@@ -72,8 +75,9 @@ def quantile(
 ) -> NDArray:
     """The numbers below which the parts q (in [0, 1]; a number or an array) of the elements over some axes (None: all) lie.
 
-    method: "linear" between neighbours, "lower", "higher", "nearest" or "midpoint". The axes of q come first. NaN if there
-    is a NaN. Gradients flow to the elements that decide. Raises ValueError for q outside of [0, 1] or no elements.
+    method: "linear" between neighbours, "lower", "higher", "nearest", "midpoint", or one of the other estimates of Hyndman
+    and Fan (1996) under NumPy's names. The axes of q come first. NaN if there is a NaN. Gradients flow to the elements that
+    decide. Raises ValueError for q outside of [0, 1] or no elements.
 
     >>> nd.quantile(nd.array([1.0, 2.0, 3.0, 4.0]), [0.25, 0.5])
     array([1.75, 2.5 ])
@@ -92,7 +96,13 @@ def percentile(
     return _quantile("percentile", x, q, axis, interpolation or method, keepdims, 100.0)
 
 
-_METHODS = ("linear", "lower", "higher", "nearest", "midpoint")
+_PLOTTING = {
+    "interpolated_inverted_cdf": (0.0, 1.0), "hazen": (0.5, 0.5), "weibull": (0.0, 0.0),
+    "median_unbiased": (1 / 3, 1 / 3), "normal_unbiased": (3 / 8, 3 / 8),
+}
+"""Method -> (alpha, beta): the position of q among n elements, from 0, is ``n q + alpha + q (1 - alpha - beta) - 1``."""
+_STEPS = ("inverted_cdf", "averaged_inverted_cdf", "closest_observation")
+_METHODS = ("linear", "lower", "higher", "nearest", "midpoint", *_PLOTTING, *_STEPS)
 
 
 def _quantile(name: str, x: Any, q: Any, axis: Any, method: str, keepdims: bool, top: float, skip_nan: bool = False) -> NDArray:
@@ -116,14 +126,12 @@ def _quantile(name: str, x: Any, q: Any, axis: Any, method: str, keepdims: bool,
     last = subtract(n, missing) if skip_nan else convert(broadcast_to(as_array(name, "x", n), missing.shape), default_int)
     last = convert(subtract(last, 1), wide)
     share = reshape(convert(share, wide), (*share.shape, *(1,) * flat.ndim))
-    position = clip(multiply(share, last), 0, None)
-    low, high = floor(position), ceil(position)
-    if method in ("lower", "higher", "nearest"):
-        index = {"lower": low, "higher": high, "nearest": rint(position)}[method]
-        out = _picked(ordered, index, share.ndim - flat.ndim)
+    low, high, weight = _neighbours(method, share, last)
+    if weight is None:
+        out = _picked(ordered, low, share.ndim - flat.ndim)
     else:
         a, b = (_picked(ordered, p, share.ndim - flat.ndim) for p in (low, high))
-        weight = convert(subtract(position, low), x.dtype) if method == "linear" else 0.5
+        weight = convert(weight, x.dtype) if isinstance(weight, NDArray) else weight
         out = where(equal(a, b), a, add(a, multiply(subtract(b, a), weight)))
     lead = share.ndim - flat.ndim
     if skip_nan:
@@ -131,6 +139,32 @@ def _quantile(name: str, x: Any, q: Any, axis: Any, method: str, keepdims: bool,
     else:
         out = where(equal(missing, 0), out, float("nan"))
     return _restored(reshape(out, out.shape[:-1]), axes, keepdims, lead)
+
+
+def _neighbours(method: str, share: NDArray, last: NDArray) -> tuple[NDArray, NDArray, Any]:
+    """The positions of the two elements around each share of the elements 0 ... last, and the weight of the second; None
+    where the first is the answer."""
+    inside = lambda p: clip(minimum(p, last), 0, None)
+    if method in _STEPS:
+        position = subtract(multiply(share, add(last, 1)), 1.5 if method == "closest_observation" else 1)
+        low = floor(position)
+        if method == "inverted_cdf":
+            return inside(ceil(position)), low, None
+        whole = equal(position, low)
+        if method == "averaged_inverted_cdf":
+            return inside(low), inside(add(low, 1)), where(whole, 0.5, ones_like(position))
+        odd = equal(subtract(low, multiply(floor(multiply(low, 0.5)), 2)), 1)  # an even order, counted from 1
+        return inside(where(logical_and(whole, odd), low, add(low, 1))), low, None
+    if method in _PLOTTING:
+        alpha, beta = _PLOTTING[method]
+        shift = add(multiply(share, 1 - alpha - beta), alpha - 1)
+        position = inside(add(multiply(share, add(last, 1)), shift))
+    else:
+        position = clip(multiply(share, last), 0, None)
+    low, high = floor(position), ceil(position)
+    if method in ("lower", "higher", "nearest"):
+        return {"lower": low, "higher": high, "nearest": rint(position)}[method], low, None
+    return low, high, 0.5 if method == "midpoint" else subtract(position, low)
 
 
 def _picked(ordered: NDArray, index: NDArray, lead: int) -> NDArray:

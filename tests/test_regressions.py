@@ -216,3 +216,101 @@ def test_an_empty_array_of_a_huge_size_is_a_corrupt_file(tmp_path):
     path.write_bytes(header + bytes(8))
     with pytest.raises(FileFormatError, match="can't have the shape"):
         nd.load(path)
+
+
+def derivative_along(h, n, w):
+    """The gradient of h(x).sum(), and its derivative along w."""
+    x = nd.array(n)
+    x.attach_grad()
+    with autograd.record():
+        (g,) = autograd.grad(h(x).sum(), [x], create_graph=True)
+        along = (g * nd.array(w)).sum()
+    along.backward()
+    return g.asnumpy(), x.grad.asnumpy()
+
+
+@pytest.mark.parametrize("h", [
+    lambda x: nd.abs(nd.fft.fft(x)) ** 2,
+    lambda x: nd.fft.irfft(nd.fft.rfft(x) ** 2) ** 2,
+    lambda x: nd.fft.irfft(nd.fft.rfft(x) ** 2, n=5) ** 2,
+], ids=["fft", "irfft", "irfft-odd"])
+def test_second_derivatives_through_complex_numbers(h):
+    n, w, e = np.array([0.3, -1.2, 2.0, 0.7]), np.array([0.5, -1.0, 2.0, 0.1]), 1e-5
+    measured = (derivative_along(h, n + e * w, w)[0] - derivative_along(h, n - e * w, w)[0]) / (2 * e)
+    np.testing.assert_allclose(derivative_along(h, n, w)[1], measured, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("n", [4, 5])
+def test_gradient_of_a_hybridized_fourier_transform(mode, n):
+    def run(wrap):
+        x = nd.array([0.3, -1.2, 2.0, 0.7], dtype="float64")
+        x.attach_grad()
+        with autograd.record():
+            y = wrap(lambda x: (nd.fft.irfft(nd.fft.rfft(x) ** 2, n=n) ** 2).sum())(x)
+        y.backward()
+        return x.grad.asnumpy()
+
+    np.testing.assert_allclose(run(hybridize(backend=mode)), run(lambda f: f), rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, *(hybridize(backend=mode) for mode in MODES)], ids=["eager", *MODES])
+def test_bits_of_a_bool_array_and_an_integer(wrap):
+    found = wrap(lambda m: (m & 2, 2 | m, m ^ 1))(nd.array([True, False]))
+    assert [v.tolist() for v in found] == [[0, 0], [3, 2], [0, 1]]
+    assert {v.dtype for v in found} == {np.dtype("int64")}
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, *(hybridize(backend=mode) for mode in MODES)], ids=["eager", *MODES])
+def test_comparison_with_an_integer_beyond_the_dtype(wrap):
+    def compare(x):
+        return x == 300, x != -1, x < 300, x <= -1, nd.greater(300, x), nd.greater_equal(-1, x), x > 2**70
+
+    found = wrap(compare)(nd.array([0, 7, 255], dtype="uint8"))
+    assert [v.tolist() for v in found] == [[b] * 3 for b in (False, True, True, False, True, False, False)]
+    assert nd.clip(nd.array([0, 255], dtype="uint8"), -1, 300).tolist() == [0, 255]
+
+
+def test_where_of_a_ufunc_leaves_the_rest_of_out():
+    n = np.array([1.0, 0.0, -2.0])
+    for out in (np.full(3, 9.0), nd.full((3,), 9.0, dtype="float64")):
+        for first, mask in ((nd.array(n), n != 0), (n, nd.array(n) != 0)):
+            out[...] = 9.0
+            assert np.divide(1.0, first, out=out, where=mask) is out
+            assert out.tolist() == [1.0, 9.0, -0.5]
+    assert float(np.sum(nd.array(n), where=n > 0)) == 1.0
+    assert float(np.max(nd.array(n), initial=5.0)) == 5.0
+
+
+def test_pad_with_widths_by_axis():
+    n = np.arange(6.0).reshape(2, 3)
+    for widths in ({0: (1, 0)}, {-1: 2}, {0: 1, 1: (0, 2)}):
+        expected = np.pad(n, [(w, w) if isinstance(w := widths.get(k, widths.get(k - 2, 0)), int) else w for k in (0, 1)], "edge")
+        np.testing.assert_array_equal(nd.pad(nd.array(n), widths, "edge").asnumpy(), expected)
+
+
+def test_average_of_infinity():
+    assert float(nd.average(nd.array([1.0, nd.inf]), weights=nd.array([1.0, 1.0]))) == float("inf")
+
+
+def test_flatten_has_its_own_memory():
+    x = nd.zeros((2, 2))
+    x.flatten()[0] = 1
+    assert x.tolist() == [[0, 0], [0, 0]]
+    x.ravel()[0] = 1
+    assert x.tolist() == [[1, 0], [0, 0]]
+
+
+def test_every_method_of_quantile():
+    parts = [0, 0.1, 0.125, 0.25, 0.3, 0.375, 0.5, 0.6, 0.625, 0.75, 0.875, 0.9, 1]
+    for method in ("inverted_cdf", "averaged_inverted_cdf", "closest_observation", "interpolated_inverted_cdf", "hazen",
+                   "weibull", "median_unbiased", "normal_unbiased"):
+        for count in (1, 2, 4, 5, 8):
+            n = np.random.default_rng(count).standard_normal((3, count))
+            found = nd.quantile(nd.array(n), parts, axis=1, method=method).asnumpy()
+            np.testing.assert_allclose(found, np.quantile(n, parts, axis=1, method=method), rtol=1e-12, err_msg=method)
+
+
+def test_linspace_says_that_it_takes_numbers():
+    with pytest.raises(TypeError, match=r"linspace: start: expected a number, got an array of shape \(2,\)"):
+        nd.linspace(nd.zeros(2), 1, 3)

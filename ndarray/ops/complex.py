@@ -40,7 +40,8 @@ def _samples(reference: Any) -> Any:
     return samples
 
 
-register(Op("real", ("x",), _part_infer("real"), lambda xp, x: xp.array(x.real), {"x": Vjp(lambda g: g)}, OPAQUE,
+register(Op("real", ("x",), _part_infer("real"), lambda xp, x: xp.array(x.real),
+            {"x": Vjp(lambda g, x_type: F.astype(g, x_type.dtype, copy=False))}, OPAQUE,
             _samples(lambda x: np.array([v.real for v in x.ravel().tolist()], real_dtype(x.dtype)).reshape(x.shape))))
 register(Op("imag", ("x",), _part_infer("imag"), lambda xp, x: xp.array(x.imag),
             {"x": Vjp(lambda g: F.multiply(g, -1j))}, OPAQUE,

@@ -113,13 +113,10 @@ def _irfft_eager(xp: Any, x: Any, *, axis: int, n: int) -> Any:
 def _irfft_vjp(g: Any, x_type: ArrayType, axis: int, n: int) -> Any:
     """The conjugate half spectrum of the cotangent, twice where an element stands for two of the whole spectrum."""
     half = F.conj(F.primitive("rfft", g, axis=axis))
-    count = half.shape[axis]
-    weights = np.full(count, 2.0)
-    weights[0] = 1.0
-    if n % 2 == 0:
-        weights[-1] = 1.0
-    shape = tuple(count if k == axis else 1 for k in range(g.ndim))
-    return F.multiply(half, F.astype(F.reshape(F.asarray(weights, device=g.device), shape), g.dtype))
+    end = half.shape[axis] - (n % 2 == 0)
+    parts = slice(0, 1), slice(1, end), slice(max(end, 1), None)
+    first, middle, last = (half[(slice(None),) * axis + (part,)] for part in parts)
+    return F.concatenate([first, F.multiply(middle, 2), last], axis=axis)
 
 
 def _irfft_samples() -> Iterator[Sample]:
