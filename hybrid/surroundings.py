@@ -1,13 +1,16 @@
 """What a function reads besides its arguments: variables outside it, and what its Blocks and objects hold.
 
 A trace bakes in whatever Python values the function meets. `Surroundings` finds where such values stand: closure cells,
-globals and default arguments of the function and of the user's functions and methods that it calls by name; of Blocks,
-objects, classes and modules found there, those attributes whose names the code mentions. ``read()`` gives the present
-values and ``key(values)`` what of them selects a program.
+globals and default arguments of the function and of the user's functions and methods that it calls by name or that Python
+calls for it (properties, ``__getitem__`` ...), or finds in containers and attributes; of Blocks, objects, classes and modules
+found there, those attributes whose names the code mentions. ``read()`` gives the present values and ``key(values)`` what of
+them selects a program.
 """
 
 from __future__ import annotations
 
+import array
+import collections
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +26,14 @@ __all__ = ["Surroundings", "is_open"]
 
 _SCALARS = (int, float, bool, str, bytes, type(None), complex)
 _IS_SCALAR = frozenset(_SCALARS)
-_CONTAINERS = (list, tuple, dict, set, frozenset)
-_METHODS = (types.FunctionType, staticmethod, classmethod)
+_MAPPINGS = (dict, types.MappingProxyType)
+_SEQUENCES = (list, tuple, collections.deque)
+_CONTAINERS = (*_SEQUENCES, *_MAPPINGS, set, frozenset)
+_BUFFERS = (bytearray, array.array)
+_METHODS = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property)
+_UNREAD = frozenset({
+    "__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__", "__setattr__", "__del__", "__repr__", "__str__"})
+"""Special methods that make or show an object: what they mention is not what the function reads."""
 
 COMPARED = 10_000
 """A list, dict or set of up to this many items is compared by content at each call, a longer one by identity and length."""
@@ -122,11 +131,16 @@ class Surroundings:
         kind = type(value)
         if kind in _IS_SCALAR or depth > _DEPTH:
             return
-        if isinstance(value, (list, tuple, dict)):
+        if isinstance(value, (*_SEQUENCES, *_MAPPINGS)):
             if len(value) <= COMPARED:
-                for item in value.values() if isinstance(value, dict) else value:
+                for item in value.values() if isinstance(value, _MAPPINGS) else value:
                     if type(item) not in _IS_SCALAR:
                         self._found(prefix, item, depth + 1)
+        elif kind is types.FunctionType:
+            self._add_if_users(value)
+        elif kind in _BOUND:
+            for item in _BOUND[kind](value):
+                self._found(prefix, item, depth + 1)
         elif id(value) not in self._seen:
             self._seen.add(id(value))
             if _is_block(value):
@@ -137,28 +151,38 @@ class Surroundings:
                     self._found(prefix, item, depth + 1)
 
     def _add_methods(self, value: Any) -> None:
-        """The user's functions that are called as attributes of a class, an object or a module."""
-        space = vars(value) if isinstance(value, types.ModuleType) else _class_attributes(_class_of(value))
-        for name in sorted(self._mentioned & space.keys()):
+        """The user's functions that are called as attributes of a class, an object or a module, or by Python's syntax."""
+        if isinstance(value, types.ModuleType):
+            space, called = vars(value), set[str]()
+        else:
+            space = _class_attributes(_class_of(value))
+            called = _special(space)
+        for name in sorted((self._mentioned | called) & space.keys()):
             if isinstance(space[name], _METHODS) or isinstance(value, types.ModuleType):
                 self._add_if_users(space[name])
 
     def _add_if_users(self, function: Any) -> None:
-        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        function = _function_of(function)
+        code = getattr(function, "__code__", None)
         if code is not None and not is_library_file(code.co_filename) and not _is_installed(code.co_filename):
             self._add(function, 1)
 
     def _add_held(self, prefix: str, root: Any) -> None:
         """What the Blocks under `root` run, and what they hold that may change in place."""
         for path, block in root._walk():
-            for name in ("forward", "hybrid_forward", *sorted(self._mentioned)):
+            special = _special(_class_attributes(type(block)))
+            for name in ("forward", "hybrid_forward", *sorted(self._mentioned | special)):
                 method = getattr(type(block), name, None)
-                if isinstance(method, types.FunctionType):
+                if isinstance(method, _METHODS):
                     self._add_if_users(method)
-            space = vars(block)
+            space, children = vars(block), {id(c) for c in block._children.values()}  # which `root._walk()` reaches
             for name in sorted(self._mentioned & space.keys()):
                 value = space[name]
+                if id(value) in children:
+                    continue
                 place = ("attribute", id(space), name)
+                if type(value) is types.FunctionType:
+                    self._add_if_users(value)
                 if not name.startswith("__") and place not in self._seen and _may_change(value):
                     self._seen.add(place)
                     self.condition(f"{prefix}{path}{'.' if path else ''}{name}", functools.partial(space.get, name))
@@ -190,12 +214,12 @@ class Surroundings:
                 return (_Same(value), len(value))
             if isinstance(value, (set, frozenset)):
                 return (kind, frozenset(value))
-            items = (*value, *value.values()) if isinstance(value, dict) else tuple(value)
+            items = (*value, *value.values()) if isinstance(value, _MAPPINGS) else tuple(value)
             same = tuple(map(id, items))
             known = self._known.get(id(value))
             if known is not None and known[0] == same and known[1] is value:
                 return known[3]
-            if isinstance(value, dict):
+            if isinstance(value, _MAPPINGS):
                 found: tuple = (kind, *[(k, self._content(v, depth + 1)) for k, v in value.items()])
             else:
                 found = (kind, *[self._content(v, depth + 1) for v in value])
@@ -206,6 +230,10 @@ class Surroundings:
             return found
         if kind is np.ndarray and value.nbytes <= COMPARED_BYTES and not value.dtype.hasobject:
             return (value.shape, value.dtype.str, value.tobytes())
+        if kind in _BUFFERS and len(value) <= COMPARED:
+            return (kind, getattr(value, "typecode", ""), bytes(value))
+        if kind in _BOUND and depth <= _DEPTH:
+            return (kind, *[self._content(item, depth + 1) for item in _BOUND[kind](value)])
         if depth <= _DEPTH and (isinstance(value, (type, types.ModuleType)) or is_open(kind)):
             held = _attributes(value)
             return (_Same(value), *[(n, self._content(held[n], depth + 1)) for n in sorted(self._mentioned & held.keys())])
@@ -232,11 +260,29 @@ class _Same:
 
 def _may_change(value: Any) -> bool:
     """Whether a value can be changed in place in a way that a trace would have to know of."""
-    if isinstance(value, (list, dict, set, np.ndarray)):
+    if isinstance(value, (list, *_MAPPINGS, set, collections.deque, np.ndarray, *_BUFFERS)):
         return True
     if isinstance(value, (tuple, frozenset)):
         return any(map(_may_change, value))
+    if type(value) in _BOUND:
+        return any(map(_may_change, _BOUND[type(value)](value)))
     return (isinstance(value, (type, types.ModuleType)) and _is_users(value)) or is_open(type(value))
+
+
+_BOUND: dict[type, Callable[[Any], tuple]] = {
+    types.MethodType: lambda m: (m.__func__, m.__self__),
+    functools.partial: lambda p: (p.func, *p.args, *p.keywords.items()),
+}
+"""Functions with arguments given beforehand: what they consist of."""
+
+
+def _function_of(member: Any) -> Any:
+    """The function behind a method or property of a class."""
+    if isinstance(member, property):
+        return member.fget
+    if isinstance(member, functools.cached_property):
+        return member.func
+    return getattr(member, "__func__", member)
 
 
 def _attributes(value: Any) -> dict[str, Any]:
@@ -260,11 +306,17 @@ def _slots(cls: type) -> tuple[str, ...]:
 
 
 def _class_attributes(cls: type) -> dict[str, Any]:
-    """Attributes of a class and its bases, without Python's own."""
+    """Attributes of a class and its bases, without what Python puts there."""
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__[:-1]):
         found.update(base.__dict__)
-    return {n: v for n, v in found.items() if not (n.startswith("__") and n.endswith("__") and n != "__call__")}
+    return {n: v for n, v in found.items()
+            if not (n.startswith("__") and n.endswith("__")) or isinstance(v, types.FunctionType)}
+
+
+def _special(names: Iterable[str]) -> set[str]:
+    """Those methods among some that Python calls for an expression."""
+    return {n for n in names if n.startswith("__") and n.endswith("__")} - _UNREAD
 
 
 def _class_of(value: Any) -> type:

@@ -1,5 +1,8 @@
 """Python values outside the arguments that a trace bakes in: changing them in place must not go unnoticed."""
 
+import array
+import collections
+import functools
 import types
 from dataclasses import dataclass
 
@@ -160,3 +163,106 @@ def test_settings_of_an_optimizer_in_a_traced_step(setting, value):
     (eager, _), (compiled, step) = train(lambda f: f), train(hybridize)
     np.testing.assert_allclose(compiled, eager, rtol=1e-12)
     assert step.traces <= 2
+
+
+class Reads:
+    """An object whose value 2.0 is reached through Python's own protocols only."""
+
+    def __init__(self):
+        self._rate, self._table = 2.0, {"rate": 2.0}
+
+    @property
+    def rate(self):
+        return self._rate
+
+    def plain(self):
+        return self._rate
+
+    def __call__(self, x):
+        return x * self._rate
+
+    def __mul__(self, x):
+        return x * self._rate
+
+    def __getitem__(self, key):
+        return self._table[key]
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._table[name.removesuffix("_later")]
+
+
+@pytest.mark.parametrize("use", [
+    lambda r, x: x * r.rate, lambda r, x: r(x), lambda r, x: r * x, lambda r, x: x * r["rate"], lambda r, x: x * r.rate_later,
+])  # fmt: skip
+def test_what_special_methods_and_properties_read_is_watched(use):
+    reads, x = Reads(), nd.ones(3)
+    outside, argument = hybridize(lambda x: use(reads, x)), hybridize(lambda x, r: use(r, x))
+    assert outside(x).tolist() == argument(x, reads).tolist() == [2.0] * 3
+    reads._rate = reads._table["rate"] = 3.0
+    assert outside(x).tolist() == argument(x, reads).tolist() == [3.0] * 3
+
+
+@pytest.mark.parametrize("make", [
+    lambda: collections.deque([2]), lambda: array.array("q", [2]), lambda: bytearray([2]), lambda: collections.UserList([2]),
+])  # fmt: skip
+def test_containers_of_the_standard_library_are_watched(make):
+    held, x = make(), nd.ones(3)
+    double = hybridize(lambda x: x * held[0])
+    assert double(x).tolist() == [2.0] * 3
+    held[0] = 3
+    assert double(x).tolist() == [3.0] * 3
+
+
+def held_functions(factors):
+    def times(x):
+        return x * factors[0]
+
+    reads = types.SimpleNamespace(run=times)
+    yield lambda x: [times][0](x)
+    table = {"run": times}
+    yield lambda x: table["run"](x)
+    yield lambda x: reads.run(x)
+    partial = functools.partial(lambda f, x: x * f[0], factors)
+    yield lambda x: partial(x)
+    proxy = types.MappingProxyType({"factors": factors})
+    yield lambda x: x * proxy["factors"][0]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_functions_in_containers_and_attributes_are_looked_into(number):
+    factors, x = [2.0], nd.ones(3)
+    compiled = hybridize(list(held_functions(factors))[number])
+    assert compiled(x).tolist() == [2.0] * 3
+    factors[0] = 3.0
+    assert compiled(x).tolist() == [3.0] * 3
+
+
+def test_a_bound_method_is_watched_with_its_object():
+    reads, x = Reads(), nd.ones(3)
+    bound = reads.plain
+    compiled = hybridize(lambda x: x * bound())
+    assert compiled(x).tolist() == [2.0] * 3
+    reads._rate = 3.0
+    assert compiled(x).tolist() == [3.0] * 3
+
+
+def test_a_block_with_children_of_the_users_takes_the_shortest_way():
+    class Inner(HybridBlock):
+        def forward(self, x):
+            return x * 2
+
+    class Outer(HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+            self.activation = nd.tanh
+
+        def forward(self, x):
+            return self.activation(self.inner(x))
+
+    net = Outer()
+    net.hybridize()
+    net(nd.ones(3))
+    assert net._compiled._shortest
