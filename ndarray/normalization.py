@@ -148,7 +148,8 @@ def l2_normalization(x: Any, /, eps: float = 1e-10, mode: str = "instance") -> N
     axes = {"instance": tuple(range(1, x.ndim)), "channel": (1,), "spatial": tuple(range(2, x.ndim))}.get(mode)
     if axes is None:
         raise ValueError(f"l2_normalization: mode: expected 'instance', 'channel' or 'spatial', got {mode!r}")
-    return divide(x, sqrt(add(sum(multiply(x, x), axes, keepdims=True), eps)))
+    wide = _wide(x)
+    return convert(divide(wide, sqrt(add(sum(multiply(wide, wide), axes, keepdims=True), eps))), x.dtype)
 
 
 def lrn(x: Any, /, nsize: int, alpha: float = 1e-4, beta: float = 0.75, knorm: float = 2.0) -> NDArray:

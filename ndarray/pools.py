@@ -9,10 +9,11 @@ import numpy as np
 
 from .array import NDArray, wrap
 from .convolutional import channels_last, one_each, pad_pairs
-from .elementwise import abs, divide, greater, multiply, power, sqrt, where
+from .dtypes import float32
+from .elementwise import abs, divide, multiply, not_equal, power, sqrt, where
 from .linear import matmul
 from .manipulation import reshape, swapaxes
-from .operands import as_floating, primitive
+from .operands import as_floating, convert, primitive
 from .reduction import max, mean
 
 __all__ = [
@@ -133,10 +134,11 @@ def lp_pool(
     w = _Windows("lp_pool", x, kernel, stride, padding, ceil_mode, pooling_convention, layout)
     if p_value == 1:
         return primitive("sum_pool", abs(w.x), **w.attrs)
-    total = primitive("sum_pool", multiply(w.x, w.x) if p_value == 2 else power(abs(w.x), p_value), **w.attrs)
-    some = greater(total, 0)
+    wide = convert(w.x, float32) if w.x.dtype.itemsize < 4 else w.x  # powers leave the range of half precision
+    total = primitive("sum_pool", multiply(wide, wide) if p_value == 2 else power(abs(wide), p_value), **w.attrs)
+    some = not_equal(total, 0)
     safe = where(some, total, 1)
-    return where(some, sqrt(safe) if p_value == 2 else power(safe, 1 / p_value), 0)
+    return convert(where(some, sqrt(safe) if p_value == 2 else power(safe, 1 / p_value), 0), w.x.dtype)
 
 
 def _spatial(name: str, x: Any, layout: str | None) -> tuple[NDArray, tuple[int, ...]]:

@@ -314,3 +314,18 @@ def test_every_method_of_quantile():
 def test_linspace_says_that_it_takes_numbers():
     with pytest.raises(TypeError, match=r"linspace: start: expected a number, got an array of shape \(2,\)"):
         nd.linspace(nd.zeros(2), 1, 3)
+
+
+def test_squares_of_half_precision_are_summed_in_float32():
+    x = nd.array(300 + np.arange(16.0).reshape(1, 1, 4, 4), dtype="float16")
+    functions = nd.l2_normalization, lambda x: nd.lp_pool(x, 2, 2), lambda x: nd.lp_pool(x, 2, 2, p_value=3)
+    for f in functions:
+        found = f(x)
+        assert found.dtype == "float16"
+        np.testing.assert_allclose(found.asnumpy(), f(x.astype("float64")).asnumpy(), rtol=1e-3)
+    assert not nd.l2_normalization(nd.zeros((1, 4), dtype="float16")).any()
+
+
+def test_pooling_of_powers_keeps_nan():
+    found = nd.lp_pool(nd.array([[[np.nan, 1.0, 3.0, 4.0, 0.0, 0.0]]]), 2, 2).asnumpy()
+    np.testing.assert_array_equal(found, [[[np.nan, 5, 0]]])
