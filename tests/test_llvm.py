@@ -246,6 +246,7 @@ def test_a_prefetch_changes_nothing_wherever_it_points(target):
     check(kernel, target, [np.arange(37, dtype="f"), np.zeros(37, "f")], [37], 1, Native([kernel], target))
 
 
+@each_target
 @pytest.mark.parametrize("unroll", [1, 2, 3, 4, 8])
 def test_loops_carry_registers(unroll, target):
     """A scalar and a vector sum, a maximum with a branch, and a loop variable's use in a step of 3."""
