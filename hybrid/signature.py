@@ -14,9 +14,9 @@ import numpy as np
 from ndarray.array import NDArray
 from ndarray.dims import Dim, Size, symbol
 
-__all__ = ["describe_change", "flatten", "paths", "rebuild", "repeats", "symbolic_pattern", "typed"]
+__all__ = ["SCALARS", "describe_change", "flatten", "paths", "rebuild", "repeats", "symbolic_pattern", "typed"]
 
-_SCALARS = (int, float, bool, str, bytes, type(None), complex)
+SCALARS = (int, float, bool, str, bytes, type(None), complex)
 
 
 def flatten(value: Any, leaves: list[Any], static: frozenset = frozenset(), path: tuple = ()) -> Any:
@@ -33,7 +33,7 @@ def flatten(value: Any, leaves: list[Any], static: frozenset = frozenset(), path
             return ("=", "float", float(value))
         leaves.append(value)
         return "float"
-    if kind in _SCALARS:
+    if kind in SCALARS:
         return ("=", kind.__name__, value)
     if isinstance(value, (list, tuple)):
         return (kind, *[flatten(v, leaves, static, (*path, i)) for i, v in enumerate(value)])
@@ -153,7 +153,7 @@ def typed(value: Any) -> Any:
     """A value that differs wherever types differ: 1, 1.0 and True are three."""
     if isinstance(value, tuple):
         return ("tuple", *map(typed, value))
-    return (type(value).__name__, value) if isinstance(value, _SCALARS) else value
+    return (type(value).__name__, value) if isinstance(value, SCALARS) else value
 
 
 def describe_change(old: Any, new: Any, where: str = "") -> str:

@@ -20,12 +20,12 @@ import numpy as np
 
 from ndarray.array import NDArray
 
+from .signature import SCALARS
 from .source import is_library_file
 
 __all__ = ["Surroundings", "is_open"]
 
-_SCALARS = (int, float, bool, str, bytes, type(None), complex)
-_IS_SCALAR = frozenset(_SCALARS)
+_IS_SCALAR = frozenset(SCALARS)
 _MAPPINGS = (dict, types.MappingProxyType)
 _SEQUENCES = (list, tuple, collections.deque)
 _CONTAINERS = (*_SEQUENCES, *_MAPPINGS, set, frozenset)

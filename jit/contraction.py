@@ -44,7 +44,6 @@ class Operand:
     contiguous    consecutive positions are consecutive in memory (a vector load, not a gather)
     k_contiguous  consecutive values of the last digit of k are
     cheap         a load is one machine load
-    slack         vector loads that run past the last position stay within the memory, so they need no mask
     constant      a weight: its packed form could be kept
     uses          how many products of the graph read it, and may share its packed form
     along_k       as `load`, but the values are consecutive along the last digit of k; if they are in memory
@@ -55,7 +54,6 @@ class Operand:
     contiguous: bool
     k_contiguous: bool = False
     cheap: bool = True
-    slack: bool = False
     constant: bool = False
     uses: int = 1
     along_k: Callable[[KernelBuilder, Digits, Expr, Digits, int, Expr | None], Expr] | None = None
@@ -69,8 +67,6 @@ class Contraction:
                   consecutive columns, for each row: ``over_rows(deliver)`` makes the loop over rows around
                   the statements ``deliver(row, value)``
     vector_store  False: it is called with one lane only
-    stop, start   (builder, batch, digit) gives where a digit of k ends, or begins, if that depends on the batch, or None;
-                  not for the first digit. What lies beyond counts as zero
 
     The last digit of k is unrolled where it is a small constant (the taps of a filter row).
     """
@@ -84,8 +80,6 @@ class Contraction:
     b: Operand
     store: Callable[[KernelBuilder, Digits, Expr, int, Expr | None, Callable[[Deliver], list[Stmt]]], list[Stmt]]
     vector_store: bool = True
-    stop: Callable[[KernelBuilder, Digits, int], Expr | None] | None = None
-    start: Callable[[KernelBuilder, Digits, int], Expr | None] | None = None
     name: str = "product"
     equations: tuple[Any, ...] = ()
 
@@ -222,7 +216,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     pack_b = "no"
     if not c.b.contiguous:
         pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant or c.b.uses > 3 else "task"
-    elif not c.b.slack and m > 2 * mr and (not c.b.cheap or not target.masked):
+    elif m > 2 * mr and (not c.b.cheap or not target.masked):
         pack_b = "task"
     if pack_b == "task" and not all(isinstance(z, int) for z in c.inner[digit + (blocked or not c.inner) :]):
         pack_b = "global"  # private panels have a fixed size
@@ -254,7 +248,7 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) ->
                 break
             if mr > 15 and nv > 1:
                 break
-            loads = nv * (1.5 if c.b.slack else 1.0) + mr * 0.5
+            loads = nv + mr * 0.5
             step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
             cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
             if cost <= best:  # of equal ones that with fewer rows, each of which is a broadcast

@@ -162,8 +162,7 @@ def _copy_panel(
         for offset in range(0, width, lanes):
             used = min(lanes, width - offset)
             position = first + offset
-            mask = None if operand.slack else lane_mask(position, lanes, limit)
-            value = operand.load(builder, batch, position, k, lanes, mask)
+            value = operand.load(builder, batch, position, k, lanes, lane_mask(position, lanes, limit))
             name, index = where(k, const(offset))
             inside.append(Store(name, index, value, None if used == lanes else lane_mask(const(0), lanes, const(used))))
     else:
@@ -416,7 +415,7 @@ class _Product:
             else [bind(builder, body, minimum(self.m + i, self.rows - 1), "r") for i in range(s.mr)]
         )
         masks: list[Expr | None] = [None] * s.nv
-        if b_base is None and not c.b.slack and not (isinstance(c.columns, int) and c.columns % s.nr == 0):
+        if b_base is None and not (isinstance(c.columns, int) and c.columns % s.nr == 0):
             masks = [
                 bind(builder, body, lane_mask(self.n + v * s.lanes, s.lanes, self.columns), "q") for v in range(s.nv)
             ]
@@ -464,21 +463,14 @@ class _Product:
         unrolled: list[Digits] = [()]
         for number, size in enumerate(c.inner[s.digit :], s.digit):
             tail = number == len(c.inner) - 1
-            ragged = c.stop(builder, self.batch, number) if c.stop is not None and number > s.digit else None
-            if (
-                ragged is None
-                and number > s.digit
-                and isinstance(size, int)
-                and (size == 1 or (tail and size * s.mr * s.nv <= 40))
-            ):
+            if number > s.digit and isinstance(size, int) and (size == 1 or (tail and size * s.mr * s.nv <= 40)):
                 unrolled = [(const(i),) for i in range(size)] if tail else unrolled
                 if not tail:
                     ks.append(const(0))
                 continue
             name = builder.fresh("k")
             start, stop = self.block if number == s.digit else (const(0), self.inner[number])
-            begin = c.start(builder, self.batch, number) if c.start is not None and number > s.digit else None
-            loops.append((name, start if begin is None else begin, stop if ragged is None else ragged))
+            loops.append((name, start, stop))
             ks.append(Var(name, INT))
         inside = []
         for last in unrolled:

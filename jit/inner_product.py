@@ -103,8 +103,7 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     if not (isinstance(c.inner[-1], int) and c.inner[-1] % lanes == 0):
         inside.append(If(whole < length, tuple(step(whole, lane_mask(whole, lanes, length)))))
     for number in reversed(range(len(ks) - 1)):
-        end = c.stop(builder, batch, number) if c.stop is not None else None
-        inside = [For(ks[number], const(0), builder.size(c.inner[number]) if end is None else end, 1, tuple(inside))]
+        inside = [For(ks[number], const(0), builder.size(c.inner[number]), 1, tuple(inside))]
     tile += inside
     for i in range(mr):
         for j in range(nr):
