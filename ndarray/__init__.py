@@ -45,6 +45,7 @@ from .device import (  # noqa: E402, F401
     current_device,
     gpu,
     num_gpus,
+    sim,
 )
 from .dtypes import *  # noqa: E402, F403
 from .functions import *  # noqa: E402, F403

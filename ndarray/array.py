@@ -276,7 +276,9 @@ class NDArray(Methods):
         return self.copy()
 
     def __deepcopy__(self, memo: dict) -> NDArray:
-        out = wrap(self._concrete("copy.deepcopy()").copy(), self._device)
+        data = self._concrete("copy.deepcopy()")
+        with self._device.active():
+            out = wrap(data.copy(), self._device)
         if self.grad is not None:
             out.attach_grad(self._node[0].request)
         return out

@@ -493,7 +493,7 @@ def move(array: NDArray, device: Device) -> NDArray:
     elif device.kind == "cpu":
         data = data.get()
     else:
-        with device.module.cuda.Device(device.index):
+        with device.active():
             data = device.module.asarray(data)
     out = wrap(data, device)
     home = array._device

@@ -60,7 +60,7 @@ def array(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None,
         dtype = canonical(data.dtype if dtype is None else dtype)
     else:
         data, dtype = _from_nested(data, dtype)
-    if copy or place.kind == "gpu":
+    if copy or place.kind != "cpu":
         return wrap(place.module.array(data, dtype=dtype, order="C"), place)
     shared = np.asarray(data, dtype=dtype)
     if not shared.flags.writeable:
@@ -133,7 +133,7 @@ def _refuse_copy(obj: Any, dtype: Any, place: Device) -> None:
             except TypeError:
                 raise ValueError(f"asarray: copy=False: a {type(obj).__name__} has no memory to share") from None
         obj = np.asarray(obj)
-    if place.kind == "gpu" or not obj.flags.writeable or (dtype is not None and canonical(dtype) != obj.dtype):
+    if place.kind != "cpu" or not obj.flags.writeable or (dtype is not None and canonical(dtype) != obj.dtype):
         raise ValueError(f"asarray: copy=False: a {obj.dtype} array of NumPy needs a copy for {dtype or obj.dtype} on {place}")
 
 
@@ -327,7 +327,8 @@ def arange(
     integral = all(hasattr(v, "__index__") for v in (start, stop, step))
     dtype = (default_int if integral else default_float) if dtype is None else canonical(dtype)
     if not is_tracing():
-        return wrap(place.module.arange(start, stop, step).astype(dtype), place)
+        with place.active():
+            return wrap(place.module.arange(start, stop, step).astype(dtype), place)
     if integral:
         length: Size = (stop - start + step - (1 if step > 0 else -1)) // step
         length = length if isinstance(length, Dim) else max(length, 0)

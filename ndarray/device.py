@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from .settings import settings
 
 __all__ = [
     "Context", "Device", "DeviceError", "KernelProvider", "cpu", "current_context", "current_device", "device", "gpu",
-    "num_gpus", "use_kernels",
+    "num_gpus", "sim", "use_kernels",
 ]
 
 
@@ -30,7 +31,7 @@ class DeviceError(RuntimeError):
 
 
 class Device:
-    """One device: its `kind` ("cpu" or "gpu") and `index`. A context manager that makes it the current device."""
+    """One device: its `kind` ("cpu", "gpu" or "sim") and `index`. A context manager that makes it the current device."""
 
     __slots__ = ("_hash", "_module", "_tokens", "index", "kernels", "kind")
 
@@ -47,8 +48,8 @@ class Device:
         known = _interned.get((kind, index))
         if known is not None:
             return known
-        if kind not in ("cpu", "gpu"):
-            raise ValueError(f"Device: kind must be 'cpu' or 'gpu', got {kind!r}")
+        if kind not in KINDS:
+            raise ValueError(f"Device: kind must be 'cpu', 'gpu' or 'sim', got {kind!r}")
         if isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise ValueError(f"Device: index must be a non-negative int, got {index!r}")
         self = object.__new__(cls)
@@ -59,11 +60,19 @@ class Device:
 
     @property
     def module(self) -> Any:
-        """The array module: NumPy or CuPy. Raises `DeviceError` where the device can't be used."""
+        """The array module: NumPy, CuPy or `sim`'s. Raises `DeviceError` where the device can't be used."""
         module = self._module
         if module is None:
+            if self.kind == "sim":
+                return _sim().module(self.index)
             module = self._module = _cupy_for(self)
         return module
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Context in which arrays of this device may be used through their own methods: CUDA's current device is this one."""
+        if self.kind == "cpu":
+            return _NOTHING
+        return _sim().use(self.index) if self.kind == "sim" else self.module.cuda.Device(self.index)
 
     # MXNet's names
     @property
@@ -105,6 +114,9 @@ class Device:
 
 
 Context = Device  # MXNet's name
+
+KINDS = ("cpu", "gpu", "sim")
+_NOTHING = nullcontext()
 
 
 KERNEL_BYTES = 1 << 20
@@ -239,15 +251,26 @@ def gpu(index: int = 0) -> Device:
     return Device("gpu", index)
 
 
+def sim(index: int = 0) -> Device:
+    """The `index`-th simulated GPU: arrays follow CuPy's rules and compiled code is CUDA, but all runs on the CPU.
+
+    For tests of the GPU's way on machines without one; it is slow.
+
+    >>> nd.sim(1)
+    sim(1)
+    """
+    return Device("sim", index)
+
+
 def device(spec: Device | str | None = None) -> Device:
-    """A device from itself, a text such as ``"gpu(1)"``, ``"gpu:1"`` or ``"cpu"``, or None (the current one)."""
+    """A device from itself, a text such as ``"gpu(1)"``, ``"sim:1"`` or ``"cpu"``, or None (the current one)."""
     if spec is None:
         return _current.get()
     if isinstance(spec, Device):
         return spec
     if isinstance(spec, str):
         kind, _, index = spec.rstrip(")").replace("(", ":").partition(":")
-        if kind in ("cpu", "gpu") and (index or "0").isdecimal():
+        if kind in KINDS and (index or "0").isdecimal():
             return Device(kind, int(index or 0))
     raise ValueError(f"device: expected a Device or a text such as 'cpu' or 'gpu(0)', got {spec!r}")
 
@@ -274,6 +297,10 @@ def num_gpus() -> int:
         return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
     except Exception:  # no CuPy, no driver, no GPU: each its own exception class
         return 0
+
+
+def _sim() -> Any:
+    return importlib.import_module("ndarray.simulated")
 
 
 def _cupy_for(device: Device) -> Any:

@@ -39,14 +39,21 @@ class Eager:
                 data.append(d)
         else:
             device, data = current_device(), []
+        module = device._module
+        if module is None:
+            with device.active():
+                return self._wrapped(op, device, arrays, self._run(op, device, data, attrs))
         try:
             if op.name in device.kernels.offers:
                 result = self._run(op, device, data, attrs)
             else:
-                result = op.eager(device._module or device.module, *data, **attrs)
+                result = op.eager(module, *data, **attrs)
         except (RuntimeWarning, FloatingPointError):  # warnings are errors here: infinities and NaNs are results
             with np.errstate(all="ignore"):
                 result = self._run(op, device, data, attrs)
+        return self._wrapped(op, device, arrays, result)
+
+    def _wrapped(self, op: Op, device: Device, arrays: tuple[NDArray, ...], result: Any) -> Any:
         if op.results != 1 or type(result) is tuple:
             return tuple([wrap(r, device) for r in result])
         out = wrap(result, device)
@@ -71,7 +78,11 @@ class Eager:
                 f"write: the array is on {array._device}, the value on {value._device}; move it with "
                 f"value.to_device({array._device})"
             )
-        array._data[raw_index(index)] = value._data
+        if array._device._module is None:
+            with array._device.active():
+                array._data[raw_index(index)] = value._data
+        else:
+            array._data[raw_index(index)] = value._data
 
     def _mixed(self, op: Op, arrays: tuple[NDArray, ...]) -> None:
         places = ", ".join(f"{n} on {a._device}" for n, a in zip(_names(op, len(arrays)), arrays))

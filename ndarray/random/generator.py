@@ -112,7 +112,8 @@ def draw(op: str, place: Device, words: Size, *arrays: NDArray, **attrs: Any) ->
         with _lock:
             out = apply(OPS[op], key, *arrays, **attrs)
             key._touch()
-            key._data[1] += np.uint64(used)
+            with place.active():
+                key._data[1] += np.uint64(used)
             key._storage.finish_write()  # type: ignore[union-attr]
         return out
     out = apply(OPS[op], key, *arrays, **attrs)
