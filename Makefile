@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-full lint bench docs clean
+.PHONY: demo test test-full bench gpu-check .gpu-check docs clean
 
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,18 @@ bench:
 	$(BIN)/python -m benchmarks.figures
 	$(BIN)/python -m benchmarks.matmul
 	$(BIN)/python -m benchmarks.table
+
+# for a machine with a GPU; with the packages of `python3` where that has CuPy, else in .venv
+gpu-check:
+	@if $(PYTHON) -c "import cupy, llvmlite, ml_dtypes, safetensors" 2>/dev/null; then \
+		$(PYTHON) -m benchmarks.gpu; \
+	else \
+		$(MAKE) .gpu-check; \
+	fi
+
+.gpu-check:
+	$(call install,cuda13,cuda13)
+	$(BIN)/python -m benchmarks.gpu
 
 docs:
 	$(call install,test,demo$(comma)notebook$(comma)test)
