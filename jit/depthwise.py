@@ -67,9 +67,9 @@ def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     first = bind(builder, body, Var("task", INT) * plan.lanes)
     name = builder.fresh("t")
     tap = digits(builder, Var(name, INT), taps)
-    mask = None if c.groups % plan.lanes == 0 else lane_mask(first, plan.lanes, builder.size(c.groups))
+    mask = None if c.groups % plan.lanes == 0 else lane_mask(first, plan.lanes, builder.parameter(c.groups, "groups"))
     value = c.weight(builder, first, const(0), tap, plan.lanes, mask)
-    count = builder.size(product(taps))
+    count = builder.parameter(product(taps), "taps")
     store = Store(builder.buffer(packed, "write"), (Var("task", INT) * count + Var(name, INT)) * plan.lanes, value)
     body.append(For(name, const(0), count, 1, (store,)))
     work = blocks * product(taps) * 4
@@ -127,7 +127,7 @@ class _Depthwise(Patched):
         c, plan, builder = self.c, self.plan, self.builder
         _, h, w = c.windows
         body: list[Stmt] = []
-        line = bind(builder, body, start + (kd * self.extent[1] + kh * h.step) * self.row)
+        line = bind(builder, body, start + (kd * self.plane + kh * h.step) * self.row)
         at = bind(builder, body, weights + (kd * (h.taps * w.taps) + kh * w.taps) * plan.lanes)
         buffer = builder.buffer(self.packed, "read")
         ws = [bind(builder, body, Load(buffer, at + t * plan.lanes, self.vector), "v") for t in range(w.taps)]
@@ -181,29 +181,31 @@ class _DepthwiseFilters(Patched):
         self.first_channel = bind(builder, body, Var("task", INT) * plan.lanes, "c")
         self.group = const(0)
         whole = c.groups % plan.lanes == 0
-        self.mask = None if whole else bind(builder, body, lane_mask(self.first_channel, plan.lanes, builder.size(c.groups)))
+        limit = builder.parameter(c.groups, "groups")
+        self.mask = None if whole else bind(builder, body, lane_mask(self.first_channel, plan.lanes, limit))
         self.block_count = self.blocks_here = const(1)
         self.line = self.row = bind(builder, body, builder.parameter(self.extent[2] * plan.lanes, "line"))
         taps = product(self.taps)
         self.patch = builder.scratch(c.dtype, product(self.extent) * plan.lanes)
         self.sums = builder.scratch(c.dtype, taps * plan.lanes)
         at = Var(builder.fresh("s"), INT)
-        body.append(For(at.name, const(0), builder.size(taps), 1, (Store(self.sums, at * plan.lanes, zero(self.vector)),)))
+        clear = Store(self.sums, at * plan.lanes, zero(self.vector))
+        body.append(For(at.name, const(0), builder.parameter(taps, "taps"), 1, (clear,)))
         n, depth, i, j = (Var(builder.fresh(x), INT) for x in "gdij")
         self.n, self.depth, self.h0, self.w0 = n, depth, i, j
         inside: list[Stmt] = []
         self.rows = bind(builder, inside, minimum(builder.parameter(plan.height), builder.parameter(h.out) - i), "row")
         self.columns = bind(builder, inside, minimum(builder.parameter(plan.width), builder.parameter(w.out) - j), "col")
         inside += self.copy() + self._add()
-        loop: Stmt = For(j.name, const(0), builder.size(w.out), plan.width, tuple(inside))
-        loop = For(i.name, const(0), builder.size(h.out), plan.height, (loop,))
-        loop = For(depth.name, const(0), builder.size(d.out), 1, (loop,))
+        loop: Stmt = For(j.name, const(0), builder.parameter(w.out, "columns out"), plan.width, tuple(inside))
+        loop = For(i.name, const(0), builder.parameter(h.out, "rows out"), plan.height, (loop,))
+        loop = For(depth.name, const(0), builder.parameter(d.out, "depth out"), 1, (loop,))
         body.append(For(n.name, const(0), builder.parameter(c.batch), 1, (loop,)))
         tap = Var(builder.fresh("t"), INT)
         place = (self.first_channel, const(0), *digits(builder, tap, self.sink.shape[2:]))
         position = Position(place, 0 if plan.lanes > 1 else None, plan.lanes, self.mask)
         store = self.sink.store(builder, position, Load(self.sums, tap * plan.lanes, self.vector))
-        body.append(For(tap.name, const(0), builder.size(taps), 1, tuple(store)))
+        body.append(For(tap.name, const(0), builder.parameter(taps, "taps"), 1, tuple(store)))
         return self.launch(body, ceil_div(c.groups, plan.lanes), f"depthwise_{plan.lanes}", plan.lanes)
 
     def _add(self) -> list[Stmt]:
@@ -214,7 +216,7 @@ class _DepthwiseFilters(Patched):
         names = [builder.fresh("s") for _ in range(w.taps)]
         body: list[Stmt] = [Register(name, zero(self.vector)) for name in names]
         row: list[Stmt] = []
-        line = bind(builder, row, (kd * self.extent[1] + i * h.pitch + kh * h.step) * self.row)
+        line = bind(builder, row, (kd * self.plane + i * h.pitch + kh * h.step) * self.row)
         step: list[Stmt] = []
         where = (self.depth, self.h0 + i, self.w0 + j)
         g = bind(builder, step, self.read_g(builder, self.n, where, self.first_channel, plan.lanes, self.mask), "g")

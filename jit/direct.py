@@ -204,18 +204,20 @@ def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     size = c.groups * panels * blocks * product(taps) * plan.block * plan.nr
     packed = Storage(c.dtype, size, "packed weights")
     body: list[Stmt] = []
-    group, panel, block = (
-        bind(builder, body, d) for d in digits(builder, Var("task", INT), (c.groups, panels, blocks))
-    )
-    outputs, inputs = builder.size(c.outputs), builder.size(c.inputs)
+    with builder.within("task"):
+        group, panel, block = (
+            bind(builder, body, d) for d in digits(builder, Var("task", INT), (c.groups, panels, blocks))
+        )
+    outputs, inputs = builder.parameter(c.outputs, "outputs"), builder.parameter(c.inputs, "inputs")
     channel = builder.fresh("c")
     names = [builder.fresh("t") for _ in taps]
     tap = tuple(const(0) if k == 1 else Var(name, INT) for k, name in zip(taps, names))
     inside: list[Stmt] = []
     at = bind(builder, inside, block * plan.block + Var(channel, INT))
-    place: Expr = group * builder.size(panels) + panel
-    for digit, extent in zip((*tap[:2], block, tap[2], Var(channel, INT)), (*taps[:2], blocks, taps[2], plan.block)):
-        place = place * builder.size(extent) + digit
+    place: Expr = group * builder.parameter(panels, "panels") + panel
+    extents = (*taps[:2], blocks, taps[2], plan.block)
+    for number, (digit, extent) in enumerate(zip((*tap[:2], block, tap[2], Var(channel, INT)), extents)):
+        place = place * builder.parameter(extent, ("extent", number)) + digit
     place = bind(builder, inside, place * plan.nr)
     even = isinstance(c.inputs, int) and c.inputs % plan.block == 0
     whole = isinstance(c.outputs, int) and c.outputs % plan.nr == 0
@@ -268,8 +270,8 @@ class Patched:
         counts = (parts, c.batch, groups, d.out, ceil_div(h.out, plan.height), ceil_div(w.out, plan.width))
         part: Expr = Var("task", INT)
         found: list[Expr] = []
-        for count in reversed(counts[1:]):
-            extent = builder.parameter(count) if not (isinstance(count, int) and count == 1) else const(1)
+        for number, count in reversed(list(enumerate(counts[1:]))):  # blocks of rows and columns: one kernel for any number
+            extent = builder.parameter(count) if number > 2 or not (isinstance(count, int) and count == 1) else const(1)
             found.append(bind(builder, body, part % extent, "q"))
             part = bind(builder, body, part // extent, "q")
         self.n, self.group, self.depth, block_h, block_w = reversed(found)
@@ -307,18 +309,18 @@ class Patched:
         extent = builder.parameter(self.extent[2], "extent")
         start_w = bind(builder, body, start_w, "col")
         first = bind(builder, body, _clamp((const(step_w - 1) - start_w) // step_w, extent), "col")
-        last = bind(builder, body, _clamp((builder.size(w.size) - start_w + (step_w - 1)) // step_w, extent), "col")
+        last = bind(builder, body, _clamp((builder.parameter(w.size, "width") - start_w + (step_w - 1)) // step_w, extent), "col")
         rows = bind(builder, body, (self.rows - 1) * h.pitch + ((h.taps - 1) * h.step + 1))
         inside: list[Stmt] = []
         at_h = bind(builder, inside, start_h + Var(i, INT) * step_h, "row")
         base = bind(builder, inside, (Var(kd, INT) * self.plane + Var(i, INT)) * self.row)
-        exists = (at_h >= 0) & (at_h < builder.size(h.size))
+        exists = (at_h >= 0) & (at_h < builder.parameter(h.size, "height"))
         if d is not UNIT:
             at = bind(builder, inside, at_d, "d")
-            exists = exists & (at >= 0) & (at < builder.size(d.size))
+            exists = exists & (at >= 0) & (at < builder.parameter(d.size, "depth"))
         else:
             at = const(0)
-        inputs = builder.size(self.channels)
+        inputs = builder.parameter(self.channels, "inputs")
         one: list[Stmt] = []
         offset = bind(builder, one, self.first_channel + Var(block, INT) * plan.block)
         line = bind(builder, one, base + Var(block, INT) * self.line)
@@ -419,7 +421,7 @@ class _Direct(Patched):
         start = bind(builder, body, (i * h.pitch) * self.row + j * pixel)
         loops: list[tuple[str, Expr, Expr]] = []
         digit: list[Expr] = []
-        first, last = (bind(builder, body, x, "k") for x in h.met(self.h0 + i, plan.rows, builder.size(h.size)))
+        first, last = (bind(builder, body, x, "k") for x in h.met(self.h0 + i, plan.rows, builder.parameter(h.size, "height")))
         for number, size in enumerate(sizes):
             if (isinstance(counts[number], int) and counts[number] == 1) or (merged and number == 3):
                 digit.append(const(0))
@@ -451,7 +453,9 @@ class _Direct(Patched):
         count: Expr = const(plan.block)
         if merged:
             count = builder.parameter(w.taps * plan.block, "run") if w.taps > 1 else const(plan.block)
-        unroll = 1 if merged and w.taps > 1 else 4 if plan.block % 4 == 0 else 2 if plan.block % 2 == 0 else 1
+        # a large tile keeps the multipliers busy in any case, and is a third of what there is to compile
+        large = plan.rows * plan.columns * plan.vectors >= 16
+        unroll = 1 if large or (merged and w.taps > 1) else 4 if plan.block % 4 == 0 else 2 if plan.block % 2 == 0 else 1
         inside.append(For(k, const(0), count, 1, tuple(step), unroll))
         for name, start, stop in reversed(loops):
             inside = [For(name, start, stop, 1, tuple(inside))]

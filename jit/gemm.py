@@ -97,15 +97,16 @@ def pack_operand(
     block = None
     parts = min(16, hint(c.inner[0])) if c.inner and hint(count) < 8 and hint(count * product(c.inner)) * width > 16384 else 1
     if parts > 1:
-        length = builder.size(ceil_div(c.inner[0], parts))
-        first = bind(builder, body, task % builder.size(parts) * length)
-        block = (first, bind(builder, body, minimum(first + length, builder.size(c.inner[0]))))
-        task = bind(builder, body, task // builder.size(parts))
-    panel = bind(builder, body, task % builder.size(panels))
-    found = iter(digits(builder, bind(builder, body, task // builder.size(panels)), batch_sizes))
+        length = builder.parameter(ceil_div(c.inner[0], parts), "length")
+        first = bind(builder, body, task % builder.parameter(parts, "parts") * length)
+        block = (first, bind(builder, body, minimum(first + length, builder.parameter(c.inner[0], ("k", 0)))))
+        task = bind(builder, body, task // builder.parameter(parts, "parts"))
+    panel = bind(builder, body, task % builder.parameter(panels, "panels"))
+    with builder.within("batch"):
+        found = iter(digits(builder, bind(builder, body, task // builder.parameter(panels, "panels")), batch_sizes))
     batch = tuple(bind(builder, body, next(found)) if used else const(0) for used in operand.batch)
     target = builder.buffer(storage, "write")
-    base = bind(builder, body, task * builder.size(product(c.inner)) * width)
+    base = bind(builder, body, task * builder.parameter(product(c.inner), "depth") * width)
     body += _copy_panel(
         c,
         builder,
@@ -148,12 +149,12 @@ def _copy_panel(
     where: Callable[[Digits, Expr], tuple[str, Expr]],
 ) -> list[Stmt]:
     """Copies positions first..first+width-1 for all k of the block, with zeros past the last position."""
-    limit = builder.size(positions)
+    limit = builder.parameter(positions, "positions")
     ks: list[Expr] = list(outer)
     loops: list[tuple[str, Expr, Expr]] = []
     for number, size in enumerate(c.inner[digit:], digit):
         name = builder.fresh("k")
-        start, stop = block if number == digit and block is not None else (const(0), builder.size(size))
+        start, stop = block if number == digit and block is not None else (const(0), builder.parameter(size, ("k", number)))
         loops.append((name, start, stop))
         ks.append(Var(name, INT))
     k = tuple(ks)
@@ -269,7 +270,8 @@ class _Product:
         rest, block = self._split(body, rest, column_blocks)
         self.n0 = bind(builder, body, block * nt, "col")
         self.n1 = bind(builder, body, minimum(self.n0 + nt, self.columns), "col")
-        self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, c.batch))
+        with builder.within("batch"):
+            self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, c.batch))
         tile = s.mr * s.nr
         self.sums = ""
         if s.blocked:
@@ -351,7 +353,7 @@ class _Product:
         if s.blocked:
             column_panel = (self.n - self.n0) // s.nr
             row_panel = (self.m - self.m0) // s.mr
-            panels = builder.size(-(-s.mt // s.mr))
+            panels = builder.parameter(-(-s.mt // s.mr), "row panels")
             self.place = bind(builder, inside, (column_panel * panels + row_panel) * (s.mr * s.nr))
         inside += self._tile(first, last)
         body.append(For(columns, self.n0, self.n1, s.nr, (For(rows, self.m0, self.m1, s.mr, tuple(inside)),)))
@@ -390,22 +392,22 @@ class _Product:
         body: list[Stmt] = []
         a_base = b_base = None
         if self.packed_a is not None:
-            panels = builder.size(ceil_div(c.rows, s.mr))
+            panels = builder.parameter(ceil_div(c.rows, s.mr), "panels of a")
             outer = flatten(
                 builder,
                 tuple(b for b, used in zip(self.batch, c.a.batch) if used),
                 tuple(z for z, used in zip(c.batch, c.a.batch) if used),
             )
-            depth = builder.size(product(c.inner))
+            depth = builder.parameter(product(c.inner), "depth")
             a_base = bind(builder, body, (outer * panels + self.m // s.mr) * depth * s.mr)
         if self.packed_b is not None:
-            panels = builder.size(ceil_div(c.columns, s.nr))
+            panels = builder.parameter(ceil_div(c.columns, s.nr), "panels of b")
             outer = flatten(
                 builder,
                 tuple(b for b, used in zip(self.batch, c.b.batch) if used),
                 tuple(z for z, used in zip(c.batch, c.b.batch) if used),
             )
-            depth = builder.size(product(c.inner))
+            depth = builder.parameter(product(c.inner), "depth")
             b_base = bind(builder, body, (outer * panels + self.n // s.nr) * depth * s.nr)
         elif s.pack_b == "task":
             b_base = bind(builder, body, (self.n - self.n0) * self.depth)

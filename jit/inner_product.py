@@ -68,13 +68,15 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
         nt *= 2
 
     body: list[Stmt] = []
-    rows, columns = builder.size(c.rows), builder.size(c.columns)
+    rows, columns = builder.parameter(c.rows, "rows"), builder.parameter(c.columns, "columns")
     row_blocks, column_blocks = ceil_div(c.rows, mt), ceil_div(c.columns, nt)
     task: Expr = Var("task", INT)
-    m0 = bind(builder, body, task % builder.size(row_blocks) * mt, "m")
-    rest = bind(builder, body, task // builder.size(row_blocks))
-    n0 = bind(builder, body, rest % builder.size(column_blocks) * nt, "col")
-    batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest // builder.size(column_blocks), c.batch))
+    m0 = bind(builder, body, task % builder.parameter(row_blocks, "row blocks") * mt, "m")
+    rest = bind(builder, body, task // builder.parameter(row_blocks, "row blocks"))
+    n0 = bind(builder, body, rest % builder.parameter(column_blocks, "column blocks") * nt, "col")
+    block = rest // builder.parameter(column_blocks, "column blocks")
+    with builder.within("batch"):
+        batch = tuple(bind(builder, body, d, "g") for d in digits(builder, block, c.batch))
     m1 = bind(builder, body, minimum(m0 + mt, rows), "m")
     n1 = bind(builder, body, minimum(n0 + nt, columns), "col")
     chunk = max(lanes, nr) if c.vector_store else nr
@@ -85,7 +87,7 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     left = [bind(builder, tile, minimum(Var(i0, INT) + i, rows - 1), "r") for i in range(mr)]
     right = [bind(builder, tile, minimum(Var(j1, INT) + j, columns - 1), "r") for j in range(nr)]
     ks = [builder.fresh("k") for _ in c.inner]
-    length = builder.size(c.inner[-1])
+    length = builder.parameter(c.inner[-1], "length")
 
     def step(k: Expr, mask: Expr | None) -> list[Stmt]:
         out: list[Stmt] = []
@@ -103,7 +105,7 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     if not (isinstance(c.inner[-1], int) and c.inner[-1] % lanes == 0):
         inside.append(If(whole < length, tuple(step(whole, lane_mask(whole, lanes, length)))))
     for number in reversed(range(len(ks) - 1)):
-        inside = [For(ks[number], const(0), builder.size(c.inner[number]), 1, tuple(inside))]
+        inside = [For(ks[number], const(0), builder.parameter(c.inner[number], ("k", number)), 1, tuple(inside))]
     tile += inside
     for i in range(mr):
         for j in range(nr):

@@ -11,6 +11,7 @@ the worker, 64-byte aligned; scratch buffers lie in it one after the other, each
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,11 +190,12 @@ class KernelBuilder:
     def __init__(self) -> None:
         self._buffers: dict[tuple[Storage, str], Buffer] = {}
         self._scratch: list[tuple[Buffer, Size]] = []
-        self._parameters: dict[Size, Expr] = {}
+        self._parameters: dict[tuple[Any, Size], Expr] = {}
         self._arguments: list[Size] = []
         self._names: list[str] = []
         self._roles: dict[Any, Expr] = {}
         self._count = 0
+        self.part: Any = None  # what is being built: equal sizes of different parts are different parameters
 
     def fresh(self, prefix: str) -> str:
         """A name not used before in this kernel."""
@@ -215,12 +217,24 @@ class KernelBuilder:
         return buffer.name
 
     def size(self, value: Size, constant: bool = False) -> Expr:
-        """A size as an expression: a parameter of the kernel; a constant where it is 0 or 1 or `constant` asks so."""
+        """A size as an expression: a parameter of the kernel, one for all equal sizes of a part (see `within`); a constant where
+        it is 0 or 1 or `constant` asks so."""
         if isinstance(value, int) and (constant or value in (0, 1)):
             return Const(value, INT)
-        if value not in self._parameters:
-            self._parameters[value] = self.parameter(value)
-        return self._parameters[value]
+        key = self.part, value
+        if key not in self._parameters:
+            self._parameters[key] = self.parameter(value)
+        return self._parameters[key]
+
+    @contextmanager
+    def within(self, part: Any) -> Iterator[None]:
+        """Sizes asked for meanwhile belong to a part of the kernel (any hashable), such as an operand: that a size of one operand
+        happens to be one of another leaves no trace in the kernel's text, so more launches share a kernel."""
+        before, self.part = self.part, part
+        try:
+            yield
+        finally:
+            self.part = before
 
     def parameter(self, value: Size, role: Any = None) -> Expr:
         """A parameter of its own, also where another one happens to have the same value, so that a kernel has the same

@@ -65,7 +65,8 @@ def make_source(eq: Equation, number: int, scope: Scope, pull: Pull, storage: Ca
     def load(builder: KernelBuilder, at: Position) -> Expr:
         em = InlineEmitter(builder, arena, storage)
         _at(em, names, at)
-        value = em.emit(node)
+        with builder.within(("operand", number)):
+            value = em.emit(node)
         if value.type.lanes < at.lanes:
             value = splat(value, at.lanes)
             plain = at.mask is None
@@ -124,10 +125,11 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
             em = Emitter(builder, arena, storage)
             _at(em, names, at)
             em.blocks[0].memo[own, None] = em.let(em.blocks[0], value, "v")
-            results_here = [em.emit(node) for node in nodes]
-            for v, expr in zip(values, results_here):
-                for s in results[v]:
-                    em.body.append(em.store(s, flat, expr))
+            with builder.within("result"):
+                results_here = [em.emit(node) for node in nodes]
+                for v, expr in zip(values, results_here):
+                    for s in results[v]:
+                        em.body.append(em.store(s, flat, expr))
             return em.body
 
         return store

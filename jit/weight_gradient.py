@@ -156,9 +156,9 @@ class _Filters(Patched):
         self.rows = bind(builder, inside, minimum(builder.parameter(plan.height), builder.parameter(h.out) - self.h0), "row")
         self.columns = bind(builder, inside, minimum(builder.parameter(plan.width), builder.parameter(w.out) - self.w0), "col")
         inside += self.copy() + self._copy_g() + self._tiles()
-        loop: Stmt = For(j, const(0), builder.size(w.out), plan.width, tuple(inside))
-        loop = For(i, const(0), builder.size(h.out), plan.height, (loop,))
-        loop = For(depth, const(0), builder.size(d.out), 1, (loop,))
+        loop: Stmt = For(j, const(0), builder.parameter(w.out, "columns out"), plan.width, tuple(inside))
+        loop = For(i, const(0), builder.parameter(h.out, "rows out"), plan.height, (loop,))
+        loop = For(depth, const(0), builder.parameter(d.out, "depth out"), 1, (loop,))
         body.append(For(n, first, last, 1, (loop,)))
         body += self._sink()
         return self.launch(body, product(counts), f"{self.height}x{plan.nr}", plan.lanes * 2)
@@ -211,7 +211,7 @@ class _Filters(Patched):
         every = [(k * plan.nr + v * plan.lanes, names[k][v]) for k in range(self.height) for v in range(plan.vectors)]
         body: list[Stmt] = [Register(name, zero(self.vector)) for _, name in every]
         kd, kh, kw = tap
-        a = bind(builder, body, (kd * const(self.extent[1]) + kh * h.step) * self.row + block * self.line
+        a = bind(builder, body, (kd * self.plane + kh * h.step) * self.row + block * self.line
                  + kw * (w.step * plan.block))
         b = bind(builder, body, panel * self.g_line)
         i, j = Var(builder.fresh("i"), INT), Var(builder.fresh("j"), INT)
