@@ -32,7 +32,6 @@ from .target import Target
 
 __all__ = ["lower_attention", "lower_attention_gradient"]
 
-BLOCK = 128  # keys whose scores are held
 FEW_HEADS = 4  # below so many, tasks of the gradient are parts of heads
 PARTS = 4  # at least so many of each
 
@@ -54,7 +53,7 @@ def lower_attention_gradient(name: str, attrs: Mapping[str, Any], sources: Seque
     mask = sources[3] if len(sources) == 8 else None
     heads = hint(product((*sources[0].shape[:-3], sources[0].shape[-2])))
     of_q, of_k, of_v = sinks
-    parts = [(of_q, None, None), (None, of_k, of_v)] if 0 < heads < FEW_HEADS else [(of_q, of_k, of_v)]
+    parts = [(of_q, None, None), (None, of_k, of_v)] if 0 < heads < FEW_HEADS or target.threads else [(of_q, of_k, of_v)]
     return [_Backward(attrs, (*sources[:3], *sources[-4:]), mask, target, part, len(parts) > 1).build(equations)
             for part in parts if any(part)]
 
@@ -87,6 +86,8 @@ class _Kernel:
         """Vectors of queries and rows of keys of a tile of scores: two vectors if they leave few lanes idle and few scores
         to be computed in vain. With more, what is between the two products no longer fits the first-level cache."""
         best, tile = float("inf"), (1, 1)
+        if self.target.threads:
+            return 1, 8
         for nv in (1, 2):
             mr, width = min(14, (self.target.registers - nv - 2) // nv), nv * self.lanes
             firsts = range(0, max(1, length), width)
@@ -115,6 +116,8 @@ class _Kernel:
     # -- pieces
     def turn(self, source: Source, buffer: str, columns: Expr, scale: float | None) -> list[Stmt]:
         """Copy the block's rows of an operand as [column][query], with zeros behind the last query."""
+        if self.target.threads:
+            return self._turn_vectors(source, buffer, columns, scale)
 
         def row(q: Expr, body: list[Stmt]) -> None:
             def column(e: Expr, inside: list[Stmt]) -> None:
@@ -131,6 +134,22 @@ class _Kernel:
             body.append(self.loop("e", const(0), columns, 1, column))
 
         return [self.loop("q", const(0), self.nq, 1, row), self.loop("q", self.nq, const(self.bq), 1, clear)]
+
+    def _turn_vectors(self, source: Source, buffer: str, columns: Expr, scale: float | None) -> list[Stmt]:
+        """`turn`, with lanes along the columns."""
+
+        def row(q: Expr, body: list[Stmt]) -> None:
+            def column(e: Expr, inside: list[Stmt]) -> None:
+                mask = bind(self.builder, inside, lane_mask(e, self.lanes, columns), "m")
+                there = bind(self.builder, inside, mask & splat(q < self.nq, self.lanes), "m")
+                at = Position(self.place(minimum(self.q0 + q, self.length - 1), e), len(source.shape) - 1, self.lanes, there)
+                value = source.load(self.builder, at)
+                value = value if scale is None else value * Const(scale, self.vector)
+                inside.append(Store(buffer, ramp(e * self.bq + q, self.bq, self.lanes), value, mask))
+
+            body.append(self.loop("e", const(0), columns, self.lanes, column))
+
+        return [self.loop("q", const(0), const(self.bq), 1, row)]
 
     def product(self, body: list[Stmt], mr: int, nv: int, stop: Expr, left: Callable[[int, Expr], Expr],
                 right: Callable[[int, Expr], Expr], start: Callable[[int, int], Expr] | None = None) -> list[list[str]]:
@@ -250,11 +269,12 @@ class _Kernel:
 
     def padded(self, size: Size) -> Size:
         """A row of `accumulate`'s buffer."""
-        return ceil_div(size, 4 * self.lanes) * (4 * self.lanes)
+        widest = (2 if self.target.threads else 4) * self.lanes
+        return ceil_div(size, widest) * widest
 
     def _wide_tile(self, rows: int, columns: int) -> tuple[int, int]:
         best, tile = float("inf"), (1, 1)
-        for nv in (1, 2, 4):
+        for nv in (1, 2) if self.target.threads else (1, 2, 4):
             for mr in range(1, 15):
                 if mr * nv + nv + 1 > self.target.registers:
                     break
@@ -298,7 +318,7 @@ class _Kernel:
 
 class _Forward(_Kernel):
     def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target):
-        super().__init__(attrs, sources, mask, target, BLOCK)
+        super().__init__(attrs, sources, mask, target, target.keys)
 
     def build(self, sinks: Sequence[Sink | None], equations: tuple) -> Launch:
         builder, body = self.builder, []  # type: tuple[KernelBuilder, list[Stmt]]
@@ -361,14 +381,14 @@ class _Forward(_Kernel):
 class _Backward(_Kernel):
     def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target,
                  sinks: Sequence[Sink | None], cut: bool):
-        super().__init__(attrs, sources, mask, target, BLOCK)
+        super().__init__(attrs, sources, mask, target, target.keys)
         self.shift, self.total, self.delta, self.upstream = sources[3:]
         self.sinks, self.cut = sinks, cut
         self.first: Expr = const(0)  # of the task's keys
 
     def _part(self, body: list[Stmt], task: Expr, size: Size, block: int) -> tuple[Expr, Expr, Expr, int]:
         """The task's part of the queries or keys, in whole blocks: (the head's number, first, end, most of a part)."""
-        most = -(-max(1, hint(size)) // (PARTS * block)) * block
+        most = block if self.target.threads else -(-max(1, hint(size)) // (PARTS * block)) * block
         count, all_of_it = self.builder.size(ceil_div(size, most)), self.builder.size(size)
         first = bind(self.builder, body, task % count * most, "first")
         end = bind(self.builder, body, minimum(first + most, all_of_it), "end")

@@ -32,6 +32,7 @@ COLUMNS = 1024  # of a task, if there are pieces; else
 FEW_COLUMNS = 256
 PIECE = 65536  # elements
 LONGEST = 1024  # rows of a piece: additions in sequence
+MOST_PIECES = 128
 
 
 def suits_columns(kernel: RowKernel) -> bool:
@@ -68,8 +69,17 @@ class _Columns:
             if self.vectors * held > kernel.target.registers // 2:
                 self.vectors = 0
         self.chunk = -(-min(FEW_COLUMNS if single else COLUMNS, columns) // self.lanes) * self.lanes
+        if kernel.target.threads:  # a warp has a vector of columns, in registers
+            chunks = hint(product(a.extent for a in self.outer)) * -(-columns // self.lanes)
+            rows = hint(self.cut.extent)
+            length = max(-(-rows * chunks // kernel.target.tasks), -(-rows // MOST_PIECES), -(-2 * ROWS // others))
+            self.length = max(1, min(length, LONGEST // others))
+            single = isinstance(self.cut.extent, int) and self.cut.extent <= self.length
+            self.pieces = 1 if single else (self.cut.extent + (self.length - 1)) // self.length
+            self.vectors = 1
         if self.vectors:
             self.chunk = self.vectors * self.lanes
+        self.whole = isinstance(extent, int) and extent <= self.chunk  # a task has all columns
 
     def build(self) -> list[Launch]:
         kernel, single = self.kernel, isinstance(self.pieces, int) and self.pieces == 1
@@ -119,10 +129,13 @@ class _Columns:
             task.statements += [Register(names[k, c, v], typed_const(value, dtype, self.lanes)) for v in range(self.vectors)]
 
         def in_lanes(v: int, body: Callable[[], None]) -> None:
-            block = em.push({self.lane.name: Const(v * self.lanes, INT)}, self.lane.name, self.lanes)
-            if (v + 1) * self.lanes > hint(self.lane.extent):
+            first = Const(v * self.lanes, INT) if self.whole else self.first + v * self.lanes
+            block = em.push({self.lane.name: first}, self.lane.name, self.lanes)
+            if self.whole and (v + 1) * self.lanes > hint(self.lane.extent):
                 columns = Const(hint(self.lane.extent), INT)
                 block.tail = em.let(task, lane_mask(Const(v * self.lanes, INT), self.lanes, columns), "m")
+            elif not self.whole and not (isinstance(self.lane.extent, int) and self.lane.extent % self.chunk == 0):
+                block.tail = em.let(task, lane_mask(first, self.lanes, self.stop), "m")
             body()
             statements = em.pop()
             em.body.extend(statements)
@@ -218,7 +231,7 @@ class _Columns:
         kernel = self.kernel
         kernel.builder = builder = KernelBuilder()
         kernel.em = em = Emitter(builder, self.arena, kernel.storage)
-        em.masked = kernel.target.masked
+        em.masked = kernel.target.shuffles
 
         def body() -> None:
             row, lanes = em.blocks[-1], em.lane_count()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ndarray.dims import Size, product
@@ -177,6 +177,8 @@ def zero(type: Type) -> Const:
 
 def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     """The schedule that a small cost model finds cheapest; `override` replaces fields (tests use small blocks)."""
+    if target.threads:
+        return replace(_of_threads(c, target), **override)
     lanes = override.get("lanes") or target.lanes(c.dtype)
     itemsize = _ITEMSIZE[c.dtype]
     m, n, k = hint(c.rows), hint(c.columns), hint(product(c.inner))
@@ -233,6 +235,26 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
         override.get("pack_a", pack_a),
         override.get("pack_b", pack_b),
     )
+
+
+THREAD_TILES = ((8, 4), (8, 2), (4, 2), (4, 1), (2, 1), (1, 1))
+"""Rows and vectors of columns of a warp's tile, the one with most arithmetic for what it loads first."""
+
+
+def _of_threads(c: Contraction, target: Target) -> Schedule:
+    """For a GPU: a task is one tile, the largest with which there are enough of them; operands that are not contiguous along
+    the lanes, or are computed, are packed where that pays."""
+    lanes = target.lanes(c.dtype)
+    m, n, batch = max(1, hint(c.rows)), max(1, hint(c.columns)), max(1, hint(product(c.batch)))
+    mr, nv = THREAD_TILES[-1]
+    for mr, nv in THREAD_TILES:
+        fits = mr < 2 * m and (nv - 1) * lanes < n
+        if fits and batch * -(-m // mr) * -(-n // (nv * lanes)) * 4 >= target.tasks:
+            break
+    nr = nv * lanes
+    pack_a = "no" if c.a.cheap or n <= 2 * nr else "global"
+    pack_b = "no" if (c.b.contiguous and c.b.cheap) or m <= 2 * mr else "global"
+    return Schedule(mr, nv, lanes, mr, nr, 0, c.inner[0] if c.inner else 1, max(1, hint(product(c.inner))), False, pack_a, pack_b)
 
 
 def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) -> tuple[int, int]:

@@ -40,8 +40,7 @@ def _choose(c: Convolution, target: Target) -> Plan:
     """The plan, from sizes alone: patches of half the first-level cache's size, and 16 tasks where there is work enough."""
     _, h, w = c.windows
     lanes = target.lanes(c.dtype)
-    while lanes > 4 and c.groups <= lanes // 2:
-        lanes //= 2
+    lanes = target.fewer(lanes, c.groups)
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
     most = min(10, target.registers - 4 - (min(9, h.taps * w.taps) if target.registers > 16 else 3))
     columns = min(range(max(1, most // 2), most + 1), key=lambda n: (-(-width // n) * n * (1 + 0.6 / n), -n))
@@ -52,7 +51,7 @@ def _choose(c: Convolution, target: Target) -> Plan:
     high = -(-height // -(-height // high))
     outer = max(1, hint(c.batch)) * max(1, hint(c.windows[0].out)) * -(-height // high) * -(-width // wide)
     work = max(1, hint(c.batch)) * height * width * blocks * (hint(product(x.taps for x in c.windows)) + 4)
-    tasks = max(1, min(16, work // 8_000 * 2))
+    tasks = target.tasks if target.threads else max(1, min(16, work // 8_000 * 2))
     parts = min(blocks, -(-tasks // outer))
     return Plan(lanes, 1, columns, 1, lanes, high, wide, -(-blocks // parts))
 

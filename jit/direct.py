@@ -137,9 +137,8 @@ def choose(c: Convolution, target: Target) -> Plan:
     _, h, w = c.windows
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
     lanes = target.lanes(c.dtype)
-    while lanes > 4 and outputs <= lanes // 2:
-        lanes //= 2
-    blocks = -(-inputs // 16)
+    lanes = target.fewer(lanes, outputs)
+    blocks = -(-inputs // (lanes if target.threads else 16))
     block = -(-inputs // blocks)
     depth = inputs * c.windows[0].taps * w.taps
     rows, columns, vectors = _tile(h, width, outputs, depth, lanes, target)
@@ -147,6 +146,9 @@ def choose(c: Convolution, target: Target) -> Plan:
     step = rows * columns * vectors + 0.1 * (rows * columns + vectors)
     tile = step * depth * h.steps(rows) / -(-height // rows) + 8 * rows * columns * vectors + 40
     outer = max(1, hint(c.batch)) * c.groups * max(1, hint(c.windows[0].out))
+    if target.threads:  # a task is a tile of pixels, with fewer panels where there are few
+        per = max(1, min(panels, panels * outer * -(-height // rows) * -(-width // columns) // target.tasks))
+        return Plan(lanes, rows, columns, vectors, block, rows, columns, per)
     best, found = float("inf"), None
     for wide in dict.fromkeys((width, *(x for x in (112, 56, 28, 14) if x < width))):
         wide = -(-wide // columns) * columns

@@ -18,6 +18,7 @@ does not depend on the number of threads. Sizes are kernel parameters; the tile 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ndarray.dims import Size, product
 
@@ -232,23 +233,28 @@ def lower_product(c: Contraction, target: Target, schedule: Schedule) -> list[La
     """The launches of a contraction: packing as the schedule says, then the product."""
     launches: list[Launch] = []
     packed_a = packed_b = None
+    if target.threads:  # which gather what lies apart
+        c = replace(c, a=replace(c.a, contiguous=True), b=replace(c.b, contiguous=True))
     if schedule.pack_a == "global":
         launch, packed_a = pack_operand(c, c.a, c.rows, schedule.mr, schedule.lanes, "a")
         launches.append(launch)
     if schedule.pack_b == "global":
         launch, packed_b = pack_operand(c, c.b, c.columns, schedule.nr, schedule.lanes, "b")
         launches.append(launch)
-    launches.append(_Product(c, schedule, packed_a, packed_b).build(target))
+    launches.append(_Product(c, schedule, packed_a, packed_b, not target.threads).build(target))
     return launches
 
 
 class _Product:
     """Builds the kernel of one contraction."""
 
-    def __init__(self, c: Contraction, schedule: Schedule, packed_a: Storage | None, packed_b: Storage | None):
+    def __init__(
+        self, c: Contraction, schedule: Schedule, packed_a: Storage | None, packed_b: Storage | None, ahead: bool = True
+    ):
         self.c, self.s = c, schedule
         self.packed_a, self.packed_b = packed_a, packed_b
         self.builder = KernelBuilder()
+        self.ahead = ahead
         self.vector = Type(c.dtype, schedule.lanes)
         self.outer: Digits = ()
         self.block: tuple[Expr, Expr] = (const(0), const(1))
@@ -487,7 +493,7 @@ class _Product:
     def _ahead(self, operand: Operand, position: Expr, k: Digits) -> list[Stmt]:
         """Fetches what is read of an operand some steps later: the rows of a matrix lie too far apart for the processor to
         guess."""
-        if not operand.cheap or not operand.contiguous or len(k) != 1 or isinstance(k[0], Const):
+        if not self.ahead or not operand.cheap or not operand.contiguous or len(k) != 1 or isinstance(k[0], Const):
             return []
         value = operand.load(self.builder, self.batch, position, (k[0] + AHEAD,), self.s.lanes, None)
         return [Prefetch(value.buffer, value.index)] if isinstance(value, Load) and value.index.type == INT else []

@@ -64,7 +64,9 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     # a task has all rows and some columns: a multiple of the vector length, so that the sink writes whole vectors
     nt = max(lanes, nr)
     mt = -(-max(1, min(m, 64)) // mr) * mr
-    while nt < n and nt < 512 and nt * hint(k) * (mt * 20 // lanes + itemsize) < 40 * 2_500:
+    if target.threads:
+        mt = mr
+    while not target.threads and nt < n and nt < 512 and nt * hint(k) * (mt * 20 // lanes + itemsize) < 40 * 2_500:
         nt *= 2
 
     body: list[Stmt] = []

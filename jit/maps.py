@@ -36,7 +36,7 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
     lane = choose_lane(arena, axes, loads, [flat] * len(outputs), lanes)
     builder = KernelBuilder()
     em = Emitter(builder, arena, storage)
-    em.masked = target.masked
+    em.masked = target.shuffles
     cost = bytes_and_work(nodes, len(outputs))
     random = len(axes) == 1 and any(n.op == "mulhi" for n in nodes) and lane is not None and GROUP % lanes == 0
 
@@ -50,8 +50,8 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
     crossing = _crossing_axis(arena, outer, lane, loads)
     unroll = 4 if len(nodes) <= 24 else 2 if len(nodes) <= 60 else 1
     if random:
-        tasks = _random_nest(em, group, axes[0], lanes, outputs, results)
-    elif crossing is not None:  # a transposition: walk along the cache lines that a vector gathers from
+        tasks = _random_nest(em, group, axes[0], lanes, outputs, results, max(1, target.task // GROUP) if target.threads else 256)
+    elif crossing is not None and not target.threads:  # a transposition: walk along the cache lines that a vector gathers from
         rest = [a for a in outer if a is not crossing]
         weight = hint(crossing.extent) * max(1, cost // 40)
         tasks = nest(em, rest, lane, lanes, weight, target, lambda: nested_for(em, [crossing], body))
@@ -75,7 +75,7 @@ def _crossing_axis(arena: Arena, outer: list[Axis], lane: Axis | None, loads: li
 
 
 def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: list[Node],
-                 results: dict[Value, list[Storage]]) -> Size:
+                 results: dict[Value, list[Storage]], groups_per_task: int) -> Size:
     """Loops by groups of 64 elements: Philox makes four words a block, and the groups are laid out so that all of them
     are used: with ``i = 64*group + lanes*k + lane`` written out, index arithmetic finds which word a vector takes."""
     builder, arena, n = em.builder, em.arena, axis.extent
@@ -92,7 +92,7 @@ def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: lis
             em.body.extend(em.store(s, position, expr) for s in results[value])
 
     block, groups = em.blocks[0], (n + (GROUP - 1)) // GROUP
-    per_task = builder.size(256)
+    per_task = builder.size(groups_per_task)
     first = em.let(block, Var("task", INT) * per_task, "first")
     stop = em.let(block, apply("min", first + per_task, builder.size(groups)), "stop")
     full = em.let(block, builder.size(n // GROUP), "full")
@@ -111,7 +111,7 @@ def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: lis
         em.body.extend(statements)
     statements = em.pop()
     block.statements.append(If(apply("lt", full, stop), tuple(statements)))
-    return (groups + 255) // 256
+    return (groups + (groups_per_task - 1)) // groups_per_task
 
 
 def _choose_space(group: Group, pull: Pull) -> tuple[tuple[Size, ...], list[Node], Node]:

@@ -17,8 +17,6 @@ __all__ = [
     "Axis", "bytes_and_work", "choose_lane", "choose_lanes", "collapse", "lane_loop", "nest", "nested_for", "unravel",
 ]
 
-TASK_ELEMENTS = 4096
-
 
 @dataclass(frozen=True)
 class Axis:
@@ -130,10 +128,10 @@ def nest(em: Emitter, outer: list[Axis], lane: Axis | None, lanes: int, weight: 
     one element, in elementary operations, as far as it is known now.
     """
     builder, task = em.builder, Var("task", INT)
-    goal = max(1, TASK_ELEMENTS // max(1, weight))
+    goal = max(1, target.task // max(1, weight))
     rows = product(a.extent for a in outer)
     n: Size = 1 if lane is None else lane.extent
-    if lane is not None and (not outer or (hint(rows) < 8 and hint(n) > 2 * goal)):
+    if lane is not None and (not outer or (hint(rows) < target.tasks and hint(n) > 2 * goal)):
         chunk = max(1, math.ceil(goal / lanes)) * lanes
         chunks = (n + (chunk - 1)) // chunk
         if outer:

@@ -24,7 +24,7 @@ from .folds import Fold, scalar_expr, typed_const, widen
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
 from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, Store, Type, Var, apply, ramp
-from .nest import TASK_ELEMENTS, Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
+from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import Pull, Scope, axes_of
 from .scalars import Block, Emitter
@@ -33,11 +33,12 @@ from .target import Target
 __all__ = ["RowKernel", "lower_rows", "rows_read_in_place"]
 
 ROW = "@row"  # the pseudo-variable on which results of reductions depend
-PIECE = 32768  # elements in a piece of a fold in two stages
+PIECES = 1024  # at most, of a fold in two stages
 BLOCK = 1024  # additions in sequence before partial sums are added up
 SCRATCH_BYTES = 128 << 10
 WINDOW = 9  # a domain of so many positions is written out, if that makes no more than
 UNROLLED_NODES = 200  # nodes
+WIDEST = 1024  # lanes: the threads of a block
 
 
 class RowKernel:
@@ -49,7 +50,7 @@ class RowKernel:
         self.storage, self.results, self.rows = storage, results, group.rows
         self.builder = KernelBuilder()
         self.em = Emitter(self.builder, self.arena, storage)
-        self.em.masked = target.masked
+        self.em.masked = target.shuffles
         self.bounds: dict[str, tuple[Expr, Expr]] = {}  # axes that are walked in part
         self._pull_nodes()
 
@@ -137,19 +138,38 @@ class RowKernel:
         if self.lane is not None and self.lane_reduces:
             self.domain = [a for a in self.domain if a is not self.lane] + [self.lane]
         inner = hint(self.domain[-1].extent) if self.domain else 1
-        if self.lane is not None and not self.lane_reduces and inner >= 16 and hint(self.lane.extent) >= 2 * self.lanes:
+        if self.target.threads:
+            self._widen()
+        elif self.lane is not None and not self.lane_reduces and inner >= 16 and hint(self.lane.extent) >= 2 * self.lanes:
             self.lanes *= 4 if hint(self.lane.extent) >= 4 * self.lanes else 2  # whole cache lines of each row at once
             self.copies = 1
             return
         step = self.lanes if self.lane_reduces else 1
         self.copies = 4 if inner >= 4 * step and (self.lane_reduces or inner >= 16) else 1
 
+    @property
+    def split(self) -> bool:
+        """Whether there are few positions with a long domain, which is folded in pieces."""
+        if self.stages > 1 or self.full_outputs:
+            return False
+        rows, domain = (hint(product(a.extent for a in axes)) for axes in (self.positions, self.domain))
+        few = self.target.threads and rows * 8 < self.target.tasks and domain >= 16 * self.target.piece
+        return few or not self.rows.parallel
+
+    def _widen(self) -> None:
+        """Have several warps fold a long row together, where there are few rows."""
+        if self.lane is None or not self.lane_reduces or self.split:
+            return
+        rows, extent = hint(product(a.extent for a in self.positions)), hint(self.lane.extent)
+        while self.lanes < WIDEST and extent >= 8 * self.lanes and rows * self.lanes < self.target.tasks * self.vector // 4:
+            self.lanes *= 2
+
     def build(self) -> list[Launch]:
         """The launches of the group: one, or two for few positions with a long domain."""
         self.schedule()
         if suits_columns(self):
             return lower_columns(self)
-        if not self.rows.parallel and self.stages == 1 and not self.full_outputs:
+        if self.split:
             return self._build_split()
         weight = max(1, hint(product(a.extent for a in self.domain)) * self.stages * max(1, len(self.nodes) // 8))
         outer = [a for a in self.positions if a is not self.lane]
@@ -412,9 +432,13 @@ class RowKernel:
 
     def _finish(self, fold: Fold, total: list[Expr]) -> None:
         """Fold the lanes; bind the results."""
-        em = self.em
-        block, lanes = em.blocks[-1], total[0].type.lanes
-        if self.lane_reduces and lanes > 1:
+        block = self.em.blocks[-1]
+        self.deliver(fold, self._fold_lanes(fold, total, block) if self.lane_reduces else total, block)
+
+    def _fold_lanes(self, fold: Fold, total: list[Expr], block: Block) -> list[Expr]:
+        """The accumulators of all lanes in one."""
+        em, lanes = self.em, total[0].type.lanes
+        if lanes > 1:
             operation = fold.horizontal()
             if operation is not None:
                 total = [em.let(block, Apply(operation, (total[0],), Type(fold.dtypes[0].name)), "c")]
@@ -424,7 +448,7 @@ class RowKernel:
                 while len(single) > 1:
                     single = [self._fold2(fold, single[k], single[k + 1], block) for k in range(0, len(single), 2)]
                 total = single[0]
-        self.deliver(fold, total, block)
+        return total
 
     def deliver(self, fold: Fold, total: list[Expr], block: Block) -> None:
         """Bind a reduction's results, made of the accumulators' last values."""
@@ -449,7 +473,9 @@ class RowKernel:
         cut = max(self.domain, key=lambda a: hint(a.extent))
         others = hint(product(a.extent for a in self.domain if a is not cut))
         quantum = self.lanes * 4
-        length = max(1, PIECE // max(1, others))
+        length = max(1, self.target.piece // max(1, others))
+        if self.target.threads:
+            length = max(length, -(-hint(cut.extent) // PIECES))
         if cut is self.lane:
             length = -(-length // quantum) * quantum
         pieces = (cut.extent + (length - 1)) // length
@@ -480,7 +506,7 @@ class RowKernel:
         self.deliver = deliver  # type: ignore[method-assign]
         outer = [piece] + [a for a in self.positions if a is not self.lane]
         lane = None if self.lane_reduces else self.lane
-        weight = PIECE * max(1, len(self.nodes) // 8)
+        weight = self.target.piece * max(1, len(self.nodes) // 8)
         tasks = nest(em, outer, lane, self.lanes if lane else 1, weight, self.target, body)
         first = builder.launch("rows_pieces", em.blocks[0].statements, "task", tasks, self.work(),
                                equations=tuple(self.group.equations), note=str(self.group))
@@ -490,28 +516,33 @@ class RowKernel:
     def _fold_pieces(self, partial: dict, pieces: Size, place_in: Node) -> Launch:
         self.builder = builder = KernelBuilder()
         self.em = em = Emitter(builder, self.arena, self.storage)
+        lanes = self.target.lanes("int64") if self.target.threads else 1  # along the pieces
 
         def body() -> None:
             row = em.blocks[-1]
             row.variables[ROW] = Const(0, INT)
             for k, fold in enumerate(self.folds):
                 names = [builder.fresh("acc") for _ in fold.dtypes]
-                start = [typed_const(v, d, 1) for v, d in zip(fold.identity, fold.dtypes)]
+                start = [typed_const(v, d, lanes) for v, d in zip(fold.identity, fold.dtypes)]
                 row.statements += map(Register, names, start)
                 name = builder.fresh("j")
-                em.push({"piece": Var(name, INT)})
+                block = em.push({"piece": Var(name, INT)}, "piece" if lanes > 1 else "", lanes)
+                if lanes > 1:
+                    block.tail = em.let(block, apply("lt", ramp(Var(name, INT), 1, lanes), builder.size(pieces)), "m")
                 values = []
+                at, step, _ = em.address(place_in)
+                at = at if step is None or (isinstance(step, Const) and step.value == 1) else ramp(at, step, lanes)
                 for c, d in enumerate(fold.dtypes):
                     buffer = builder.buffer(partial[k, c], "read")
-                    values.append(em.let(em.blocks[-1], Load(buffer, em.address(place_in)[0], Type(d.name)), "x"))
-                em.body.extend(Set(n, v) for n, v in self._combine(fold, names, values, 1, None))
+                    values.append(em.let(block, Load(buffer, at, Type(d.name, lanes), block.tail), "x"))
+                em.body.extend(Set(n, v) for n, v in self._combine(fold, names, values, lanes, block.tail))
                 statements = em.pop()
-                row.statements.append(For(name, Const(0, INT), builder.size(pieces), 1, tuple(statements)))
-                total = [em.let(row, Get(n, Type(d.name)), "c") for n, d in zip(names, fold.dtypes)]
-                self.deliver(fold, total, row)
+                row.statements.append(For(name, Const(0, INT), builder.size(pieces), lanes, tuple(statements)))
+                total = [em.let(row, Get(n, Type(d.name, lanes)), "c") for n, d in zip(names, fold.dtypes)]
+                self.deliver(fold, self._fold_lanes(fold, total, row), row)
             self.store_rows()
 
-        tasks = nest(em, self.positions, None, 1, TASK_ELEMENTS, self.target, body)
+        tasks = nest(em, self.positions, None, 1, self.target.task, self.target, body)
         if not self.positions:
             tasks = 1
         work = volume(self.rows.positions) * pieces * len(self.folds)

@@ -15,11 +15,17 @@ ITEMSIZE = {
 
 @dataclass(frozen=True)
 class Target:
-    """A CPU: its LLVM names, and the numbers from which tiles are chosen.
+    """A CPU, or by `jit.cuda.target` a GPU: its LLVM names, and the numbers from which tiles are chosen.
 
     vector_bytes  width of a vector register (64 for AVX-512, 32 for AVX2, 16 for NEON and SSE)
     registers     how many vector registers there are
     l1, l2, l3    data cache sizes in bytes (l3: the share of one core)
+    threads       whether lanes are the threads of a GPU: all vectors have one length, any gather is as good as what the
+                  host does instead of one, nothing is asked for ahead, and a task is a tile
+    task          elementary operations of a task
+    tasks         below so many, tasks are cut smaller, as far as sizes are known
+    piece         elements of a piece of a long fold
+    keys          keys whose scores attention holds
     """
 
     triple: str
@@ -33,7 +39,23 @@ class Target:
     l1: int = 32 << 10
     l2: int = 1 << 20
     l3: int = 4 << 20
+    threads: bool = False
+    task: int = 4096
+    tasks: int = 8
+    piece: int = 32768
+    keys: int = 128
 
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` fill a vector register."""
         return max(1, self.vector_bytes // ITEMSIZE[dtype])
+
+    def fewer(self, lanes: int, count: int) -> int:
+        """Lanes for so many elements side by side: half or a quarter of `lanes`, where that wastes fewer."""
+        while not self.threads and lanes > 4 and count <= lanes // 2:
+            lanes //= 2
+        return lanes
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether wide masked loads whose lanes are then rearranged are faster than gathers."""
+        return self.masked and not self.threads

@@ -55,8 +55,9 @@ def _at(em: Emitter, names: list[str], at: Position) -> None:
 
 
 def make_source(eq: Equation, number: int, scope: Scope, pull: Pull, storage: Callable[[Value], Storage],
-                constants: Collection[Atom] = ()) -> Source:
-    """An operand of a template, computed where it is read. `constants` are values that rarely change."""
+                constants: Collection[Atom] = (), shuffles: bool = True) -> Source:
+    """An operand of a template, computed where it is read. `constants` are values that rarely change; `shuffles` is as in
+    `Target`."""
     arena, atom = pull.arena, eq.inputs[number]
     index = pull.variables("i", atom.shape)
     node = scope.element(atom, index)
@@ -64,6 +65,7 @@ def make_source(eq: Equation, number: int, scope: Scope, pull: Pull, storage: Ca
 
     def load(builder: KernelBuilder, at: Position) -> Expr:
         em = InlineEmitter(builder, arena, storage)
+        em.masked = shuffles
         _at(em, names, at)
         with builder.within(("operand", number)):
             value = em.emit(node)
@@ -110,7 +112,7 @@ def template_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
 
 
 def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
-              results: dict[Value, list[Storage]]) -> Sink:
+              results: dict[Value, list[Storage]], shuffles: bool = True) -> Sink:
     """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
     arena = pull.arena
     result = group.template.outputs[0]
@@ -123,6 +125,7 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
 
         def store(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
             em = Emitter(builder, arena, storage)
+            em.masked = shuffles
             _at(em, names, at)
             em.blocks[0].memo[own, None] = em.let(em.blocks[0], value, "v")
             with builder.within("result"):
@@ -168,6 +171,7 @@ def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[
     module, function = TEMPLATES[name].split(":")
     make = getattr(import_module(f".{module}", __package__), function)
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
-    sources = [make_source(eq, n, scope, pull, storage, constants) for n in range(len(eq.inputs))]
-    sink = make_sink(group, pull, storage, results) if len(eq.outputs) == 1 else plain_sinks(group, results)
+    wide = not target.threads
+    sources = [make_source(eq, n, scope, pull, storage, constants, wide) for n in range(len(eq.inputs))]
+    sink = make_sink(group, pull, storage, results, wide) if len(eq.outputs) == 1 else plain_sinks(group, results)
     return make(eq.op.name, dict(eq.attrs), sources, sink, target, tuple(group.equations))

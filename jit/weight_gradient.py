@@ -59,8 +59,7 @@ def _choose(c: Convolution, target: Target) -> FilterPlan:
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
     taps = max(1, d.taps * h.taps * w.taps)
     lanes, itemsize = target.lanes(c.dtype), _ITEMSIZE[c.dtype]
-    while lanes > 4 and outputs <= lanes // 2:
-        lanes //= 2
+    lanes = target.fewer(lanes, outputs)
     best, tile = float("inf"), (1, 1)
     spare = 1 if target.fma else 2
     merged = w.taps > 1 and w.step == 1 and inputs * w.taps + 1 + spare <= target.registers
@@ -87,14 +86,14 @@ def _choose(c: Convolution, target: Target) -> FilterPlan:
             sums = taps * blocks * block * panels * vectors * lanes * itemsize
             if sums > target.l2 // 3 and (blocks > 1 or panels > 1):
                 continue
-            for parts in dict.fromkeys((1, 2, 4, 8)):
+            for parts in (1, 2, 4, 8, 16, 32, 64) if target.threads else (1, 2, 4, 8):
                 if parts > batch:
                     break
                 pixels = batch * height * width * max(1, hint(d.out)) / parts
                 copies = pixels * (1.2 * h.pitch * w.pitch * blocks * -(-block // lanes) * d.taps + panels * vectors) * 2
                 cost = cycles * blocks * panels / parts + copies + sums / itemsize * (2 if parts == 1 else 4)
                 tasks = c.groups * -(-all_blocks // blocks) * -(-all_panels // panels) * parts
-                total = sum(-(-tasks // t) * t * cost for t in (1, 2, 4, 8))
+                total = sum(-(-tasks // t) * t * cost for t in ((target.tasks,) if target.threads else (1, 2, 4, 8)))
                 total += 20.0 * parts * inputs * outputs * taps if parts > 1 else 0
                 if total < best:
                     best, found = total, (blocks, panels, parts)
