@@ -24,6 +24,7 @@ from typing import Any
 from ndarray.dims import Size, product
 
 from .contraction import Digits, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .gemm import out_of_loop
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
 from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, apply, const, splat
 from .target import Target
@@ -115,6 +116,7 @@ class Plan:
     height: int
     width: int
     panels: int
+    together: int = 1
 
     @property
     def nr(self) -> int:
@@ -171,7 +173,9 @@ def choose(c: Convolution, target: Target) -> Plan:
                     best, found = total, Plan(lanes, rows, columns, vectors, block, high, wide, per)
     if found is None:
         found = Plan(lanes, rows, columns, vectors, block, rows, columns, panels)
-    return found
+    weights = blocks * block * c.windows[0].taps * h.taps * w.taps * found.nr * _ITEMSIZE[c.dtype]  # bytes of a panel
+    runs = -(-found.panels // max(1, target.l2 // 4 // max(1, weights)))
+    return replace(found, together=-(-found.panels // runs))
 
 
 def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: Target) -> tuple[int, int, int]:
@@ -323,36 +327,36 @@ class Patched:
         else:
             at = const(0)
         inputs = builder.parameter(self.channels, "inputs")
-        one: list[Stmt] = []
-        offset = bind(builder, one, self.first_channel + Var(block, INT) * plan.block)
-        line = bind(builder, one, base + Var(block, INT) * self.line)
+        single = isinstance(self.blocks, int) and self.blocks == 1
 
         def fill(start: Expr, stop: Expr, copied: bool) -> Stmt:
-            """Columns start .. stop-1 of one block of channels, from x or with zeros."""
-            out: list[Stmt] = []
-            column = Var(j, INT)
+            """Columns start .. stop-1, from x or with zeros: all channels of a column, one block after the other, as x is read
+            fastest in the order in which it lies in memory."""
+            column = bind(builder, out := list[Stmt](), base + Var(j, INT) * plan.block)
             if copied and c.strided and c.inputs == plan.block <= 8 and c.groups == 1:  # few channels: one by one
                 for k in range(plan.block):
-                    scalar = c.read(builder, self.n, (at, at_h, start_w + column * step_w), const(k), 1, None)
-                    out.append(Store(self.patch, line + column * plan.block + k, scalar))
+                    scalar = c.read(builder, self.n, (at, at_h, start_w + Var(j, INT) * step_w), const(k), 1, None)
+                    out.append(Store(self.patch, column + k, scalar))
                 return For(j, start, stop, 1, tuple(out), 2)
+            number: Expr = const(0) if single else Var(block, INT)
+            one: list[Stmt] = []
+            offset = bind(builder, one, self.first_channel + number * plan.block)
             for first in range(0, plan.block, plan.lanes):
                 count = min(plan.lanes, plan.block - first)
-                to = line + column * plan.block + first
                 partial = lane_mask(const(0), plan.lanes, const(count)) if count < plan.lanes else None
                 value: Expr = zero(self.vector)
                 if copied:
                     whole = isinstance(self.channels, int) and self.channels % plan.block == 0
                     mask = partial if whole else lane_mask(offset + first, plan.lanes, minimum(inputs, offset + first + count))
-                    channel = self.group * inputs + (offset + first)
-                    where = (at, at_h, start_w + column * step_w)
-                    value = c.read(builder, self.n, where, channel, plan.lanes, mask)
-                out.append(Store(self.patch, to, value, partial))
-            return For(j, start, stop, 1, tuple(out), 2 if len(out) == 1 else 1)
+                    where = (at, at_h, start_w + Var(j, INT) * step_w)
+                    value = c.read(builder, self.n, where, self.group * inputs + (offset + first), plan.lanes, mask)
+                one.append(Store(self.patch, column + number * self.line + first, value, partial))
+            if single:
+                return For(j, start, stop, 1, (*out, *one), 2 if len(one) < 3 else 1)
+            return For(j, start, stop, 1, (*out, For(block, const(0), self.blocks_here, 1, tuple(one), 2)))
 
         zeros = (fill(const(0), extent, False),)
-        one.append(If(exists, (fill(const(0), first, False), fill(first, last, True), fill(last, extent, False)), zeros))
-        inside.append(For(block, const(0), self.blocks_here, 1, tuple(one)))
+        inside.append(If(exists, (fill(const(0), first, False), fill(first, last, True), fill(last, extent, False)), zeros))
         loop: Stmt = For(i, const(0), rows, 1, tuple(inside))
         return [*body, For(kd, const(0), const(self.extent[0]), 1, (loop,))]
 
@@ -380,13 +384,17 @@ class _Direct(Patched):
         body, part, tasks = self.begin(ceil_div(panels, plan.panels), c.groups)
         self.sums = builder.scratch(c.dtype, plan.rows * plan.columns * plan.nr)
         body += self.copy()
-        panel, i, j = builder.fresh("p"), builder.fresh("i"), builder.fresh("j")
-        first = part * builder.parameter(plan.panels)
-        last = minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels"))
+        run, panel, i, j = (builder.fresh(x) for x in "gpij")
+        first = bind(builder, body, part * builder.parameter(plan.panels), "p")
+        last = bind(builder, body, minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels")), "p")
+        together = builder.parameter(plan.together)
+        begin = bind(builder, outer := list[Stmt](), first + Var(run, INT) * together, "p")
+        end = bind(builder, outer, minimum(begin + together, last), "p")
         tile = self._tile(Var(panel, INT), Var(i, INT), Var(j, INT))
-        loop: Stmt = For(j, const(0), self.columns, plan.columns, tuple(tile))
+        loop: Stmt = For(panel, begin, end, 1, tuple(tile))
+        loop = For(j, const(0), self.columns, plan.columns, (loop,))
         loop = For(i, const(0), self.rows, plan.rows, (loop,))
-        body.append(For(panel, first, last, 1, (loop,)))
+        body.append(For(run, const(0), (last - first + together - 1) // together, 1, (*outer, loop)))
         return self.launch(body, tasks, f"{plan.rows}x{plan.columns}x{plan.nr}", plan.lanes * 3)
 
     def _tile(self, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
@@ -476,10 +484,10 @@ class _Direct(Patched):
         pixel = bind(builder, inside, (row * plan.columns + at) * plan.nr)
         for v in range(0, plan.nr, plan.lanes):
             inside += self.deliver(where, column + v, limit, Load(self.sums, pixel + v, self.vector))
-        loop: Stmt = For(q, const(0), minimum(const(plan.columns), self.columns - j), 1, tuple(inside))
+        loop = out_of_loop(For(q, const(0), minimum(const(plan.columns), self.columns - j), 1, tuple(inside)))
         if plan.rows > 1:
-            loop = For(r, const(0), minimum(const(plan.rows), self.rows - i), 1, (loop,))
-        return [*body, loop]
+            loop = out_of_loop(For(r, const(0), minimum(const(plan.rows), self.rows - i), 1, tuple(loop)))
+        return body + loop
 
 
 def flatten_digits(index: list[Expr], sizes: tuple[Expr, ...]) -> Expr:

@@ -98,7 +98,7 @@ def _choose(c: Convolution, target: Target) -> FilterPlan:
                 if total < best:
                     best, found = total, (blocks, panels, parts)
     blocks, panels, parts = found or (1, 1, 1)
-    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, panels, blocks, parts, merged)
+    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, panels, blocks=blocks, parts=parts, merged=merged)
 
 
 class _Filters(Patched):
