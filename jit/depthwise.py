@@ -53,7 +53,7 @@ def _choose(c: Convolution, target: Target) -> Plan:
     work = max(1, hint(c.batch)) * height * width * blocks * (hint(product(x.taps for x in c.windows)) + 4)
     tasks = target.tasks if target.threads else max(1, min(16, work // 8_000 * 2))
     parts = min(blocks, -(-tasks // outer))
-    return Plan(lanes, 1, columns, 1, lanes, high, wide, -(-blocks // parts))
+    return Plan(lanes, 1, columns, 1, lanes, high, wide, parts)
 
 
 def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
@@ -81,17 +81,16 @@ class _Depthwise(Patched):
 
     def __init__(self, c: Convolution, plan: Plan, packed: Storage):
         super().__init__(c, plan, packed)
-        self.channels, self.blocks = c.groups, plan.panels
+        self.channels, self.blocks = c.groups, -(-ceil_div(c.groups, plan.lanes) // plan.parts)
 
     def build(self) -> Launch:
         c, plan, builder = self.c, self.plan, self.builder
         count: Size = ceil_div(c.groups, plan.lanes)
-        body, part, tasks = self.begin(ceil_div(count, plan.panels), 1)
+        body, part, tasks = self.begin(plan.parts, 1)
         self.sums = builder.scratch(c.dtype, plan.columns * plan.lanes)
-        first = bind(builder, body, part * builder.parameter(plan.panels), "p")
-        self.blocks_here = bind(
-            builder, body, minimum(builder.parameter(plan.panels), builder.parameter(count) - first), "p"
-        )
+        every, parts = builder.parameter(count), builder.parameter(plan.parts)
+        first, last = (bind(builder, body, p * every // parts, "p") for p in (part, part + 1))
+        self.blocks_here = bind(builder, body, last - first, "p")
         self.first_channel = bind(builder, body, first * plan.lanes, "c")
         self.outputs = builder.parameter(c.groups, "channels")
         body += self.copy()
@@ -162,7 +161,7 @@ def lower_depthwise_filters(c: Convolution, read_g: Any, sink: Sink, target: Tar
     """The gradient for the filters, w[c, t] = sum over images and outputs p of g[n, p, c] * x[n, p * stride + t - low, c]; one
     task a vector of channels. Arguments as for `weight_gradient.lower_filters`."""
     plan = _choose(c, target)
-    return [_DepthwiseFilters(c, replace(plan, columns=1, block=plan.lanes, panels=1), read_g, sink).build()]
+    return [_DepthwiseFilters(c, replace(plan, columns=1, block=plan.lanes, parts=1), read_g, sink).build()]
 
 
 class _DepthwiseFilters(Patched):

@@ -2,7 +2,7 @@
 
     out[n, p, o] = sum over taps t, channels c of x[n, p * stride + t * step - low, c] * w[o, c, t]      (0 outside of x)
 
-    task = (block of output channels, image, group, plane, block of rows, block of columns)
+    task = (part of the output channels, image, group, plane, block of rows, block of columns)
       copy the positions of x that its outputs see into private memory, with zeros where there are none: the patch,
           [tap of the depth][row][block of channels][column][channel of the block]
       for each panel of output channels, for each tile of rows x columns:
@@ -106,7 +106,8 @@ class Convolution:
 @dataclass(frozen=True)
 class Plan:
     """Tiles of `rows` x `columns` pixels and `vectors` vectors of `lanes` outputs in registers; a task has `height` x `width`
-    pixels and `panels` panels of outputs; the patch holds channels in blocks of `block`."""
+    pixels and one of `parts` parts of the panels of outputs, `together` of which follow one another for each tile; the patch
+    holds channels in blocks of `block`."""
 
     lanes: int
     rows: int
@@ -115,7 +116,7 @@ class Plan:
     block: int
     height: int
     width: int
-    panels: int
+    parts: int = 1
     together: int = 1
 
     @property
@@ -161,21 +162,32 @@ def choose(c: Convolution, target: Target) -> Plan:
                 continue
             copies = patch / lanes * 1.5 + 200
             tiles = (high // rows) * (wide // columns)
-            for parts in (1, 2, 4, 8, 16):
-                if parts > panels:
-                    break
-                per = -(-panels // parts)
-                parts = -(-panels // per)
-                tasks = outer * -(-height // high) * -(-width // wide) * parts
-                cost = copies + tiles * panels / parts * tile  # of a task, on average
-                total = sum(max(-(-tasks // t) * cost, copies + tiles * per * tile) * t for t in (1, 2, 4, 8)) + 2000 * tasks
+            blocks_here = outer * -(-height // high) * -(-width // wide)  # tasks of one part
+            for parts in dict.fromkeys(min(p, panels) for p in (1, 2, 4, 8, 16, panels)):
+                total = sum(_slowest(panels, parts, blocks_here, copies, tiles * tile, t) * t for t in (1, 2, 4, 8))
+                total += 2000 * blocks_here * parts
                 if total < best:
-                    best, found = total, Plan(lanes, rows, columns, vectors, block, high, wide, per)
+                    best, found = total, Plan(lanes, rows, columns, vectors, block, high, wide, parts)
     if found is None:
-        found = Plan(lanes, rows, columns, vectors, block, rows, columns, panels)
+        found = Plan(lanes, rows, columns, vectors, block, rows, columns, 1)
     weights = blocks * block * c.windows[0].taps * h.taps * w.taps * found.nr * _ITEMSIZE[c.dtype]  # bytes of a panel
-    runs = -(-found.panels // max(1, target.l2 // 4 // max(1, weights)))
-    return replace(found, together=-(-found.panels // runs))
+    most = -(-panels // found.parts)
+    runs = -(-most // max(1, target.l2 // 4 // max(1, weights)))
+    return replace(found, together=-(-most // runs))
+
+
+def _slowest(panels: int, parts: int, tasks: int, copies: float, tile: float, threads: int) -> float:
+    """The cost of the thread with most to do: each has as many tasks as the others, one part's after the other's, `tasks` of
+    a part. A task costs its `copies`, and `tile` for each of its panels."""
+
+    def before(number: int) -> float:
+        part, rest = divmod(number, tasks)
+        first, last = part * panels // parts, (part + 1) * panels // parts
+        return number * copies + (tasks * first + rest * (last - first)) * tile
+
+    count = tasks * parts
+    ends = [before(count * t // threads) for t in range(threads + 1)]
+    return max(b - a for a, b in zip(ends, ends[1:]))
 
 
 def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: Target) -> tuple[int, int, int]:
@@ -381,12 +393,12 @@ class _Direct(Patched):
     def build(self) -> Launch:
         c, plan, builder = self.c, self.plan, self.builder
         panels = ceil_div(c.outputs, plan.nr)
-        body, part, tasks = self.begin(ceil_div(panels, plan.panels), c.groups)
+        body, part, tasks = self.begin(plan.parts, c.groups)
         self.sums = builder.scratch(c.dtype, plan.rows * plan.columns * plan.nr)
         body += self.copy()
         run, panel, i, j = (builder.fresh(x) for x in "gpij")
-        first = bind(builder, body, part * builder.parameter(plan.panels), "p")
-        last = bind(builder, body, minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels")), "p")
+        count, parts = builder.parameter(panels, "panels"), builder.parameter(plan.parts)
+        first, last = (bind(builder, body, p * count // parts, "p") for p in (part, part + 1))
         together = builder.parameter(plan.together)
         begin = bind(builder, outer := list[Stmt](), first + Var(run, INT) * together, "p")
         end = bind(builder, outer, minimum(begin + together, last), "p")

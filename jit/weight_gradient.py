@@ -36,8 +36,8 @@ class FilterPlan(Plan):
     has `blocks` blocks of input channels, `panels` panels of outputs, and one of `parts` parts of the images. `merged`: a tile
     has all taps of a row, whose input channels lie one behind the other in a patch of one block."""
 
+    panels: int = 1
     blocks: int = 1
-    parts: int = 1
     merged: bool = False
 
 
@@ -98,7 +98,7 @@ def _choose(c: Convolution, target: Target) -> FilterPlan:
                 if total < best:
                     best, found = total, (blocks, panels, parts)
     blocks, panels, parts = found or (1, 1, 1)
-    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, panels, blocks=blocks, parts=parts, merged=merged)
+    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, parts, panels=panels, blocks=blocks, merged=merged)
 
 
 class _Filters(Patched):
