@@ -26,6 +26,7 @@ import llvmlite
 
 from hybrid.backend import Options
 from hybrid.graph import Graph
+from hybrid.passes import absorb
 from ndarray.settings import settings
 
 from . import machine, runtime
@@ -91,6 +92,7 @@ class NativeBackend:
         if steps is not None:
             return CutProgram(graph, steps, self.compile, options)
         begin = time.perf_counter()
+        graph = absorb(graph, options.constant_inputs)
         with self._lock:
             disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
             key = self._key(graph, options)

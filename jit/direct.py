@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from ndarray.dims import Size, product
@@ -187,7 +188,7 @@ def _slowest(panels: int, parts: int, tasks: int, copies: float, tile: float, th
 
     count = tasks * parts
     ends = [before(count * t // threads) for t in range(threads + 1)]
-    return max(b - a for a, b in zip(ends, ends[1:]))
+    return max(b - a for a, b in pairwise(ends))
 
 
 def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: Target) -> tuple[int, int, int]:

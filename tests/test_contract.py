@@ -292,7 +292,7 @@ def test_convolution(op, seed):
     if seed % 3 == 0 and op == "convolution_weight_gradient":
         options = {"block": 3, "height": 2, "width": 3, "vectors": 2, "panels": 1, "blocks": 1}
     elif seed % 3 == 0:
-        options = {"rows": 2, "columns": 3, "height": 4, "width": 6, "vectors": 2, "panels": 1}
+        options = {"rows": 2, "columns": 3, "height": 4, "width": 6, "vectors": 2, "parts": 2, "together": 2}
     if seed % 5 == 0 and op == "convolution_weight_gradient" and x[0] > 1:
         options["parts"] = x[0]
     # a fused prologue has no zero for padding to hide behind: the padding must still be 0

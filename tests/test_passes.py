@@ -6,7 +6,7 @@ import pytest
 import ndarray as nd
 from hybrid.graph import Builder, Literal, render
 from hybrid.interpret import evaluate_graph
-from hybrid.passes import PIPELINE, always_verify, cse, dce, fold, inline, optimize, simplify, skip_passes, turn
+from hybrid.passes import PIPELINE, absorb, always_verify, cse, dce, fold, inline, layout, optimize, simplify, skip_passes, turn
 from hybrid.passes.gradient import joint, split
 from hybrid.trace import Tracer
 from hybrid.verify import verify
@@ -290,3 +290,42 @@ def test_sums_of_paddings_are_stored_as_they_are_read():
     assert turn(kept) is kept
     products = traced(lambda a, b: p("transpose", nd.matmul(a, b) + 1.0, axes=(1, 0)), (3, 4), (4, 5))
     assert turn(products) is products
+
+
+CHAINS = {  # what stands behind a convolution, and how much of it stays there
+    "normalization": (lambda y, m, s, b: (y - m) * s + b, 1),
+    "bias": (lambda y, m, s, b: m + y, 1),
+    "two shifts": (lambda y, m, s, b: (y + m) - b, 1),
+    "factor alone": (lambda y, m, s, b: s * y * 2.0, 0),
+    "negative shifts": (lambda y, m, s, b: ((y - m) - b) * s - b, 1),
+    "negative, then more": (lambda y, m, s, b: (y - m) * s * b + m, 1),
+    "negative at the end": (lambda y, m, s, b: (y - m) * s, 1),
+    "the other way round": (lambda y, m, s, b: (m - y) * s, 2),
+    "read twice": (lambda y, m, s, b: (y * s) + y, 2),
+    "not per channel": (lambda y, m, s, b: y * nd.transpose(y, (0, 1, 3, 2)), 1),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_absorb(name, groups):
+    function, left = CHAINS[name]
+
+    def net(x, w, *v):
+        return function(nd.convolution(x, w, padding=1, groups=groups), *[nd.reshape(a, (1, 6, 1, 1)) for a in v])
+
+    graph = layout(traced(net, (2, 3, 5, 5), (6, 3 // groups, 3, 3), (6,), (6,), (6,)))
+    new = verify(absorb(graph, range(1, 5)))
+    same(graph, new)
+    arithmetic = [eq for eq in new.equations if eq.op.name in ("add", "subtract", "multiply") and eq.output.shape[1] == 5]
+    assert len(arithmetic) == left
+    assert absorb(graph, ()) is graph
+    assert len(absorb(graph, [1]).equations) <= len(graph.equations)  # what changes from call to call isn't moved
+
+
+def test_absorb_leaves_what_inputs_scale():
+    """A factor that comes from the input would mean new weights at each call."""
+    graph = layout(traced(lambda x, w, s: nd.convolution(x, w) * nd.reshape(s, (1, 6, 1, 1)), (1, 3, 4, 4), (6, 3, 1, 1), (6,)))
+    assert absorb(graph, [1]) is graph
+    assert absorb(graph, [2]) is graph
+    assert "multiply" in ops(absorb(graph, [1, 2]))

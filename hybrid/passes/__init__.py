@@ -16,6 +16,7 @@ from ndarray.settings import settings
 
 from ..graph import Graph
 from ..verify import verify
+from .absorb import absorb
 from .bodies import each_body, prune
 from .cse import cse
 from .dce import dce
@@ -28,8 +29,8 @@ from .turn import turn
 from .widen import widen
 
 __all__ = [
-    "PIPELINE", "Pass", "always_verify", "cse", "dce", "detach", "fold", "inline", "layout", "optimize", "prune", "simplify",
-    "skip_passes", "turn", "widen",
+    "PIPELINE", "Pass", "absorb", "always_verify", "cse", "dce", "detach", "fold", "inline", "layout", "optimize", "prune",
+    "simplify", "skip_passes", "turn", "widen",
 ]
 
 Pass = Callable[[Graph], Graph]
