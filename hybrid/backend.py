@@ -64,7 +64,7 @@ class Backend(Protocol):
         """Compile for the host."""
 
     def prepare(self) -> None:
-        """Import what compiling needs. Optional."""
+        """Import and make what all compiling needs. Optional."""
 
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """An object file and a C header for `target` (an LLVM triple, or "host")."""
@@ -92,7 +92,7 @@ _ready: set[str] = set()
 
 
 def prepare_backend(name: str) -> None:
-    """Import what the backend of that name compiles with, so that the first call need not. Errors are left to that call."""
+    """Have the backend of that name make ready what all programs share, so that no first call need. Errors are left to that."""
     if name not in _ready:
         _ready.add(name)
         with contextlib.suppress(Exception):

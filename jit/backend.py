@@ -83,8 +83,10 @@ class NativeBackend:
         self._lock = threading.RLock()
 
     def prepare(self) -> None:
-        """Import what lowers and generates."""
+        """Import what lowers and generates, and make the runner that all programs share."""
         from . import assemble, generate, lower  # noqa: F401
+
+        _make_runner()
 
     def compile(self, graph: Graph, options: Options = Options()) -> CompiledProgram | CutProgram:  # noqa: B008 (frozen)
         """A program for the host. See `hybrid.backend.Program` for what may be passed to it."""
@@ -142,7 +144,8 @@ class NativeBackend:
         from .lower import lower
 
         with Generation(self.target, self._kernels.known) as generation:
-            generation.run(_make_runner)
+            if not runtime.is_ready():
+                generation.run(_make_runner)
             lowered = lower(graph, self.target, lambda launch: generation.add(launch.kernel), options.constant_inputs)
         if settings.debug >= 3:
             from . import debug

@@ -117,24 +117,24 @@ def _count(cpus: str) -> int:
     return max(1, total)
 
 
-_idle: dict[Target, list[Any]] = {}  # target machines that no thread is using
+_idle: dict[tuple[Target, int], list[Any]] = {}  # target machines that no thread is using
 
 
 @contextlib.contextmanager
-def _target_machine(target: Target) -> Iterator[Any]:
+def _target_machine(target: Target, level: int = 1) -> Iterator[Any]:
     """A target machine for the calling thread alone."""
     try:
-        machine = _idle.setdefault(target, []).pop()
+        machine = _idle.setdefault((target, level), []).pop()
     except IndexError:
-        machine = _new_machine(target)
+        machine = _new_machine(target, level)
     yield machine
-    _idle[target].append(machine)
+    _idle[target, level].append(machine)
 
 
-def _new_machine(target: Target) -> Any:
+def _new_machine(target: Target, level: int = 1) -> Any:
     _initialize()
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=1, reloc="pic", codemodel="small"
+        cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"
     )
 
 
@@ -146,13 +146,14 @@ def _parse(text: str, machine: Any) -> Any:
     return module
 
 
-def emit_object(text: str, target: Target) -> bytes:
-    """Compile LLVM IR to the bytes of an object file; several threads may at once.
+def emit_object(text: str, target: Target, level: int = 1) -> bytes:
+    """Compile LLVM IR to the bytes of an object file; several threads may at once. `level`: of optimization; 0 is five times
+    as fast to compile.
 
     Raises RuntimeError with LLVM's message for invalid IR.
     """
     library = llvm.ffi.lib
-    with _target_machine(target) as machine:
+    with _target_machine(target, level) as machine:
         module = _parse(text, machine)
         emit = library.LLVMPY_TargetMachineEmitToMemory
         emit = getattr(emit, "_cfn", emit)  # without llvmlite's lock, which would keep other threads from generating code

@@ -210,10 +210,100 @@ define void @hybrid_run_tables(ptr %slots, ptr %plan, ptr %kernels) {
   ret void
 }
 
+%span = type { i64, i64, i64, i64 } ; where memory begins and ends, whether it is written, number of the array
+
+declare void @qsort(ptr, i64, i64, ptr)
+
+define internal i32 @hybrid.earlier(ptr %a, ptr %b) {
+  %x = load i64, ptr %a
+  %y = load i64, ptr %b
+  %above = icmp ugt i64 %x, %y
+  %below = icmp ult i64 %x, %y
+  %one = zext i1 %above to i32
+  %other = zext i1 %below to i32
+  %order = sub i32 %one, %other
+  ret i32 %order
+}
+
+; the memory of n arrays, in order of its addresses
+define internal void @hybrid.spans(ptr %spans, ptr %data, ptr %sizes, i64 %n, ptr %writes, i64 %written) {
+entry:
+  br label %one
+one:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %one ]
+  %low.at = getelementptr i64, ptr %data, i64 %i
+  %low = load i64, ptr %low.at
+  %size.at = getelementptr i64, ptr %sizes, i64 %i
+  %size = load i64, ptr %size.at
+  %high = add i64 %low, %size
+  %span = getelementptr %span, ptr %spans, i64 %i
+  %high.to = getelementptr %span, ptr %span, i64 0, i32 1
+  %writes.to = getelementptr %span, ptr %span, i64 0, i32 2
+  %number.to = getelementptr %span, ptr %span, i64 0, i32 3
+  store i64 %low, ptr %span
+  store i64 %high, ptr %high.to
+  store i64 0, ptr %writes.to
+  store i64 %i, ptr %number.to
+  %i.next = add i64 %i, 1
+  %more = icmp slt i64 %i.next, %n
+  br i1 %more, label %one, label %mark
+mark:
+  %w = phi i64 [ 0, %one ], [ %w.next, %mark ]
+  %w.at = getelementptr i64, ptr %writes, i64 %w
+  %number = load i64, ptr %w.at
+  %marked = getelementptr %span, ptr %spans, i64 %number, i32 2
+  store i64 1, ptr %marked
+  %w.next = add i64 %w, 1
+  %w.more = icmp slt i64 %w.next, %written
+  br i1 %w.more, label %mark, label %sort
+sort:
+  call void @qsort(ptr %spans, i64 %n, i64 32, ptr @hybrid.earlier)
+  ret void
+}
+
+; -(i + 1) where array number i lies over another one and either is written; 0 where there is none. A span that begins before
+; the end of what came before it overlaps with that; `reach` is how far all of them go, `reach.written` the written ones.
+define internal i64 @hybrid.clash(ptr %spans, i64 %n) {
+entry:
+  br label %one
+one:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %reach = phi i64 [ 0, %entry ], [ %reach.next, %next ]
+  %reach.written = phi i64 [ 0, %entry ], [ %reach.written.next, %next ]
+  %span = getelementptr %span, ptr %spans, i64 %i
+  %low = load i64, ptr %span
+  %high.at = getelementptr %span, ptr %span, i64 0, i32 1
+  %high = load i64, ptr %high.at
+  %writes.at = getelementptr %span, ptr %span, i64 0, i32 2
+  %writes = load i64, ptr %writes.at
+  %written = icmp ne i64 %writes, 0
+  %bound = select i1 %written, i64 %reach, i64 %reach.written
+  %under = icmp ult i64 %low, %bound
+  %some = icmp ult i64 %low, %high
+  %clash = and i1 %under, %some
+  br i1 %clash, label %found, label %next
+found:
+  %number.at = getelementptr %span, ptr %span, i64 0, i32 3
+  %number = load i64, ptr %number.at
+  %minus = xor i64 %number, -1
+  ret i64 %minus
+next:
+  %further = icmp ugt i64 %high, %reach
+  %reach.next = select i1 %further, i64 %high, i64 %reach
+  %further.written = icmp ugt i64 %high, %reach.written
+  %extends = and i1 %further.written, %written
+  %reach.written.next = select i1 %extends, i64 %high, i64 %reach.written
+  %i.next = add i64 %i, 1
+  %more = icmp slt i64 %i.next, %n
+  br i1 %more, label %one, label %none
+none:
+  ret i64 0
+}
+
 ; arrays: a Python list of NumPy arrays, whose addresses become the slots. `checks` holds the number of arrays behind the
 ; first to be checked, the number of written ones among them, the bytes of each, and the numbers (from 0) of the written
-; ones. Returns 0 when the plan has run; i when array number i (from 1) isn't contiguous and aligned, and -i when it lies
-; over memory of an array that is written: nothing has run then.
+; ones. Returns 0 when the plan has run; i when array number i (from 1) isn't contiguous and aligned, and -i when it and
+; another one lie over the same memory and one of them is written: nothing has run then.
 define i64 @hybrid_run_arrays(ptr %list, i64 %n, ptr %plan, ptr %kernels, ptr %checks) {
 entry:
   %header = load i64, ptr %plan
@@ -229,7 +319,7 @@ entry:
   %writes = getelementptr i64, ptr %sizes, i64 %checked
   %ends = getelementptr ptr, ptr %slots, i64 1
   %any = icmp sgt i64 %n, 0
-  br i1 %any, label %each, label %written.head
+  br i1 %any, label %each, label %checked.all
 each:
   %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
   %item.at = getelementptr ptr, ptr %items, i64 %i
@@ -252,43 +342,18 @@ bad:
 next:
   %i.next = add i64 %i, 1
   %more = icmp slt i64 %i.next, %n
-  br i1 %more, label %each, label %written.head
-written.head:
-  %w = phi i64 [ 0, %entry ], [ 0, %next ], [ %w.next, %written.next ]
-  %w.more = icmp slt i64 %w, %written
-  br i1 %w.more, label %written.one, label %go
-written.one:
-  %w.at = getelementptr i64, ptr %writes, i64 %w
-  %w.array = load i64, ptr %w.at
-  %w.slot = getelementptr ptr, ptr %ends, i64 %w.array
-  %w.low = load i64, ptr %w.slot
-  %w.size.at = getelementptr i64, ptr %sizes, i64 %w.array
-  %w.size = load i64, ptr %w.size.at
-  %w.high = add i64 %w.low, %w.size
-  br label %other
-other:
-  %k = phi i64 [ 0, %written.one ], [ %k.next, %other.next ]
-  %k.slot = getelementptr ptr, ptr %ends, i64 %k
-  %k.low = load i64, ptr %k.slot
-  %k.size.at = getelementptr i64, ptr %sizes, i64 %k
-  %k.size = load i64, ptr %k.size.at
-  %k.high = add i64 %k.low, %k.size
-  %under = icmp ult i64 %k.low, %w.high
-  %over = icmp ult i64 %w.low, %k.high
-  %meet = and i1 %under, %over
-  %differ = icmp ne i64 %k, %w.array
-  %clash = and i1 %meet, %differ
-  br i1 %clash, label %overlap, label %other.next
+  br i1 %more, label %each, label %checked.all
+checked.all:
+  %writes.any = icmp sgt i64 %written, 0
+  br i1 %writes.any, label %spans, label %go
+spans:
+  %sorted = alloca %span, i64 %checked, align 16
+  call void @hybrid.spans(ptr %sorted, ptr %ends, ptr %sizes, i64 %checked, ptr %writes, i64 %written)
+  %clash = call i64 @hybrid.clash(ptr %sorted, i64 %checked)
+  %meet = icmp ne i64 %clash, 0
+  br i1 %meet, label %overlap, label %go
 overlap:
-  %k.minus = xor i64 %k, -1 ; -(k + 1)
-  ret i64 %k.minus
-other.next:
-  %k.next = add i64 %k, 1
-  %k.more = icmp slt i64 %k.next, %checked
-  br i1 %k.more, label %other, label %written.next
-written.next:
-  %w.next = add i64 %w, 1
-  br label %written.head
+  ret i64 %clash
 go:
   call void @hybrid_run(ptr %slots, ptr %plan, ptr %kernels)
   ret i64 0

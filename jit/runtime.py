@@ -38,13 +38,17 @@ from ndarray.settings import settings
 from .runner_ir import ir
 
 __all__ = [
-    "BRANCH", "LAUNCH_HEADER", "LOOP", "Runner", "native_calls", "run", "run_arrays", "runner", "start_workers", "worker_count",
+    "BRANCH", "LAUNCH_HEADER", "LOOP", "Runner", "is_ready", "native_calls", "run", "run_arrays", "runner", "start_workers",
+    "worker_count",
 ]
 
 log = logging.getLogger("hybrid.runtime")
 
 LAUNCH_HEADER = 8
 """Plan words of a launch before its buffers."""
+
+LEVEL = 0
+"""Of optimization: what the runner does between launches is little, and every process with an empty cache folder waits for it."""
 
 LOOP, BRANCH = -1, -2
 """In place of a kernel's number: what a record is if not a launch."""
@@ -95,6 +99,11 @@ def runner() -> Runner:
     return _runner
 
 
+def is_ready() -> bool:
+    """Whether the runner is there."""
+    return _runner is not None
+
+
 def _make_runner() -> Runner:
     from . import machine
     from .cache import DiskCache, key_of
@@ -102,14 +111,14 @@ def _make_runner() -> Runner:
     target = machine.host()
     text = ir(target)
     cache = DiskCache(settings.cache_dir) if settings.cache_dir else None
-    key = key_of({"what": "runner", "ir": text, "compiler": machine.version(), "target": target})
+    key = key_of({"what": "runner", "level": LEVEL, "ir": text, "compiler": machine.version(), "target": target})
     kept = cache.load(key) if cache else None
     if kept is not None:
         try:
             return Runner(kept[1])
         except (RuntimeError, KeyError) as error:
             log.warning("the runner kept on disk can't be loaded (%s); compiling it", error)
-    data = machine.emit_object(text, target)
+    data = machine.emit_object(text, target, LEVEL)
     if cache:
         cache.store(key, {"what": "runner"}, data)
     return Runner(data)
@@ -154,7 +163,7 @@ def run_arrays(arrays: list[np.ndarray], plan: int, kernels: int, checks: int, r
     The first array is the arena. `checks` is the address of int64 words: how many arrays behind it are to be checked, how
     many of them the plan writes, the bytes of each checked one, and the numbers of the written ones (from 0, not counting
     the arena). Returns 0 when the plan has run. When an array isn't contiguous and aligned its position in `arrays` is
-    returned, and minus the position of one that overlaps with a written one; nothing has run then.
+    returned, and minus the position of one where two overlap of which one is written; nothing has run then.
     """
     global _calls
     native = _runner or runner()
