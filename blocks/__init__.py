@@ -3,7 +3,7 @@
 from hybrid.block import Block, HybridBlock
 from hybrid.parameter import Constant, DeferredInitializationError, Parameter, ParameterDict
 
-from . import data, init, loss, lr_scheduler, metric, nn, optimizer, rnn, utils
+from . import amp, data, init, loss, lr_scheduler, metric, nn, optimizer, rnn, utils
 from .trainer import Trainer
 from .utils import clip_global_norm, split_and_load, split_data
 
@@ -15,6 +15,7 @@ __all__ = [
     "Parameter",
     "ParameterDict",
     "Trainer",
+    "amp",
     "clip_global_norm",
     "data",
     "init",

@@ -8,6 +8,7 @@ import ndarray as nd
 from hybrid.block import HybridBlock
 from ndarray import NDArray
 from ndarray.ops.base import differ, is_one
+from ndarray.precision import in_wide
 
 __all__ = [
     "CTCLoss",
@@ -32,6 +33,10 @@ class Loss(HybridBlock):
         super().__init__(**kwargs)
         self._weight = weight
         self._batch_axis = batch_axis
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """Under mixed precision, losses are computed in float32."""
+        return super()._run(*map(in_wide, args), **kwargs)
 
     def _extra_repr(self) -> str:
         return f"batch_axis={self._batch_axis}, w={self._weight}"

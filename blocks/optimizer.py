@@ -1,4 +1,4 @@
-"""Optimizers: SGD, NAG, Adam. The base class and the registry are in `kvstore.optimizer`.
+"""Optimizers: SGD, NAG, Adam, AdamW, LAMB. The base class and the registry are in `kvstore.optimizer`.
 
 All weights of a device are updated by one compiled program; learning rate, decay and the other numbers are its inputs.
 """
@@ -18,9 +18,11 @@ from . import lr_scheduler
 from .lr_scheduler import LRScheduler
 
 __all__ = [
+    "LAMB",
     "NAG",
     "SGD",
     "Adam",
+    "AdamW",
     "LRScheduler",
     "Optimizer",
     "Updater",
@@ -57,6 +59,7 @@ def _traced_numbers(self: Optimizer, indices: Sequence[Any], members: list[Any],
 
     def read(first: bool) -> list[float]:
         if first and count:
+            self.discount(indices)
             self.begin_update(indices)
         fresh = self._numbers(members)
         return [fresh[group][name] for group, name in order]
@@ -166,6 +169,103 @@ class Adam(Optimizer):
         mean = states[0] * n["beta1"] + grad * n["rest1"]
         square = states[1] * n["beta2"] + grad * grad * n["rest2"]
         return weight - mean * n["lr"] / (nd.sqrt(square) + n["epsilon"]), (mean, square)
+
+
+@register
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    ``weight -= lr sqrt(1 - beta2^t) / (1 - beta1^t) * (m / (sqrt(v) + epsilon) + wd * weight)``; m and v as in `Adam`, of the
+    gradient alone. Without `correct_bias`, the fraction is 1.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-6,
+        correct_bias: bool = True,
+        **settings: Any,
+    ):
+        super().__init__(learning_rate, beta1, beta2, epsilon, **settings)
+        self.correct_bias = correct_bias
+
+    def numbers(self, lr: float, wd: float, count: int) -> dict[str, float]:
+        """As Adam's."""
+        numbers = super().numbers(lr, wd, count)
+        return numbers if self.correct_bias else {**numbers, "lr": lr}
+
+    def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
+        """One step."""
+        mean = states[0] * n["beta1"] + grad * n["rest1"]
+        square = states[1] * n["beta2"] + grad * grad * n["rest2"]
+        step = mean / (nd.sqrt(square) + n["epsilon"]) + weight * n["wd"]
+        return weight - step * n["lr"], (mean, square)
+
+
+@register
+class LAMB(Optimizer):
+    """Adam's step with decoupled decay, scaled for each weight to the weight's norm (You et al., 2020).
+
+    ``u = m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + wd * weight``, ``weight -= lr * |weight| / |u| * u``
+
+    The norm of the weight is clipped to `lower_bound` and `upper_bound`; the ratio is 1 where a norm is 0. Without
+    `bias_correction`, m and v are taken as they are.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-6,
+        lower_bound: float | None = None,
+        upper_bound: float | None = None,
+        bias_correction: bool = True,
+        **settings: Any,
+    ):
+        super().__init__(learning_rate=learning_rate, **settings)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.lower_bound, self.upper_bound, self.bias_correction = lower_bound, upper_bound, bias_correction
+
+    def create_state(self, index: Any, weight: NDArray) -> Any:
+        """The means of the gradient and of its square, in float32 for narrow weights."""
+        dtype = weight.dtype if weight.dtype.itemsize >= 4 else nd.float32
+        return tuple(nd.zeros(weight.shape, dtype=dtype, device=weight.device) for _ in range(2))
+
+    def numbers(self, lr: float, wd: float, count: int) -> dict[str, float]:
+        """lr, wd, the betas, their complements and corrections, epsilon."""
+        corrected = self.bias_correction
+        return {
+            "lr": lr,
+            "wd": wd,
+            "beta1": self.beta1,
+            "rest1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "rest2": 1 - self.beta2,
+            "correction1": 1 / (1 - self.beta1**count) if corrected else 1.0,
+            "correction2": 1 / (1 - self.beta2**count) if corrected else 1.0,
+            "epsilon": self.epsilon,
+        }
+
+    def structure(self) -> tuple:
+        """The bounds of the norm."""
+        return (self.lower_bound, self.upper_bound)
+
+    def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
+        """One step."""
+        mean = states[0] * n["beta1"] + grad * n["rest1"]
+        square = states[1] * n["beta2"] + grad * grad * n["rest2"]
+        step = mean * n["correction1"] / (nd.sqrt(square * n["correction2"]) + n["epsilon"]) + weight * n["wd"]
+        size, length = nd.sqrt(nd.sum(weight * weight)), nd.sqrt(nd.sum(step * step))
+        if self.lower_bound is not None:
+            size = nd.maximum(size, self.lower_bound)
+        if self.upper_bound is not None:
+            size = nd.minimum(size, self.upper_bound)
+        usable = nd.logical_and(size > 0, length > 0)
+        ratio = nd.where(usable, size / nd.where(usable, length, 1.0), 1.0)
+        return (weight - step * (ratio * n["lr"])).astype(weight.dtype, copy=False), (mean, square)
 
 
 def get_updater(optimizer: Optimizer) -> Updater:

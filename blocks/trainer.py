@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kvstore as kv
+import ndarray as nd
 from hybrid.epoch import epoch as _epoch
 from hybrid.parameter import Parameter
 from hybrid.scalars import scalar_input
-from kvstore.optimizer import Optimizer, Updater
-from ndarray import NDArray
+from kvstore.optimizer import Optimizer, Updater, _flat
+from ndarray import NDArray, autograd
 from ndarray.apply import is_tracing
 from ndarray.dims import Dim
 
@@ -96,6 +97,8 @@ class Trainer:
         self._on_store: set[int] = set()
         self._seen: _Seen = {}
         self._only: _Place | None = None  # the weights, where there is one device
+        self._amp_loss_scaler: Any = None  # see blocks.amp
+        self._amp_scaled = False  # whether the gradients are those of a scaled loss
 
     # -- rates
 
@@ -126,7 +129,7 @@ class Trainer:
         if self._update_on_kvstore:
             self._step_on_store(rescale)
             return
-        if self._kvstore is None and type(rescale) is float and not is_tracing():
+        if self._kvstore is None and type(rescale) is float and self._amp_loss_scaler is None and not is_tracing():
             place = self._place()
             if place is not None and place.is_fresh(self._seen):
                 self._optimizer.rescale_grad = rescale
@@ -171,11 +174,24 @@ class Trainer:
 
     def _rescale(self, batch_size: Any) -> Any:
         scale = scalar_input(lambda: self._scale)  # in a trace, read anew at each call
+        if self._amp_scaled:
+            batch_size = self._amp_divisor(batch_size)
         if isinstance(batch_size, (Dim, NDArray)):  # in a trace, a size that varies: counted by the program itself
             return scale / batch_size
         if not batch_size > 0:
             raise ValueError(f"Trainer.step: batch_size must be positive, got {batch_size}")
         return scale / batch_size
+
+    def _amp_divisor(self, batch_size: Any) -> Any:
+        """The batch size times the loss scale with which the gradients were made."""
+        scaler = self._amp_loss_scaler
+        if scaler.is_one:
+            return batch_size
+        if not is_tracing():
+            return batch_size * scaler.loss_scale
+        scale = scaler.scale(self._params[0].list_device()[0])
+        return scale * (batch_size if isinstance(batch_size, NDArray) else batch_size.as_array(scale.dtype, scale.device)
+                        if isinstance(batch_size, Dim) else float(batch_size))
 
     def _trained(self, ignore_stale_grad: bool) -> list[tuple[int, Parameter]]:
         """The parameters to be updated."""
@@ -206,6 +222,45 @@ class Trainer:
     def _update(self, trained: list[tuple[int, Parameter]], rescale: Any) -> None:
         if not trained:
             return
+        if self._amp_loss_scaler is not None and self._amp_loss_scaler.dynamic:
+            overflow = self._amp_loss_scaler.has_overflow(self._summed(trained))
+            if overflow is True:
+                self._remember(trained)
+                return
+            if overflow is not False:
+                self._update_where(overflow, trained, rescale)
+                return
+        self._update_all(trained, rescale)
+
+    def _summed(self, trained: list[tuple[int, Parameter]]) -> list[NDArray]:
+        """The gradients, each once where a store has made them equal on all devices."""
+        grads = [p.list_grad() for _, p in trained]
+        return [gs[0] for gs in grads] if self._kvstore is not None else [g for gs in grads for g in gs]
+
+    def _update_where(self, overflow: NDArray, trained: list[tuple[int, Parameter]], rescale: Any) -> None:
+        """In a trace: update, but keep weights and states as they were where gradients have overflowed."""
+        written: list[NDArray] = []
+        for i, p in trained:
+            for array in p.list_data():
+                updater = self._updater(array.device)
+                updater.ensure_states([i], [array])
+                written += [array, *_flat(updater.states[i])]
+        with autograd.pause():
+            before = [(a, a.copy()) for a in written]
+            self._update_all(trained, rescale)
+            for array, old in before:
+                here = overflow if overflow.device == array.device else overflow.to_device(array.device)
+                array[...] = nd.where(here, old, array)
+
+    def _remember(self, trained: list[tuple[int, Parameter]]) -> None:
+        """These gradients have been used."""
+        for i, p in trained:
+            for grad in p.list_grad():
+                self._seen[i, grad.device] = (grad, grad._version)
+        if self._only is not None:
+            self._only.versions = []
+
+    def _update_all(self, trained: list[tuple[int, Parameter]], rescale: Any) -> None:
         if not is_tracing() and isinstance(rescale, float):
             self._optimizer.rescale_grad = rescale
         per_device: dict[Any, tuple[list[int], list[NDArray], list[NDArray]]] = {}
@@ -218,11 +273,9 @@ class Trainer:
         for k, (device, (indices, weights, grads)) in enumerate(per_device.items()):
             updater = self._updater(device)
             updater(indices, grads, weights, count=k == 0, rescale=rescale)
-            if not is_tracing():
-                for i, g in zip(indices, grads):
-                    self._seen[i, device] = (g, g._version)
-                if self._only is not None:
-                    self._only.versions = []
+
+        if not is_tracing():
+            self._remember(trained)
 
     def _updater(self, device: Any) -> Updater:
         if device not in self._updaters:

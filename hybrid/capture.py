@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ndarray import apply as _apply
+from ndarray import precision
 from ndarray.apply import apply
 from ndarray.array import NDArray, is_literal, literal
 from ndarray.autograd import Function, _Differentiating, is_recording, is_training, sum_to
@@ -246,9 +247,10 @@ def hoist(graph: Graph, constants: list[NDArray]) -> tuple[list[NDArray], Graph]
         return literal(atom.value, atom.dtype, device) if isinstance(atom, Literal) else env[atom]
 
     outside = _producers(invariant, wanted, lambda eq: True)
-    for eq in (eq for eq in graph.equations if eq in outside):
-        found = apply(eq.op, *map(array, eq.inputs), **eq.attrs)
-        env.update(zip(eq.outputs, found if isinstance(found, tuple) else (found,), strict=True))
+    with precision.use(None):  # the body has its casts
+        for eq in (eq for eq in graph.equations if eq in outside):
+            found = apply(eq.op, *map(array, eq.inputs), **eq.attrs)
+            env.update(zip(eq.outputs, found if isinstance(found, tuple) else (found,), strict=True))
     kept = [v for v in (*graph.inputs[: len(constants)], *wanted) if v in read]
     equations = tuple([eq for eq in graph.equations if eq in views or invariant.keys().isdisjoint(eq.outputs)])
     left = graph.replace(inputs=(*kept, *graph.inputs[len(constants) :]), equations=equations)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import ndarray as nd
-from ndarray import NDArray, autograd
+from ndarray import NDArray, autograd, precision
 from ndarray.apply import apply
 from ndarray.array import literal
 from ndarray.dims import Dim, Size, evaluate, symbol
@@ -61,7 +61,7 @@ def replay(graph: Graph, arrays: Sequence[NDArray], device: Any) -> tuple[list[N
     def read(atom: Any) -> NDArray:
         return literal(atom.value, atom.dtype, device) if isinstance(atom, Literal) else environment[atom]
 
-    with device:
+    with device, precision.use(None):
         for eq in graph.equations:
             attrs = {k: _evaluated(v, sizes) for k, v in eq.attrs.items()}
             result = apply(eq.op, *map(read, eq.inputs), **attrs)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ndarray import apply as _apply
-from ndarray import autograd
+from ndarray import autograd, precision
 from ndarray.array import NDArray, wrap
 from ndarray.device import cpu
 from ndarray.op import ArrayType
@@ -285,7 +285,7 @@ class CompiledFunction:
         """Plain attributes of all Blocks within reach, and their arrays."""
         from .block import identities, static_attributes
 
-        attributes: dict[str, Any] = {}
+        attributes: dict[str, Any] = {"precision:": precision.current()}
         arrays: dict[str, Any] = {}
         if self._surroundings is not None:
             attributes["variables:"] = tuple(self._surroundings.names)

@@ -60,6 +60,8 @@ class Optimizer:
     rescale_grad   the gradient is multiplied by it first (a `Trainer` sets 1 / batch size)
     clip_gradient  then clipped to [-clip_gradient, clip_gradient]
     param_dict     {index: Parameter} whose `lr_mult` and `wd_mult` count
+    multi_precision  float16 and bfloat16 weights are updated in float32: their states begin with a float32 copy (the master),
+                     which the rule updates with float32 states; the weight is the master, rounded
     """
 
     compile: Callable[[Callable], Callable] = staticmethod(lambda function: function)
@@ -81,8 +83,6 @@ class Optimizer:
         aggregate_num: int | None = None,
         use_fused_step: bool | None = None,
     ):
-        if multi_precision:
-            raise NotImplementedError(f"{type(self).__name__}: multi_precision is not supported; train in float32")
         self.rescale_grad = rescale_grad
         self.wd = wd
         self.clip_gradient = clip_gradient
@@ -90,6 +90,7 @@ class Optimizer:
         self.lr = 0.01 if learning_rate is None else learning_rate
         if lr_scheduler is not None and learning_rate is not None:
             lr_scheduler.base_lr = learning_rate
+        self.multi_precision = bool(multi_precision)
         self.begin_num_update = begin_num_update
         self.num_update = begin_num_update
         self.param_dict = dict(param_dict or {})
@@ -98,12 +99,25 @@ class Optimizer:
         self.wd_mult: dict[Any, float] = {}
         self._count: dict[Any, int] = {}
         self._programs: dict[Any, Callable] = {}
+        self._skips: Callable[[], int] | None = None  # how many counted updates turned out not to be made (see blocks.amp)
+        self._skips_known = 0
 
     # -- what a subclass defines
 
     def create_state(self, index: Any, weight: NDArray) -> Any:
         """The states of one weight: an array, a tuple of arrays, or None."""
         return None
+
+    def has_master(self, weight: NDArray) -> bool:
+        """Whether the weight is updated through a float32 copy."""
+        return self.multi_precision and is_narrow(weight.dtype)
+
+    def create_state_multi_precision(self, index: Any, weight: NDArray) -> Any:
+        """`create_state`; for a weight with a master, (master, the states of the master)."""
+        if not self.has_master(weight):
+            return self.create_state(index, weight)
+        master = weight.astype(nd.float32)
+        return master, self.create_state(index, master)
 
     def numbers(self, lr: float, wd: float, count: int) -> dict[str, float]:
         """The numbers of the `count`-th update (from 1), in Python floats; `lr` and `wd` include their multipliers."""
@@ -156,7 +170,19 @@ class Optimizer:
         else:
             self.update_all([index], [weight], [grad], [state])
 
-    update_multi_precision = update
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Update one weight, or lists of them, in place; the states are those of `create_state_multi_precision`."""
+        if self._is_rule():
+            self.update(index, weight, grad, state)
+            return
+        several = isinstance(index, (list, tuple))
+        for i, w, g, s in zip(index, weight, grad, state) if several else ((index, weight, grad, state),):
+            if not self.has_master(w):
+                self.update(i, w, g, s)
+                continue
+            master, inner = s
+            self.update(i, master, g.astype(nd.float32), inner)
+            w[...] = master.astype(w.dtype)
 
     def begin_update(self, indices: Sequence[Any]) -> None:
         """Count one update of each weight."""
@@ -166,6 +192,18 @@ class Optimizer:
             if now > latest:
                 latest = now
         self.num_update = latest
+
+    def discount(self, indices: Sequence[Any]) -> None:
+        """Take back the counts of updates that a compiled step left out because gradients had overflowed."""
+        if self._skips is None:
+            return
+        known, now = self._skips_known, self._skips()
+        self._skips_known = now
+        if now > known:
+            for i in indices:
+                if i in self._count:
+                    self._count[i] -= now - known
+            self.num_update -= now - known
 
     def update_all(
         self,
@@ -186,7 +224,7 @@ class Optimizer:
             if count:
                 self.begin_update(indices)
             for arguments in zip(indices, weights, grads, states):
-                self.update(*arguments)
+                self.update_multi_precision(*arguments)
             return
         self._run(indices, weights, grads, [_flat(s) for s in states], count, rescale)
 
@@ -207,7 +245,7 @@ class Optimizer:
         if count:
             self.begin_update(indices)
         numbers = self._numbers(members)
-        key = (groups, self.clip_gradient, self.structure())
+        key = (groups, self.clip_gradient, self.multi_precision, self.structure())
         program = self._programs.get(key)
         if program is None:
 
@@ -225,17 +263,23 @@ class Optimizer:
         clip = self.clip_gradient
         cast: dict[Any, dict[str, Any]] = {}
         for group, weight, grad, state in zip(groups, weights, grads, states):
-            n = cast.get((group, weight.dtype))
+            target, state = weight, tuple(state)
+            if self.has_master(weight):
+                target, state = state[0], state[1:]
+            dtype = target.dtype
+            n = cast.get((group, dtype))
             if n is None:
-                values = {**numbers[group], "rescale": rescale}
-                n = cast[group, weight.dtype] = {
-                    k: v.astype(weight.dtype, copy=False) if isinstance(v, NDArray) else v for k, v in values.items()
+                n = cast[group, dtype] = {
+                    k: v.astype(dtype, copy=False) if isinstance(v, NDArray) else v for k, v in numbers[group].items()
                 }
-            grad = grad * n["rescale"]
+            wide = dtype if not is_narrow(dtype) else nd.float32  # 1 / (batch size * loss scale) is no float16 number
+            grad = grad.astype(wide, copy=False) * (rescale.astype(wide) if isinstance(rescale, NDArray) else rescale)
             if clip is not None:
                 grad = nd.clip(grad, -clip, clip)
-            new_weight, new_state = self.rule(weight, grad, tuple(state), n)
-            weight[...] = new_weight
+            new, new_state = self.rule(target, grad.astype(dtype, copy=False), state, n)
+            target[...] = new
+            if target is not weight:
+                weight[...] = new.astype(weight.dtype)
             for old, new in zip(state, new_state):
                 old[...] = new
 
@@ -311,6 +355,7 @@ class Updater:
     def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
         self.states: dict[Any, Any] = {}
+        self.masters: set[Any] = set()  # weights whose states are (master, states of the master)
         self._last: tuple[Any, list, tuple] = (None, [], ())  # indices, their states, these as tuples of arrays
 
     def __call__(self, index: Any, grad: Any, weight: Any, count: bool = True, rescale: Any = None) -> None:
@@ -336,7 +381,9 @@ class Updater:
         for i, weight in zip(indices, weights):
             if i not in self.states:
                 with eagerly(), autograd.pause():
-                    self.states[i] = self.optimizer.create_state(i, weight)
+                    self.states[i] = self.optimizer.create_state_multi_precision(i, weight)
+                if self.optimizer.has_master(weight):
+                    self.masters.add(i)
 
     # -- files
 
@@ -345,7 +392,8 @@ class Updater:
         arrays = {f"{i}/{k}": a.asnumpy() for i, s in self.states.items() for k, a in enumerate(_flat(s))}
         optimizer = self.optimizer
         about = {
-            "kinds": [[i, _kind(s)] for i, s in self.states.items()],
+            "kinds": [[i, _kind(s[1] if i in self.masters else s)] for i, s in self.states.items()],
+            "masters": sorted(self.masters, key=str),
             "counts": [[i, c] for i, c in optimizer._count.items()],
             "num_update": optimizer.num_update,
             "name": type(optimizer).__name__.lower(),
@@ -370,7 +418,9 @@ class Updater:
             counts = {_key(i): int(c) for i, c in about["counts"]}
             num_update, name, config = int(about["num_update"]), about["name"], about["optimizer"]
             kinds = {_key(i): int(kind) for i, kind in about["kinds"]}
-            parts = {i: [arrays[f"{i}/{k}"] for k in range(abs(kind))] for i, kind in kinds.items()}
+            masters = set(map(_key, about.get("masters", ())))
+            counted = {i: abs(kind) + (i in masters) for i, kind in kinds.items()}
+            parts = {i: [arrays[f"{i}/{k}"] for k in range(count)] for i, count in counted.items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{fname}: damaged optimizer states ({error!r})") from None
         mine = type(self.optimizer).__name__.lower()
@@ -388,16 +438,26 @@ class Updater:
         for i, kind in kinds.items():
             device = devices.get(i) if isinstance(devices, Mapping) else devices
             loaded = tuple(nd.array(a, dtype=a.dtype, device=device) for a in parts[i])
-            states[i] = None if kind == 0 else loaded[0] if kind == -1 else loaded
+            own = loaded[1:] if i in masters else loaded
+            state = None if kind == 0 else own[0] if kind == -1 else own
+            states[i] = (loaded[0], state) if i in masters else state
         if config:
             old, self.optimizer = self.optimizer, Optimizer.from_config(config)
             for attribute in ("param_dict", "lr_scheduler", "idx2name", "lr_mult", "wd_mult"):
                 setattr(self.optimizer, attribute, getattr(old, attribute))
-        self.states, self.optimizer._count, self.optimizer.num_update = states, counts, num_update
+        self.states, self.masters = states, masters
+        self.optimizer._count, self.optimizer.num_update = counts, num_update
+
+
+def is_narrow(dtype: Any) -> bool:
+    """Whether a dtype is float16 or bfloat16."""
+    return dtype.name in ("float16", "bfloat16")
 
 
 def _flat(state: Any) -> list[NDArray]:
-    return [] if state is None else list(state) if isinstance(state, (tuple, list)) else [state]
+    if state is None:
+        return []
+    return [a for s in state for a in _flat(s)] if isinstance(state, (tuple, list)) else [state]
 
 
 def _kind(state: Any) -> int:

@@ -116,8 +116,21 @@ def apply(op: Op, *arrays: NDArray, **attrs: Any) -> Any:
 
     The arrays are NDArrays on one device whose shapes and dtypes the calling function has validated.
     """
+    if casting is not None:
+        arrays = casting(op, arrays, attrs)
     frame = _top.get() or _bottom
     return frame.interpreter.process(frame, op, arrays, attrs)
+
+
+casting: Any = None
+"""What `ndarray.precision` does to the arguments of each operation once a policy has been named: (op, arrays, attrs) ->
+arrays."""
+
+
+def set_casting(function: Any) -> None:
+    """Install `casting`."""
+    global casting
+    casting = function
 
 
 def write(array: NDArray, value: NDArray, index: Any = ...) -> None:

@@ -9,13 +9,15 @@ import numpy as np
 
 from .apply import apply, is_tracing
 from .array import NDArray
+from .dtypes import is_floating
 from .elementwise import add, greater_equal, multiply, where
 from .linear import matmul
 from .manipulation import broadcast_to, reshape, swapaxes
 from .neural import dropout
 from .op import OPS
-from .operands import as_array, common
+from .operands import as_array, common, convert
 from .ops.base import broadcast_shapes, differ
+from .precision import in_target
 from .probabilities import softmax
 
 __all__ = ["scaled_dot_product_attention"]
@@ -37,7 +39,7 @@ def scaled_dot_product_attention(
     (1, 2, 5)
     """
     name = "scaled_dot_product_attention"
-    query, key, value = common(name, query, key, value, arguments=("query", "key", "value"))
+    query, key, value = common(name, *in_target(name, query, key, value), arguments=("query", "key", "value"))
     flat = min(query.ndim, key.ndim, value.ndim) < 2
     if flat or differ(query.shape[-1], key.shape[-1]) or differ(key.shape[-2], value.shape[-2]):
         raise ValueError(
@@ -70,7 +72,7 @@ def scaled_dot_product_attention(
 def _suits_tiles(query: NDArray, key: NDArray, value: NDArray, mask: NDArray | None) -> bool:
     """Whether the compiler is to compute attention as one operation that never stores the scores. Eagerly, and where few
     queries leave nothing to be kept together, the formula is as good."""
-    if not is_tracing() or query.dtype not in (np.float32, np.float64):
+    if not is_tracing() or not is_floating(query.dtype):
         return False
     if mask is not None and (mask.dtype not in (np.bool_, query.dtype) or mask.ndim > max(query.ndim, 3)):
         return False
@@ -88,10 +90,13 @@ def _tiled(query: NDArray, key: NDArray, value: NDArray, mask: NDArray | None, s
         """(..., heads, positions, E) as (..., positions, heads, E)."""
         return swapaxes(broadcast_to(x, (*batch, *x.shape[-2:])), -2, -3)
 
-    arrays = [behind_positions(x) for x in (query, key, value)]
+    dtype = query.dtype  # narrow floats are computed in float32
+    wide = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
+    arrays = [convert(behind_positions(x), wide) for x in (query, key, value)]
     if mask is None:
         out = apply(OPS["attention"], *arrays, scale=scale, causal=causal)[0]
     else:
+        mask = mask if mask.dtype.kind == "b" else convert(mask, wide)
         out = apply(OPS["masked_attention"], *arrays, mask, scale=scale, causal=causal)[0]
-    out = swapaxes(out, -2, -3)
+    out = swapaxes(convert(out, dtype), -2, -3)
     return reshape(out, out.shape[1:]) if flat else out

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import apply as _apply
+from . import precision
 from .apply import Frame, apply
 from .array import NDArray, _twin, storage_of, wrap
 from .device import Device
@@ -138,17 +139,20 @@ def predict_mode() -> _Mode:
 class _Differentiating:
     """A context for pulling gradients back: recorded themselves with `create_graph`, else not."""
 
-    __slots__ = ("_create_graph", "_tokens", "_train")
+    __slots__ = ("_create_graph", "_policy", "_tokens", "_train")
 
     def __init__(self, create_graph: bool, train: bool):
         self._create_graph, self._train = create_graph, train
 
     def __enter__(self) -> None:
         frame = _recording_frame() if self._create_graph else _unrecorded_frame()
+        self._policy = precision.without() if _apply.casting is not None else None
         self._tokens = _apply.switch(frame), _training.set(self._train)
 
     def __exit__(self, *_: object) -> None:
         token, mode = self._tokens
+        if self._policy is not None:
+            self._policy()
         _training.reset(mode)
         _top.reset(token)
 

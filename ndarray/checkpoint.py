@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any
 
 from . import apply as _apply
-from . import autograd, random
+from . import autograd, precision, random
 from .apply import Frame
 from .array import NDArray, _twin
 from .device import current_device
@@ -52,7 +52,7 @@ def _record(function: Callable, arguments: tuple) -> Any:
         return result
     replayed = [(s, old) for s, old, version in before if s._version != version]
     step = Step(f"checkpoint of {getattr(function, '__name__', 'a function')}", _pull, len(outs))
-    kept = (function, arguments, [(a, a._version) for a in given], outside, replayed, autograd.is_training())
+    kept = (function, arguments, [(a, a._version) for a in given], outside, replayed, autograd.is_training(), precision.current())
     node = Node(step, tuple([(*place, -1) for place in outside]), (None,) * len(outside), kept)
     made = []
     for i, out in enumerate(outs):
@@ -89,7 +89,7 @@ def _written(node: Any) -> int:
 
 
 def _pull(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
-    function, arguments, versions, outside, replayed, train = node.kept
+    function, arguments, versions, outside, replayed, train, policy = node.kept
     given = [keep(v, node.step.name, f"argument {i}") for i, v in enumerate(versions)]
     for (leaf, _), version in outside.items():
         if _written(leaf) != version:
@@ -109,7 +109,8 @@ def _pull(node: Node, entries: tuple, cotangents: list, wanted: list) -> list:
     token = _apply.switch(Frame(_tape, Frame(_Again(), below)))
     mode = autograd._training.set(train)
     try:
-        result, reached = _run(function, arguments)
+        with precision.use(policy):
+            result, reached = _run(function, arguments)
     finally:
         autograd._training.reset(mode)
         _apply._top.reset(token)

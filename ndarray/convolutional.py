@@ -13,6 +13,7 @@ from .elementwise import add, multiply
 from .linear import matmul
 from .manipulation import reshape, stack, transpose
 from .operands import as_array, as_floating, common, is_number, primitive
+from .precision import in_target
 from .spatial import sample_bilinear
 
 __all__ = ["col2im", "convolution", "deconvolution", "deformable_convolution", "im2col", "modulated_deformable_convolution"]
@@ -110,6 +111,7 @@ def convolution(
     >>> nd.convolution(x, nd.ones((1, 1, 2, 2))).tolist()
     [[[[8.0, 12.0], [20.0, 24.0]]]]
     """
+    x, weight, bias = in_target("convolution", x, weight, bias)
     x, weight, attrs, last = _arguments(
         "convolution", x, weight, stride, padding, dilation, groups, layout, pad, dilate, num_group)
     _agree("convolution", "kernel", kernel, weight.shape[2:])
@@ -147,6 +149,7 @@ def deconvolution(
     [[[1.0, 1.0, 2.0, 2.0]]]
     """
     name = "deconvolution"
+    x, weight, bias = in_target(name, x, weight, bias)
     x, weight, attrs, last = _arguments(name, x, weight, stride, padding, dilation, groups, layout, pad, dilate, num_group)
     rank = x.ndim - 2
     steps, dilated, pads = attrs["stride"], attrs["dilation"], attrs["padding"]

@@ -16,6 +16,7 @@ from . import apply as _apply
 from .array import NDArray, _new, literal
 from .device import KERNEL_BYTES
 from .op import NONDIFF, OPS, Op
+from .precision import WIDE_OPS
 from .tape import RECORDING, Node, Plan, _check_entry, _kept_out
 
 __all__ = ["BINARY", "UNARY", "binary", "unary"]
@@ -140,12 +141,15 @@ def unary(name: str, slow: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A function of one argument that takes the short cut of an op, or else calls `slow`."""
     ufunc, kinds = UNARY[name]
     plan = _plan(OPS[name], (0,))
+    # float16 goes the long way where a precision policy may have a say
+    codes = "".join(c for c in np.typecodes["AllInteger"] + np.typecodes["AllFloat"]
+                    if np.dtype(c).kind in kinds and not (c == "e" and name in WIDE_OPS))
 
     def short(x: Any, /) -> Any:
         top = _top_get()
         if (top is None or top is RECORDING) and type(x) is NDArray:
             a = x._data
-            if type(a) is _ndarray and a.dtype.kind in kinds and a.nbytes <= KERNEL_BYTES:
+            if type(a) is _ndarray and a.dtype.char in codes and a.nbytes <= KERNEL_BYTES:
                 try:
                     data = ufunc(a)
                 except Exception:

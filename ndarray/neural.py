@@ -14,6 +14,7 @@ from .dims import product
 from .elementwise import abs, add, less, multiply, stop_gradient, subtract, where
 from .manipulation import reshape
 from .operands import as_array, as_floating, common, normalize_axes, primitive
+from .precision import in_target
 
 __all__ = ["BlockGrad", "batch_flatten", "dropout", "fully_connected", "make_loss", "smooth_l1"]
 
@@ -30,6 +31,7 @@ def fully_connected(
     >>> nd.fully_connected(nd.array([[1.0, 2.0]]), nd.array([[3.0, 4.0]]), nd.array([5.0])).tolist()
     [[16.0]]
     """
+    x, weight, bias = in_target("fully_connected", x, weight, bias)
     x, weight = common("fully_connected", x, weight, arguments=("x", "weight"))
     if weight.ndim != 2:
         raise ValueError(f"fully_connected: weight: expected shape (units, inputs), got {weight.shape}")

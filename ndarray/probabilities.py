@@ -16,6 +16,7 @@ from .manipulation import expand_dims, reshape
 from .op import OPS
 from .operands import as_array, as_floating, convert, normalize_axes, normalize_axis
 from .positions import pick
+from .precision import in_target
 from .reduction import max, sum
 
 __all__ = ["log_softmax", "masked_log_softmax", "masked_softmax", "softmax", "softmax_cross_entropy", "softmin"]
@@ -25,7 +26,7 @@ def _exponentials(
     name: str, x: Any, axis: Any, temperature: float | None, dtype: Any, mask: NDArray | None = None
 ) -> tuple[NDArray, tuple[int, ...]]:
     """x (the lowest number where the mask is false) minus its maximum along the axis, and the axes."""
-    x = as_floating(name, x)
+    (x,) = in_target("log_softmax" if "log" in name else "softmax", as_floating(name, x))
     axes = normalize_axes(name, axis, x.ndim)
     if dtype is not None:
         dtype = canonical(dtype)

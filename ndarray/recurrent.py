@@ -24,6 +24,7 @@ from .linear import matmul, tensordot
 from .manipulation import concatenate, expand_dims, stack
 from .neural import fully_connected
 from .operands import as_array
+from .precision import in_target
 from .reduction import sum
 
 __all__ = ["gru_layer", "lstm_layer", "rnn_layer"]
@@ -45,6 +46,8 @@ def lstm_layer(
     >>> out.shape, h.shape, c.shape
     ((5, 2, 4), (2, 4), (2, 4))
     """
+    x, i2h_weight, h2h_weight, i2h_bias, h2h_bias, h, c = in_target(
+        "lstm_layer", x, i2h_weight, h2h_weight, i2h_bias, h2h_bias, h, c)
     x, wh, h = _arguments("lstm_layer", x, h2h_weight, h, 4)
     c = zeros(h.shape, dtype=h.dtype, device=h._device) if c is None else as_array("lstm_layer", "c", c)
     bias = i2h_bias if h2h_bias is None else h2h_bias if i2h_bias is None else add(i2h_bias, h2h_bias)
@@ -78,6 +81,8 @@ def gru_layer(
     >>> out.shape, h.shape
     ((5, 2, 4), (2, 4))
     """
+    x, i2h_weight, h2h_weight, i2h_bias, h2h_bias, h = in_target(
+        "gru_layer", x, i2h_weight, h2h_weight, i2h_bias, h2h_bias, h)
     x, wh, h = _arguments("gru_layer", x, h2h_weight, h, 3)
     if h2h_bias is None:
         h2h_bias = zeros((wh.shape[0],), dtype=wh.dtype, device=wh._device)
@@ -112,6 +117,8 @@ def rnn_layer(
     """
     if activation not in ("tanh", "relu"):
         raise ValueError(f"rnn_layer: activation: expected 'tanh' or 'relu', got {activation!r}")
+    x, i2h_weight, h2h_weight, i2h_bias, h2h_bias, h = in_target(
+        "rnn_layer", x, i2h_weight, h2h_weight, i2h_bias, h2h_bias, h)
     x, wh, h = _arguments("rnn_layer", x, h2h_weight, h, 1)
     bias = i2h_bias if h2h_bias is None else h2h_bias if i2h_bias is None else add(i2h_bias, h2h_bias)
     xw = fully_connected(x, i2h_weight, bias, flatten=False)

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from ndarray import apply as _apply
-from ndarray import autograd
+from ndarray import autograd, precision
 from ndarray.array import NDArray, literal
 from ndarray.device import current_device
 from ndarray.dims import Dim
@@ -71,7 +71,7 @@ def joint(graph: Graph, wanted: Sequence[bool]) -> Joint:
     arrays = [tracer.argument(v.type, device, v.name) for v in graph.inputs]
     targets = [i for i, w in enumerate(wanted) if w and is_inexact(graph.inputs[i].dtype)]
     cotangents = tuple(j for j, a in enumerate(graph.outputs) if is_inexact(a.dtype))
-    with tracer.under():
+    with tracer.under(), precision.use(None):
         token = _apply.push(autograd._tape)
         try:
             for i in targets:
