@@ -17,7 +17,7 @@ summation depends on sizes only. Sizes are parameters of the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -27,7 +27,26 @@ from ndarray.dims import Size, product
 from .contraction import Digits, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
 from .gemm import out_of_loop
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
-from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, apply, const, splat
+from .loopir import (
+    INT,
+    Expr,
+    For,
+    Get,
+    If,
+    Let,
+    Load,
+    Prefetch,
+    Register,
+    Set,
+    Stmt,
+    Store,
+    Type,
+    Var,
+    apply,
+    const,
+    splat,
+    walk_exprs,
+)
 from .target import Target
 
 __all__ = ["Convolution", "Window", "lower_direct"]
@@ -154,27 +173,28 @@ def choose(c: Convolution, target: Target) -> Plan:
         per = max(1, min(panels, panels * outer * -(-height // rows) * -(-width // columns) // target.tasks))
         return Plan(lanes, rows, columns, vectors, block, rows, columns, per)
     best, found = float("inf"), None
+    most = target.l2 // (16 if all(x.compact() for x in c.windows) else 4)  # what one tap sees is copied where it is worked on
     for wide in dict.fromkeys((width, *(x for x in (112, 56, 28, 14) if x < width))):
         wide = -(-wide // columns) * columns
         for high in dict.fromkeys(-(-height // k) for k in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28, 56, 112)):
             high = -(-high // rows) * rows
             patch = c.windows[0].taps * h.reach(high) * (w.reach(wide)) * blocks * block
-            if patch * _ITEMSIZE[c.dtype] > target.l2 // 4 and not (high == rows and wide == columns):
+            if patch * _ITEMSIZE[c.dtype] > most and not (high == rows and wide == columns):
                 continue
             copies = patch / lanes * 1.5 + 200
             tiles = (high // rows) * (wide // columns)
             blocks_here = outer * -(-height // high) * -(-width // wide)  # tasks of one part
             for parts in dict.fromkeys(min(p, panels) for p in (1, 2, 4, 8, 16, panels)):
                 total = sum(_slowest(panels, parts, blocks_here, copies, tiles * tile, t) * t for t in (1, 2, 4, 8))
-                total += 2000 * blocks_here * parts
+                total += 300 * blocks_here * parts
                 if total < best:
                     best, found = total, Plan(lanes, rows, columns, vectors, block, high, wide, parts)
     if found is None:
         found = Plan(lanes, rows, columns, vectors, block, rows, columns, 1)
     weights = blocks * block * c.windows[0].taps * h.taps * w.taps * found.nr * _ITEMSIZE[c.dtype]  # bytes of a panel
-    most = -(-panels // found.parts)
-    runs = -(-most // max(1, target.l2 // 4 // max(1, weights)))
-    return replace(found, together=-(-most // runs))
+    panels = -(-panels // found.parts)
+    runs = -(-panels // max(1, target.l2 // 4 // max(1, weights)))
+    return replace(found, together=-(-panels // runs))
 
 
 def _slowest(panels: int, parts: int, tasks: int, copies: float, tile: float, threads: int) -> float:
@@ -403,6 +423,7 @@ class _Direct(Patched):
         together = builder.parameter(plan.together)
         begin = bind(builder, outer := list[Stmt](), first + Var(run, INT) * together, "p")
         end = bind(builder, outer, minimum(begin + together, last), "p")
+        self.begin_run, self.share = begin, bind(builder, outer, (end - begin + (plan.columns - 1)) // (end - begin))
         tile = self._tile(Var(panel, INT), Var(i, INT), Var(j, INT))
         loop: Stmt = For(panel, begin, end, 1, tuple(tile))
         loop = For(j, const(0), self.columns, plan.columns, (loop,))
@@ -417,7 +438,8 @@ class _Direct(Patched):
             (r * plan.columns + q, v, names[r][q][v])
             for r in range(plan.rows) for q in range(plan.columns) for v in range(plan.vectors)
         ]
-        body: list[Stmt] = [Register(name, zero(self.vector)) for _, _, name in every]
+        body = self._sink(panel, i, j, fetch=True)
+        body += [Register(name, zero(self.vector)) for _, _, name in every]
         if 0 not in self.taps:
             body += self._sum(names, panel, i, j)
         body += [Store(self.sums, const(p * plan.nr + v * plan.lanes), Get(name, self.vector)) for p, v, name in every]
@@ -459,6 +481,7 @@ class _Direct(Patched):
                                            + kw * (w.step * plan.block)))
         lines = [a] + [bind(builder, inside, a + self.row * (r * h.pitch)) for r in range(1, plan.rows)]
         b = bind(builder, inside, weights + number * plan.nr)
+        inside += self._ahead(panel, block, i, j)
         k = builder.fresh("c")
         buffer = builder.buffer(self.packed, "read")
         step: list[Stmt] = []
@@ -484,8 +507,27 @@ class _Direct(Patched):
             inside = [For(name, start, stop, 1, tuple(inside))]
         return body + inside
 
-    def _sink(self, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
-        """Deliver the sums of a tile."""
+    def _ahead(self, panel: Expr, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        """Fetch what the next task will copy where this one works on a tile and a block of channels: a part for each panel. Where
+        there is one tap only, copies would take as long as products otherwise."""
+        c, plan, builder = self.c, self.plan, self.builder
+        d, h, w = c.windows
+        if self.taps != (1, 1, 1) or plan.rows > 1 or c.strided:
+            return []
+        q = Var(builder.fresh("q"), INT)
+        beyond = isinstance(w.out, int) and plan.width < w.out
+        down = const(0) if beyond else builder.parameter(plan.height, "down")
+        right = builder.parameter(plan.width, "right") if beyond else const(0)
+        row, column = (self.h0 + i + down) * h.stride - h.low, (self.w0 + j + right + q) * w.stride - w.low
+        channel = self.group * builder.parameter(self.channels, "inputs") + block * plan.block
+        value = c.read(builder, self.n, (self.depth * d.stride - d.low, row, column), channel, plan.lanes, None)
+        body: list[Stmt] = []
+        first = bind(builder, body, (panel - self.begin_run) * self.share)
+        fetch = touched([Let(builder.fresh("x"), value)], q.name)
+        return [*body, *out_of_loop(For(q.name, first, minimum(first + self.share, const(plan.columns)), 1, tuple(fetch)))]
+
+    def _sink(self, panel: Expr, i: Expr, j: Expr, fetch: bool = False) -> list[Stmt]:
+        """Deliver the sums of a tile, or fetch what that is going to read and write."""
         plan, builder = self.plan, self.builder
         body: list[Stmt] = []
         r, q = builder.fresh("i"), builder.fresh("j")
@@ -496,11 +538,44 @@ class _Direct(Patched):
         where = (self.depth, bind(builder, inside, self.h0 + i + row), bind(builder, inside, self.w0 + j + at))
         pixel = bind(builder, inside, (row * plan.columns + at) * plan.nr)
         for v in range(0, plan.nr, plan.lanes):
-            inside += self.deliver(where, column + v, limit, Load(self.sums, pixel + v, self.vector))
+            value = zero(self.vector) if fetch else Load(self.sums, pixel + v, self.vector)
+            inside += self.deliver(where, column + v, limit, value)
+        if fetch:
+            inside = touched(inside, q)
         loop = out_of_loop(For(q, const(0), minimum(const(plan.columns), self.columns - j), 1, tuple(inside)))
         if plan.rows > 1:
             loop = out_of_loop(For(r, const(0), minimum(const(plan.rows), self.rows - i), 1, tuple(loop)))
         return body + loop
+
+
+def touched(body: Sequence[Stmt], variable: str) -> list[Stmt]:
+    """What fetches the memory that a body of Let, Store and If is going to read and write at places that depend on a variable."""
+    found: list[Let | Prefetch] = []
+    moving = {variable}
+
+    def moves(e: Expr) -> bool:
+        return any(isinstance(x, Var) and x.name in moving for x in walk_exprs(e))
+
+    def visit(statements: Sequence[Stmt]) -> None:
+        for s in statements:
+            if isinstance(s, If):  # whole vectors, or a part of one at the same place
+                visit(s.then)
+            elif isinstance(s, (Let, Store)):
+                loads = [e for e in walk_exprs(s.value) if isinstance(e, Load)]
+                places = [(e.buffer, e.index) for e in loads] + ([(s.buffer, s.index)] if isinstance(s, Store) else [])
+                found.extend(Prefetch(buffer, at) for buffer, at in places if at.type == INT and moves(at))
+                if isinstance(s, Let) and not loads:
+                    moving.update([s.name] if moves(s.value) else [])
+                    found.append(s)
+
+    visit(body)
+    needed: set[str] = set()
+    kept: list[Stmt] = []
+    for s in reversed(found):
+        if isinstance(s, Prefetch) or s.name in needed:
+            needed |= {e.name for e in walk_exprs(s.index if isinstance(s, Prefetch) else s.value) if isinstance(e, Var)}
+            kept.append(s)
+    return kept[::-1]
 
 
 def flatten_digits(index: list[Expr], sizes: tuple[Expr, ...]) -> Expr:
