@@ -116,6 +116,7 @@ class NativeBackend:
             "constant inputs": sorted(options.constant_inputs),
             "options": sorted(options.extra.items()),
             "target": self.target,
+            "winograd": settings.winograd,
             "generator": generator_stamp(),
             "llvmlite": llvmlite.__version__,
         })

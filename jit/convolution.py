@@ -1,4 +1,4 @@
-"""The three convolutions, stated for the kernels that compute them: `direct`, `depthwise` and `weight_gradient`.
+"""The three convolutions, stated for the kernels that compute them: `direct`, `winograd`, `depthwise` and `weight_gradient`.
 
 Arrays have 1 to 3 spatial axes, which become depth, rows and columns, and their channels last or second; the kernels run
 along the channels, so the layout pass puts those last. A gradient for the input is a convolution of stride 1 for each
@@ -22,6 +22,7 @@ from .launch import KernelBuilder, Launch, Position, Sink, Source
 from .loopir import Expr, Stmt, const
 from .target import Target
 from .weight_gradient import lower_filters
+from .winograd import lower_winograd, winograd_outputs
 
 __all__ = ["lower_convolution", "lower_data_gradient", "lower_weight_gradient"]
 
@@ -80,13 +81,18 @@ def lower_convolution(
 
     problem = Convolution(
         x.dtype, x.shape[0], groups, w.shape[1], w.shape[0] // groups, _three(windows), _reader(x, spatial), weight,
-        _deliverer(sink, spatial), strided=spatial.strided(x), equations=equations,
+        _deliverer(sink, spatial), strided=spatial.strided(x), constant=w.constant, equations=equations,
     )
     return _lower(problem, target, schedule)
 
 
 def _lower(c: Convolution, target: Target, schedule: dict[str, Any]) -> list[Launch]:
-    return (lower_depthwise if is_depthwise(c) else lower_direct)(c, target, **schedule)
+    """`schedule` overrides fields of the plan of the kernel that is chosen; ``winograd``: its tile, 0 for none."""
+    if is_depthwise(c):
+        return lower_depthwise(c, target, **schedule)
+    rest = dict(schedule)
+    outputs = rest.pop("winograd", 0) if schedule else winograd_outputs(c, target)
+    return lower_winograd(c, target, outputs, **rest) if outputs else lower_direct(c, target, **rest)
 
 
 def _reader(x: Source, spatial: _Spatial) -> Any:
@@ -170,7 +176,7 @@ def lower_data_gradient(
 
         problem = Convolution(
             g.dtype, g.shape[0], groups, outputs, w.shape[1], _three([part.window for part in parts]), _reader(g, spatial),
-            weight, deliver, strided=spatial.strided(g), name="convolution_data", equations=equations,
+            weight, deliver, strided=spatial.strided(g), constant=w.constant, name="convolution_data", equations=equations,
         )
         launches += _lower(problem, target, schedule)
     return launches

@@ -6,6 +6,8 @@
                                            ~/.cache/hybrid); empty: nothing is kept on disk
     HYBRID_NUM_THREADS   1-1024            workers of the native thread pool (the cores this process may use)
     HYBRID_EAGER_KERNELS 0 or 1 (1)        whether eager work on large arrays goes through compiled kernels
+    HYBRID_WINOGRAD      0, 2 or 4 (4)     the largest tile of outputs by which 3x3 convolutions are computed in fewer
+                                           products (docs/numerics.md); 0: none. Read when a program is compiled
 
 The ladder of HYBRID_DEBUG. Everything goes to standard error; the compiler's rungs show what is compiled, so from 3 on
 recipes kept on disk are not used.
@@ -59,6 +61,13 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
+def _tile(value: Any) -> int:
+    number = _integer(0, 4)(value)
+    if number not in (0, 2, 4):
+        raise ValueError
+    return number
+
+
 def _folder(value: Any) -> str:
     text = os.fspath(value) if value is not None else ""
     if not isinstance(text, str) or "\0" in text:
@@ -82,6 +91,7 @@ SETTINGS = {
         Setting("HYBRID_CACHE_DIR", _cache_dir, _folder, "the path of a folder, or an empty text for no cache"),
         Setting("HYBRID_NUM_THREADS", _cores, _integer(1, 1024), "an integer from 1 to 1024"),
         Setting("HYBRID_EAGER_KERNELS", lambda: 1, _integer(0, 1), "0 or 1"),
+        Setting("HYBRID_WINOGRAD", lambda: 4, _tile, "0, 2 or 4"),
     )
 }
 """Every setting by name."""
@@ -131,6 +141,11 @@ class Settings:
     def eager_kernels(self) -> int:
         """HYBRID_EAGER_KERNELS."""
         return self.get("HYBRID_EAGER_KERNELS")
+
+    @property
+    def winograd(self) -> int:
+        """HYBRID_WINOGRAD."""
+        return self.get("HYBRID_WINOGRAD")
 
     @contextmanager
     def __call__(self, **values: Any) -> Iterator[Settings]:

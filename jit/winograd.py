@@ -1,0 +1,498 @@
+"""Convolutions of 3 x 3 taps and stride 1 by Winograd's method: tiles of 2 x 2 or 4 x 4 outputs from 16 or 36 products a
+channel, where direct summation takes 36 or 144.
+
+    Y = A' [ sum over channels of (G g G') * (B' d B) ] A        d: a tile of the image, g: a filter, *: element by element
+
+    before: U[panel of outputs][position][channel][output] = G g G', a launch that depends on the weights only
+    task = (block of panels, block of tiles, which lie one behind the other over all images)
+      for each tile, for each vector of channels: V[position][block of channels][tile][channel of the block] = B' d B,
+          with zeros where the tile reaches over the image
+      for each panel of outputs:
+          for each position: M[tile][position][output] = V[position] U[panel][position], sums in registers
+          for each tile: A' M A through the sink
+
+V and M are private memory that fits the second-level cache; transforms go through a tile's worth of memory, a row or a
+column of vectors at a time, so their code is small. The order of summation depends on sizes only.
+
+The points of F(4, 3) are 0, +-sqrt(1/2), +-sqrt(2) and infinity, a pair of reciprocals each with its negative (S. A. Alam et al.,
+"Winograd convolution for deep neural networks: efficient point selection", ACM TECS 21(6), 2022): its error is a third of
+that with the usual 0, +-1, +-2 (A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016),
+and twice that of direct summation. See docs/numerics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import sqrt
+from typing import Any
+
+from ndarray.dims import Size
+from ndarray.settings import settings
+
+from .contraction import bind, ceil_div, digits, lane_mask, minimum, multiply_add, zero
+from .direct import UNIT, Convolution
+from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
+from .loopir import INT, Const, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const, splat
+from .target import Target
+
+__all__ = ["lower_winograd", "suits_winograd", "winograd_outputs"]
+
+
+# -- the transforms along one axis
+
+
+Vectors = list[Expr]
+Line = Callable[[KernelBuilder, list[Stmt], Sequence[Expr]], Vectors]
+
+
+def _times(value: float, x: Expr) -> Expr:
+    return Const(value, x.type) * x
+
+
+def _add_times(value: float, x: Expr, y: Expr) -> Expr:
+    """value * x + y"""
+    return multiply_add(Const(value, x.type), x, y)
+
+
+_A, _B = sqrt(0.5), sqrt(2.0)
+
+
+def _input_2(b: KernelBuilder, body: list[Stmt], d: Sequence[Expr]) -> Vectors:
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]]
+
+
+def _filter_2(b: KernelBuilder, body: list[Stmt], g: Sequence[Expr]) -> Vectors:
+    ends = bind(b, body, _times(0.5, g[0] + g[2]), "v")
+    middle = bind(b, body, _times(0.5, g[1]), "v")
+    return [g[0], ends + middle, ends - middle, g[2]]
+
+
+def _output_2(b: KernelBuilder, body: list[Stmt], m: Sequence[Expr]) -> Vectors:
+    return [m[0] + (m[1] + m[2]), (m[1] - m[2]) + m[3]]
+
+
+def _input_4(b: KernelBuilder, body: list[Stmt], d: Sequence[Expr]) -> Vectors:
+    found = []
+    for a, other in ((_A, _B), (_B, _A)):  # x (x +- a) (x x - other other)
+        even = bind(b, body, _add_times(-other * other, d[2], d[4]), "v")
+        odd = bind(b, body, _add_times(-other * other, d[1], d[3]), "v")
+        found += [_add_times(a, odd, even), _add_times(-a, odd, even)]
+    return [_add_times(-2.5, d[2], d[0] + d[4]), *found, _add_times(-2.5, d[3], d[1] + d[5])]
+
+
+def _filter_4(b: KernelBuilder, body: list[Stmt], g: Sequence[Expr]) -> Vectors:
+    found = []
+    for a, other in ((_A, _B), (_B, _A)):
+        scale = 1 / (2 * a * a * (a * a - other * other))
+        even = bind(b, body, _add_times(scale * a * a, g[2], _times(scale, g[0])), "v")
+        odd = bind(b, body, _times(scale * a, g[1]), "v")
+        found += [even + odd, even - odd]
+    return [g[0], *found, g[2]]
+
+
+def _output_4(b: KernelBuilder, body: list[Stmt], m: Sequence[Expr]) -> Vectors:
+    s, t = (bind(b, body, m[i] + m[i + 1], "v") for i in (1, 3))
+    d, e = (bind(b, body, m[i] - m[i + 1], "v") for i in (1, 3))
+    first, third = (_add_times(_A**n, d, _times(_B**n, e)) for n in (1, 3))
+    return [m[0] + (s + t), first, _add_times(0.5, s, _times(2.0, t)), third + m[5]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """F(outputs, 3): its transforms along one axis, and what they cost: cycles for a vector of a tile's positions."""
+
+    outputs: int
+    input: Line
+    filter: Line
+    output: Line
+    in_cycles: float
+    out_cycles: float
+
+    @property
+    def size(self) -> int:
+        """Positions along one axis."""
+        return self.outputs + 2
+
+
+VARIANTS = {
+    2: Variant(2, _input_2, _filter_2, _output_2, 60.0, 80.0),
+    4: Variant(4, _input_4, _filter_4, _output_4, 190.0, 230.0),
+}
+
+
+# -- when, and how
+
+
+def suits_winograd(c: Convolution, target: Target) -> bool:
+    """Whether the method computes it at all: two axes with 3 taps and stride 1, one group."""
+    d, h, w = c.windows
+    plain = all((x.taps, x.stride, x.step) == (3, 1, 1) for x in (h, w)) and d is UNIT
+    fixed = all(isinstance(n, int) and n > 0 for n in (c.inputs, c.outputs))
+    return plain and fixed and c.groups == 1 and c.dtype.startswith("float")
+
+
+def winograd_outputs(c: Convolution, target: Target) -> int:
+    """The outputs of a tile in each direction with which a convolution is computed, 0 for direct summation.
+
+    HYBRID_WINOGRAD is the largest that may be used. What is cheapest by a cost model depends on the static sizes only:
+    those that are not known when the kernel is made do not matter, so that each call gives the same bits.
+    """
+    most = settings.winograd
+    if not most or c.dtype != "float32" or c.strided or not suits_winograd(c, target):
+        return 0
+    h, sizes = c.windows[1], _sizes(c)
+    met = replace(h, size=_nominal(h.size, 32), out=sizes.height).steps(1)
+    best, found = 0.9 * _direct_cost(sizes, met, target), 0
+    for m, variant in VARIANTS.items():
+        if m <= most:
+            cost = _choose(variant, sizes, target)[0] + (0 if c.constant else _filter_cost(variant, sizes, target))
+            if cost < best:
+                best, found = cost, m
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tiles of `outputs` x `outputs` results; products of `rows` tiles and `vectors` vectors of `lanes` outputs in registers; a
+    task has `tiles` tiles and `panels` panels of outputs; channels lie in blocks of `block`."""
+
+    outputs: int
+    lanes: int
+    rows: int
+    vectors: int
+    block: int
+    tiles: int
+    panels: int
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What decides: nominal sizes where they are symbols."""
+
+    dtype: str
+    batch: int
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+
+
+def _nominal(size: Size, otherwise: int) -> int:
+    return size if isinstance(size, int) else otherwise
+
+
+def _sizes(c: Convolution) -> _Sizes:
+    _, h, w = c.windows
+    return _Sizes(c.dtype, _nominal(c.batch, 1), _nominal(h.out, 32), _nominal(w.out, 32), int(c.inputs), int(c.outputs))
+
+
+SPREAD = (1, 2, 4, 8)
+"""Numbers of threads of which a cost is the sum, each time the number of threads."""
+
+STREAM, BEYOND = 5.0, 12.0
+"""Bytes a cycle of weights, which come from memory, and of private memory that doesn't fit the second-level cache."""
+
+
+def _streamed(cycles: float, size: float, target: Target) -> float:
+    """Cycles of products, beside reading so many bytes of weights."""
+    traffic = size / STREAM if size > target.l2 // 2 else 0.0
+    return max(cycles, traffic) + 0.15 * min(cycles, traffic)
+
+
+def _direct_cost(s: _Sizes, met: int, target: Target) -> float:
+    """Cycles of direct summation over the rows of taps that are `met`, the sum over `SPREAD`."""
+    lanes = target.lanes(s.dtype)
+    across = -(-s.outputs // lanes)
+    products = s.batch * met * s.width * 3 * s.inputs * across * 1.08
+    cycles = products + s.batch * s.height * s.width * (s.inputs / lanes + 3 * across)
+    return len(SPREAD) * _streamed(cycles, 9 * s.inputs * s.outputs * _ITEMSIZE[s.dtype], target)
+
+
+def _filter_cost(v: Variant, s: _Sizes, target: Target) -> float:
+    """Cycles of the transform of the weights, the sum over `SPREAD`."""
+    vectors = s.inputs * -(-s.outputs // target.lanes(s.dtype))
+    return len(SPREAD) * vectors * (9 * 30 + v.size**2 * 6)
+
+
+@lru_cache(1024)
+def _choose(v: Variant, s: _Sizes, target: Target) -> tuple[float, Plan]:
+    """(cycles, the sum over `SPREAD`; the plan) that a small cost model finds cheapest."""
+    lanes = target.lanes(s.dtype)
+    item = _ITEMSIZE[s.dtype]
+    block = lanes if s.inputs <= lanes else max(lanes, 16)
+    blocks = -(-s.inputs // block)
+    depth, positions = blocks * block, v.size**2
+    total = max(1, s.batch * -(-s.height // v.outputs) * -(-s.width // v.outputs))
+    vectors_in, vectors_out = depth // lanes, -(-s.outputs // lanes)
+    best, found = float("inf"), None
+    for rows, vectors in _tiles(total, vectors_out, target):
+        panels = -(-vectors_out // vectors)
+        tile = depth * (max(rows * vectors, 5) + 0.12 * rows + 0.25 * vectors + 0.7) + 3 * rows * vectors + 25
+        weights = positions * depth * vectors * lanes * item  # of one panel
+        for count in dict.fromkeys((1, 2, 3, 4, 6, 8, 12, 16, -(-total // rows))):
+            tiles = rows * count
+            if tiles >= total + rows:
+                continue
+            private = positions * tiles * item * (depth + vectors * lanes)
+            if private > 4 * target.l2 and count > 1:
+                continue
+            beyond = positions * tiles * depth * item / BEYOND if private > target.l2 * 3 // 4 else 0.0
+            transform = tiles * vectors_in * v.in_cycles
+            for parts in (1, 2, 4, 8, 16):
+                if parts > panels:
+                    break
+                per = -(-panels // parts)
+                tasks = -(-total // tiles) * -(-panels // per)
+                products = _streamed(per * positions * count * tile, per * weights, target)
+                cost = 400 + transform + products + per * (beyond + tiles * vectors * v.out_cycles)
+                cost = sum(-(-tasks // t) * cost * t for t in SPREAD) + 2000 * tasks
+                if cost < best:
+                    best, found = cost, Plan(v.outputs, lanes, rows, vectors, block, tiles, per)
+    assert found is not None
+    return best, found
+
+
+def _tiles(total: int, across: int, target: Target) -> list[tuple[int, int]]:
+    """Rows and vectors of register tiles worth trying: for each number of vectors the one that wastes least."""
+    spare = 1 if target.fma else 2
+    found = []
+    for vectors in range(1, min(6, across) + 1):
+        step = lambda rows, vectors=vectors: max(rows * vectors, 5) + 0.12 * rows + 0.25 * vectors + 0.7
+        most = min(28, (target.registers - vectors - spare) // vectors)
+        rows = min(range(1, most + 1), key=lambda r: -(-total // r) * step(r))
+        found.append((rows, vectors))
+    return found
+
+
+def lower_winograd(c: Convolution, target: Target, outputs: int, **override: Any) -> list[Launch]:
+    """The launches: the weights' transform, then the convolution, with tiles of `outputs` x `outputs`. `override` replaces
+    fields of the plan."""
+    if outputs not in VARIANTS or not suits_winograd(c, target):
+        raise ValueError(f"{c.name}: tiles of {outputs} x {outputs} outputs are for 3 x 3 taps of stride 1 without groups, "
+                         f"and 2 x 2 or 4 x 4; got {c}")
+    plan = replace(_choose(VARIANTS[outputs], _sizes(c), target)[1], **override)
+    plan = replace(plan, tiles=-(-plan.tiles // plan.rows) * plan.rows)
+    filters, transformed = _filters(c, plan)
+    return [filters, _Winograd(c, plan, transformed).build()]
+
+
+# -- the weights
+
+
+def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
+    """A launch that transforms the weights into panels [panel][position][channel][output], zero where there is none; one task a
+    block of channels of a panel."""
+    builder, variant = KernelBuilder(), VARIANTS[plan.outputs]
+    size, vector = variant.size, Type(c.dtype, plan.lanes)
+    panels, blocks = ceil_div(c.outputs, plan.nr), ceil_div(c.inputs, plan.block)
+    storage = Storage(c.dtype, panels * size * size * blocks * plan.block * plan.nr, "transformed weights")
+    half = builder.scratch(c.dtype, size * 3 * plan.lanes)
+    body: list[Stmt] = []
+    panel, block = (bind(builder, body, x) for x in digits(builder, Var("task", INT), (panels, blocks)))
+    channel, v, i, j = (Var(builder.fresh(x), INT) for x in "cvij")
+    at = bind(builder, body, block * plan.block)
+    depth = bind(builder, body, builder.size(blocks) * plan.block)
+    inputs, outputs = builder.size(c.inputs), builder.size(c.outputs)
+    inside: list[Stmt] = []
+    first = bind(builder, inside, panel * plan.nr + v * plan.lanes)
+    mask: Expr | None = lane_mask(first, plan.lanes, outputs) if c.outputs % plan.nr else None
+    if c.inputs % plan.block:
+        exists = splat(at + channel < inputs, plan.lanes)
+        mask = exists if mask is None else mask & exists
+    if mask is not None:
+        mask = bind(builder, inside, mask, "q")
+    columns: list[Stmt] = []
+    taps = [bind(builder, columns, c.weight(builder, first, at + channel, (const(0), const(t), j), plan.lanes, mask), "v")
+            for t in range(3)]
+    for row, value in enumerate(variant.filter(builder, columns, taps)):
+        columns.append(Store(half, (j + row * 3) * plan.lanes, value))
+    inside.append(For(j.name, const(0), const(3), 1, tuple(columns)))
+    rows: list[Stmt] = []
+    taps = [bind(builder, rows, Load(half, (i * 3 + t) * plan.lanes, vector), "v") for t in range(3)]
+    place = bind(builder, rows, ((panel * (size * size) + i * size) * depth + (at + channel)) * plan.nr + v * plan.lanes)
+    step = bind(builder, rows, depth * plan.nr)
+    buffer = builder.buffer(storage, "write")
+    for column, value in enumerate(variant.filter(builder, rows, taps)):
+        rows.append(Store(buffer, place + step * column, value))
+    inside.append(For(i.name, const(0), const(size), 1, tuple(rows)))
+    loop: Stmt = For(v.name, const(0), const(plan.vectors), 1, tuple(inside))
+    body.append(For(channel.name, const(0), const(plan.block), 1, (loop,)))
+    launch = builder.launch("winograd_filters", body, "task", panels * blocks, storage.size // 2, equations=c.equations,
+                            note="pack weights")
+    return launch, storage
+
+
+# -- the kernel
+
+
+class _Winograd:
+    """Builds the kernel of one convolution."""
+
+    def __init__(self, c: Convolution, plan: Plan, weights: Storage):
+        self.c, self.plan, self.weights = c, plan, weights
+        self.variant = VARIANTS[plan.outputs]
+        self.builder = KernelBuilder()
+        self.vector = Type(c.dtype, plan.lanes)
+
+    def build(self) -> Launch:
+        c, plan, builder = self.c, self.plan, self.builder
+        _, h, w = c.windows
+        size, positions = self.variant.size, self.variant.size**2
+        panels, blocks = ceil_div(c.outputs, plan.nr), ceil_div(c.inputs, plan.block)
+        high, wide = ceil_div(h.out, plan.outputs), ceil_div(w.out, plan.outputs)
+        total = c.batch * high * wide
+        body: list[Stmt] = []
+        self.blocks, self.grid = builder.parameter(blocks, "blocks"), (builder.parameter(high), builder.parameter(wide))
+        tiles = builder.parameter(plan.tiles)
+        count = builder.parameter(ceil_div(total, plan.tiles))
+        part = bind(builder, body, Var("task", INT) // count)
+        self.first = bind(builder, body, Var("task", INT) % count * tiles, "t")
+        self.count = bind(builder, body, minimum(tiles, builder.parameter(total) - self.first), "t")
+        line = plan.tiles * plan.block  # of a block of channels
+        self.line = builder.parameter(line, "line")
+        self.place = bind(builder, body, self.line * self.blocks + plan.block)  # of a position; more, for the caches' sets
+        self.V = builder.scratch(c.dtype, positions * (line * blocks + plan.block))
+        self.M = builder.scratch(c.dtype, positions * plan.tiles * plan.nr)
+        self.half = builder.scratch(c.dtype, size * size * plan.lanes)
+        self.results = builder.scratch(c.dtype, plan.outputs**2 * plan.nr)
+        t, panel = Var(builder.fresh("t"), INT), Var(builder.fresh("p"), INT)
+        body.append(For(t.name, const(0), self.count, 1, tuple(self._transform(t))))
+        first = bind(builder, body, part * builder.parameter(plan.panels))
+        last = bind(builder, body, minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels")))
+        inside = self._products(panel)
+        inside.append(For(t.name, const(0), self.count, 1, tuple(self._results(t, panel))))
+        body.append(For(panel.name, first, last, 1, tuple(inside)))
+        tasks = ceil_div(total, plan.tiles) * ceil_div(panels, plan.panels)
+        macs = total * positions * c.inputs * c.outputs
+        moved = total * (c.inputs * int(self.variant.in_cycles) + c.outputs * int(self.variant.out_cycles))
+        m = plan.outputs
+        return builder.launch(f"{c.name}_winograd_{m}x{m}_{plan.rows}x{plan.nr}", body, "task", tasks,
+                              macs // (plan.lanes * 3) + moved // (plan.lanes * 3), equations=c.equations, note=f"{plan}")
+
+    def _tile(self, body: list[Stmt], t: Expr) -> tuple[Expr, Expr, Expr]:
+        """(image, first row, first column) of the results of a tile of the task."""
+        builder, m = self.builder, self.plan.outputs
+        high, wide = self.grid
+        at = bind(builder, body, self.first + t)
+        lines = bind(builder, body, at // wide)
+        n = bind(builder, body, lines // high, "q")
+        return n, bind(builder, body, lines % high * m, "row"), bind(builder, body, at % wide * m, "col")
+
+    def _transform(self, t: Expr) -> list[Stmt]:
+        """A tile of the image, all channels."""
+        c, plan, builder, size = self.c, self.plan, self.builder, self.variant.size
+        _, h, w = c.windows
+        body: list[Stmt] = []
+        n, row, column = self._tile(body, t)
+        row, column = bind(builder, body, row - h.low, "row"), bind(builder, body, column - w.low, "col")
+        height, width = builder.parameter(h.size, "height"), builder.parameter(w.size, "width")
+        whole = bind(builder, body, (row >= 0) & (row + size <= height) & (column >= 0) & (column + size <= width))
+        block, i, j = (Var(builder.fresh(x), INT) for x in "bij")
+        inside: list[Stmt] = []
+        for v in range(0, plan.block, plan.lanes):
+            channel = bind(builder, inside, block * plan.block + v)
+            mask = None
+            if c.inputs % plan.block:
+                mask = bind(builder, inside, lane_mask(channel, plan.lanes, builder.parameter(c.inputs, "inputs")), "q")
+
+            def read(k: int, channel: Expr = channel, mask: Expr | None = mask) -> Expr:
+                return c.read(builder, n, (const(0), row + k, column + j), channel, plan.lanes, mask)
+
+            def halved(body: list[Stmt], d: Vectors) -> tuple[Stmt, ...]:
+                for k, value in enumerate(self.variant.input(builder, body, d)):
+                    body.append(Store(self.half, (j + k * size) * plan.lanes, value))
+                return tuple(body)
+
+            plain: list[Stmt] = []
+            quick = halved(plain, [bind(builder, plain, read(k), "v") for k in range(size)])
+            names = [builder.fresh("d") for _ in range(size)]
+            edge: list[Stmt] = [Register(name, zero(self.vector)) for name in names]
+            found = tuple(
+                If((row + k >= 0) & (row + k < height), (Set(name, read(k)),)) for k, name in enumerate(names)
+            )
+            edge.append(If((column + j >= 0) & (column + j < width), found))
+            slow = halved(edge, [bind(builder, edge, Get(name, self.vector), "v") for name in names])
+            inside.append(If(whole, (For(j.name, const(0), const(size), 1, quick),),
+                             (For(j.name, const(0), const(size), 1, slow),)))
+            rows: list[Stmt] = []
+            d = [bind(builder, rows, Load(self.half, (i * size + k) * plan.lanes, self.vector), "v") for k in range(size)]
+            to = bind(builder, rows, i * size * self.place + block * self.line + t * plan.block + v)
+            for k, value in enumerate(self.variant.input(builder, rows, d)):
+                rows.append(Store(self.V, to + self.place * k, value))
+            inside.append(For(i.name, const(0), const(size), 1, tuple(rows)))
+        body.append(For(block.name, const(0), self.blocks, 1, tuple(inside)))
+        return body
+
+    def _products(self, panel: Expr) -> list[Stmt]:
+        """The sums over channels for all positions and tiles."""
+        plan, builder, positions = self.plan, self.builder, self.variant.size**2
+        position, t, block, k = (Var(builder.fresh(x), INT) for x in "qtbc")
+        body: list[Stmt] = []
+        weights = bind(builder, body, (panel * positions + position) * self.blocks * (plan.block * plan.nr))
+        names = [[builder.fresh("s") for _ in range(plan.vectors)] for _ in range(plan.rows)]
+        every = [(r, v, name) for r, line in enumerate(names) for v, name in enumerate(line)]
+        tile: list[Stmt] = [Register(name, zero(self.vector)) for _, _, name in every]
+        start = bind(builder, tile, position * self.place + t * plan.block)
+        inside: list[Stmt] = []
+        a = bind(builder, inside, start + block * self.line)
+        b = bind(builder, inside, weights + block * (plan.block * plan.nr))
+        buffer = builder.buffer(self.weights, "read")
+        step: list[Stmt] = []
+        right = bind(builder, step, b + k * plan.nr)
+        ws = [bind(builder, step, Load(buffer, right + v * plan.lanes, self.vector), "v") for v in range(plan.vectors)]
+        for r, line in enumerate(names):
+            left = bind(builder, step, splat(Load(self.V, a + k + r * plan.block, Type(self.c.dtype)), plan.lanes), "a")
+            step += [Set(name, multiply_add(left, x, Get(name, self.vector))) for name, x in zip(line, ws)]
+        inside.append(For(k.name, const(0), const(plan.block), 1, tuple(step), 4))
+        tile.append(For(block.name, const(0), self.blocks, 1, tuple(inside)))
+        to = bind(builder, tile, (t * positions + position) * plan.nr)
+        tile += [
+            Store(self.M, to + (r * positions * plan.nr + v * plan.lanes), Get(name, self.vector)) for r, v, name in every
+        ]
+        body.append(For(t.name, const(0), self.count, plan.rows, tuple(tile)))
+        return [For(position.name, const(0), const(positions), 1, tuple(body))]
+
+    def _results(self, t: Expr, panel: Expr) -> list[Stmt]:
+        """A tile of a panel of outputs, through the sink."""
+        c, plan, builder, size = self.c, self.plan, self.builder, self.variant.size
+        _, h, w = c.windows
+        m = plan.outputs
+        v, i, j = (Var(builder.fresh(x), INT) for x in "vij")
+        body: list[Stmt] = []
+        start = bind(builder, body, t * (size * size * plan.nr))
+        columns: list[Stmt] = []
+        at = bind(builder, columns, start + j * plan.nr + v * plan.lanes)
+        sums = [bind(builder, columns, Load(self.M, at + k * size * plan.nr, self.vector), "v") for k in range(size)]
+        for k, value in enumerate(self.variant.output(builder, columns, sums)):
+            columns.append(Store(self.half, (j + k * size) * plan.lanes, value))
+        rows: list[Stmt] = []
+        sums = [bind(builder, rows, Load(self.half, (i * size + k) * plan.lanes, self.vector), "v") for k in range(size)]
+        for k, value in enumerate(self.variant.output(builder, rows, sums)):
+            rows.append(Store(self.results, (i * m + k) * plan.nr + v * plan.lanes, value))
+        loops = (For(j.name, const(0), const(size), 1, tuple(columns)), For(i.name, const(0), const(m), 1, tuple(rows)))
+        body.append(For(v.name, const(0), const(plan.vectors), 1, loops))
+        n, row, column = self._tile(body, t)
+        output = bind(builder, body, panel * plan.nr)
+        inside: list[Stmt] = []
+        where = (const(0), bind(builder, inside, row + i), bind(builder, inside, column + j))
+        pixel = bind(builder, inside, (i * m + j) * plan.nr)
+        for k in range(0, plan.nr, plan.lanes):
+            inside += self._deliver(n, where, output + k, Load(self.results, pixel + k, self.vector))
+        loop: Stmt = For(j.name, const(0), minimum(const(m), builder.parameter(w.out, "columns") - column), 1, tuple(inside))
+        body.append(For(i.name, const(0), minimum(const(m), builder.parameter(h.out, "rows") - row), 1, (loop,)))
+        return body
+
+    def _deliver(self, n: Expr, at: tuple[Expr, ...], output: Expr, value: Expr) -> list[Stmt]:
+        c, lanes, builder = self.c, self.plan.lanes, self.builder
+        store = c.deliver(builder, n, at, output, lanes, None, value)
+        if c.outputs % self.plan.nr == 0:
+            return store
+        limit = builder.parameter(c.outputs, "outputs")
+        masked = c.deliver(builder, n, at, output, lanes, lane_mask(output, lanes, limit), value)
+        return [If(output + lanes <= limit, tuple(store), (If(output < limit, tuple(masked)),))]
