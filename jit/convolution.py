@@ -81,7 +81,7 @@ def lower_convolution(
 
     problem = Convolution(
         x.dtype, x.shape[0], groups, w.shape[1], w.shape[0] // groups, _three(windows), _reader(x, spatial), weight,
-        _deliverer(sink, spatial), strided=spatial.strided(x), constant=w.constant, equations=equations,
+        _deliverer(sink, spatial), strided=spatial.strided(x), allowance=w.allowance, equations=equations,
     )
     return _lower(problem, target, schedule)
 
@@ -176,7 +176,7 @@ def lower_data_gradient(
 
         problem = Convolution(
             g.dtype, g.shape[0], groups, outputs, w.shape[1], _three([part.window for part in parts]), _reader(g, spatial),
-            weight, deliver, strided=spatial.strided(g), constant=w.constant, name="convolution_data", equations=equations,
+            weight, deliver, strided=spatial.strided(g), allowance=w.allowance, name="convolution_data", equations=equations,
         )
         launches += _lower(problem, target, schedule)
     return launches

@@ -107,7 +107,7 @@ class Convolution:
              outputs, and the channels of one group
     deliver  (builder, n, position, output, lanes, mask, value) -> statements that store results of consecutive outputs
     strided  the channels of x lie apart in memory
-    constant the weights rarely change: what depends on them only is computed once
+    allowance   says whether a larger form of the weights may be kept between calls (`hoist.Allowance`); None: they change
     """
 
     dtype: str
@@ -120,7 +120,7 @@ class Convolution:
     weight: Any = None
     deliver: Any = None
     strided: bool = False
-    constant: bool = False
+    allowance: Any = None
     name: str = "convolution"
     equations: tuple[Any, ...] = ()
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from .launch import _ITEMSIZE, Launch, Step, Storage, buffers_of, written_by
 
-__all__ = ["MAX_GROWTH", "hoist"]
+__all__ = ["MAX_GROWTH", "Allowance", "hoist"]
 
 MAX_GROWTH = 8
 """A kept value takes at most so many times the bytes of the constants in it, or `SMALL` bytes: a weight laid out anew is
@@ -20,18 +20,37 @@ SMALL = 1 << 20
 FREE = 128 << 20
 """Bytes that a program may keep in any case; beyond, a quarter of the bytes of its constant inputs."""
 
+LARGER = 192 << 20
+"""Bytes that the larger forms of weights may take in any case; beyond, half of the bytes of the constant inputs."""
+
+
+class Allowance:
+    """Says whether weights may be kept in a form that is larger than they are, which saves work at each call. `left`: bytes;
+    `admitted`: what has been allowed, beyond what a program may keep otherwise."""
+
+    def __init__(self, constants: Collection[Storage]):
+        self.left = max(LARGER, sum(map(_bytes, constants)) // 2) if constants else 0
+        self.admitted: list[Storage] = []
+
+    def admit(self, storage: Storage) -> None:
+        """Count a storage, if there is room for it."""
+        if _bytes(storage) <= self.left:
+            self.left -= _bytes(storage)
+            self.admitted.append(storage)
+
 
 def hoist(
-    steps: Sequence[Step], constants: Collection[Storage], fixed: Collection[Storage]
+    steps: Sequence[Step], constants: Collection[Storage], fixed: Collection[Storage], admitted: Collection[Storage] = ()
 ) -> tuple[tuple[Storage, tuple[Launch, ...]], ...]:
     """(a temporary that depends on constants only and that others read, the launches behind it, in order).
 
-    `constants` are storages that nothing writes, `fixed` those whose place is not for the program to choose.
+    `constants` are storages that nothing writes, `fixed` those whose place is not for the program to choose, `admitted`
+    those that an `Allowance` has admitted.
     """
     if not constants:
         return ()
     banned: set[Storage] = set()
-    budget = max(FREE, sum(_bytes(s) for s in constants) // 4)
+    budget = max(FREE, sum(map(_bytes, constants)) // 4) + sum(map(_bytes, admitted))
     while True:
         movable = _movable(steps, constants, fixed, banned)
         kept = _read_by_others(steps, movable)

@@ -300,6 +300,7 @@ class Source:
     constant: bool = False  # a weight: a packed copy may be kept between calls
     uses: int = 1  # how many templates of the graph read it: equal packed copies are made once
     along: int | None = None  # the axis along which it is contiguous in memory, where that is known
+    allowance: Any = None  # of a weight: whether larger forms of it may be kept (`hoist.Allowance`)
     extra: dict = field(default_factory=dict)
 
 

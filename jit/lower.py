@@ -15,7 +15,7 @@ from ndarray.dims import Size
 from ndarray.op import ArrayType
 
 from .fuse import Group, fuse
-from .hoist import hoist
+from .hoist import Allowance, hoist
 from .launch import Branch, KernelBuilder, Launch, Loop, Step, Storage, buffers_of, controls_of, launches_of, written_by
 from .maps import lower_map, map_reads_in_place
 from .nest import Axis, nest
@@ -110,6 +110,7 @@ class _Lowerer:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.home: dict[Value, Storage] = dict(zip(graph.inputs, self.inputs))
         self.constants = frozenset(self.home[v] for v in constants)
+        self.allowance = Allowance(self.constants)
         self.results: dict[Value, list[Storage]] = {v: [] for v in self.group_of}
         self.written: set[int] = set()
         self.before: list[Launch] = []  # copies of inputs, made while they hold their old values
@@ -135,7 +136,7 @@ class _Lowerer:
         for launch in (*self.before, *self.after):
             ready(launch)
         steps = share_packing([*steps, *self.after])
-        kept = hoist(steps, self.constants, {*self.inputs, *self.outputs})
+        kept = hoist(steps, self.constants, {*self.inputs, *self.outputs}, self.allowance.admitted)
         storages = dict(self.home)
         storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}
         return Lowered(self.graph, steps, self.inputs, self.outputs, frozenset(self.written), storages, kept,
@@ -153,7 +154,9 @@ class _Lowerer:
             return self.join(group)
         if group.kind == "map":
             return [lower_map(*arguments)]
-        return lower_rows(*arguments) if group.kind == "rows" else lower_template(*arguments, self.fusion.constants)
+        if group.kind == "rows":
+            return lower_rows(*arguments)
+        return lower_template(*arguments, self.fusion.constants, self.allowance)
 
     # -- joins
     def place_parts(self, group: Group) -> None:

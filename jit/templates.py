@@ -8,6 +8,7 @@ from importlib import import_module
 from hybrid.graph import Atom, Equation, Value
 
 from .fuse import Group
+from .hoist import Allowance
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
 from .nest import Axis, collapse
@@ -55,9 +56,9 @@ def _at(em: Emitter, names: list[str], at: Position) -> None:
 
 
 def make_source(eq: Equation, number: int, scope: Scope, pull: Pull, storage: Callable[[Value], Storage],
-                constants: Collection[Atom] = (), shuffles: bool = True) -> Source:
-    """An operand of a template, computed where it is read. `constants` are values that rarely change; `shuffles` is as in
-    `Target`."""
+                constants: Collection[Atom] = (), shuffles: bool = True, allowance: Allowance | None = None) -> Source:
+    """An operand of a template, computed where it is read. `constants` are values that rarely change, `allowance` is for what
+    depends on nothing else; `shuffles` is as in `Target`."""
     arena, atom = pull.arena, eq.inputs[number]
     index = pull.variables("i", atom.shape)
     node = scope.element(atom, index)
@@ -81,7 +82,8 @@ def make_source(eq: Equation, number: int, scope: Scope, pull: Pull, storage: Ca
     steps = arena.parts(node.args[1])[0] if node.op == "load" else {}
     along = next((axis for axis, v in enumerate(index) if isinstance(steps.get(v), int) and steps[v] == 1), None)
     stored = storage(node.args[0]) if whole else None
-    return Source(atom.shape, atom.dtype.name, load, stored, constant, pull.uses(eq, number), along)
+    allowance = allowance if constant else None
+    return Source(atom.shape, atom.dtype.name, load, stored, constant, pull.uses(eq, number), along, allowance)
 
 
 def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]:
@@ -162,8 +164,9 @@ def plain_sinks(group: Group, results: dict[Value, list[Storage]]) -> list[Sink 
 
 
 def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
-                   results: dict[Value, list[Storage]], constants: Collection[Atom] = ()) -> list[Launch]:
-    """The launches of a template group. `constants` are values that rarely change."""
+                   results: dict[Value, list[Storage]], constants: Collection[Atom] = (),
+                   allowance: Allowance | None = None) -> list[Launch]:
+    """The launches of a template group. `constants` are values that rarely change; see `Allowance`."""
     eq = group.template
     name = template_name(eq)
     if name not in TEMPLATES:
@@ -172,6 +175,6 @@ def lower_template(group: Group, pull: Pull, target: Target, storage: Callable[[
     make = getattr(import_module(f".{module}", __package__), function)
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
     wide = not target.threads
-    sources = [make_source(eq, n, scope, pull, storage, constants, wide) for n in range(len(eq.inputs))]
+    sources = [make_source(eq, n, scope, pull, storage, constants, wide, allowance) for n in range(len(eq.inputs))]
     sink = make_sink(group, pull, storage, results, wide) if len(eq.outputs) == 1 else plain_sinks(group, results)
     return make(eq.op.name, dict(eq.attrs), sources, sink, target, tuple(group.equations))

@@ -126,11 +126,11 @@ VARIANTS = {
 
 
 def suits_winograd(c: Convolution, target: Target) -> bool:
-    """Whether the method computes it at all: two axes with 3 taps and stride 1, one group."""
+    """Whether the method computes it at all: two axes with 3 taps and stride 1, one group; on a CPU."""
     d, h, w = c.windows
     plain = all((x.taps, x.stride, x.step) == (3, 1, 1) for x in (h, w)) and d is UNIT
     fixed = all(isinstance(n, int) and n > 0 for n in (c.inputs, c.outputs))
-    return plain and fixed and c.groups == 1 and c.dtype.startswith("float")
+    return plain and fixed and c.groups == 1 and c.dtype.startswith("float") and not target.threads
 
 
 def winograd_outputs(c: Convolution, target: Target) -> int:
@@ -147,7 +147,9 @@ def winograd_outputs(c: Convolution, target: Target) -> int:
     best, found = 0.9 * _direct_cost(sizes, met, target), 0
     for m, variant in VARIANTS.items():
         if m <= most:
-            cost = _choose(variant, sizes, target)[0] + (0 if c.constant else _filter_cost(variant, sizes, target))
+            cost, plan = _choose(variant, sizes, target)
+            if c.allowance is None or _filters_size(c, plan) * _ITEMSIZE[c.dtype] > c.allowance.left:
+                cost += _filter_cost(variant, sizes, target)
             if cost < best:
                 best, found = cost, m
     return found
@@ -285,13 +287,20 @@ def lower_winograd(c: Convolution, target: Target, outputs: int, **override: Any
 # -- the weights
 
 
+def _filters_size(c: Convolution, plan: Plan) -> int:
+    """Elements of the transformed weights."""
+    return (plan.outputs + 2) ** 2 * -(-int(c.inputs) // plan.block) * plan.block * -(-int(c.outputs) // plan.nr) * plan.nr
+
+
 def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     """A launch that transforms the weights into panels [panel][position][channel][output], zero where there is none; one task a
     block of channels of a panel."""
     builder, variant = KernelBuilder(), VARIANTS[plan.outputs]
     size, vector = variant.size, Type(c.dtype, plan.lanes)
     panels, blocks = ceil_div(c.outputs, plan.nr), ceil_div(c.inputs, plan.block)
-    storage = Storage(c.dtype, panels * size * size * blocks * plan.block * plan.nr, "transformed weights")
+    storage = Storage(c.dtype, _filters_size(c, plan), "transformed weights")
+    if c.allowance is not None:
+        c.allowance.admit(storage)
     half = builder.scratch(c.dtype, size * 3 * plan.lanes)
     body: list[Stmt] = []
     panel, block = (bind(builder, body, x) for x in digits(builder, Var("task", INT), (panels, blocks)))
