@@ -81,6 +81,7 @@ def lower_dot_general(
             x_free,
         )
     lane_axis = y_free[-1] if y_free else None
+    matrix = not x_batch and len(y_free) == 1  # the result has rows, and columns behind them
     row_sizes = tuple(x.shape[a] for a in x_free)
     outer_sizes = tuple(y.shape[a] for a in y_free[:-1])
     sizes = tuple(x.shape[a] for a in x_batch) + outer_sizes
@@ -107,6 +108,11 @@ def lower_dot_general(
         builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
     ) -> list[Stmt]:
         def deliver(row: Expr, value: Expr) -> list[Stmt]:
+            if matrix and sink.flat is not None:
+                flat = row * builder.parameter(columns, "columns") + column
+                return sink.flat(builder, Position((flat,), 0 if lanes > 1 else None, lanes, mask), value)
+            if matrix and sink.matrix is not None:
+                return sink.matrix(builder, Position((row, column), 1 if lanes > 1 else None, lanes, mask), value)
             index = (*batch[:batch_rank], *digits(builder, row, row_sizes), *batch[batch_rank:])
             if lane_axis is not None:
                 index = (*index, column)

@@ -30,6 +30,9 @@ __all__ = [
     "zero",
 ]
 
+OFTEN = 16
+"""Reads of an operand from which on it is packed although vectors can be loaded where it lies."""
+
 Digits = tuple[Expr, ...]
 Deliver = Callable[[Expr, Expr], list[Stmt]]
 
@@ -218,6 +221,8 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     pack_b = "no"
     if not c.b.contiguous:
         pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant or c.b.uses > 3 else "task"
+    elif c.b.uses >= OFTEN and m > mr:
+        pack_b = "global"  # in a loop: rows far apart compete for the same places of a cache
     elif m > 2 * mr and (not c.b.cheap or not target.masked):
         pack_b = "task"
     if pack_b == "task" and not all(isinstance(z, int) for z in c.inner[digit + (blocked or not c.inner) :]):

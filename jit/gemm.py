@@ -41,6 +41,7 @@ from .contraction import (
 from .launch import KernelBuilder, Launch, Storage
 from .loopir import (
     INT,
+    Apply,
     Const,
     Expr,
     For,
@@ -386,16 +387,18 @@ class _Product:
             body.append(
                 If(first, (), tuple(Set(name, Load(self.sums, slot(i, v), self.vector)) for i, v, name in every))
             )
-        body += self._sum(names)
+        body += self._sum(names, last)
         body += [Store(self.sums, slot(i, v), Get(name, self.vector)) for i, v, name in every]
         sink = self._sink()
         body += sink if last is None else [If(last, tuple(sink))]
         return body
 
-    def _sum(self, names: list[list[str]]) -> list[Stmt]:
+    def _sum(self, names: list[list[str]], last: Expr | None) -> list[Stmt]:
         """Outer products over the block of k."""
         c, s, builder = self.c, self.s, self.builder
         body: list[Stmt] = []
+        vectors = s.mr * s.nv
+        fetched = bind(builder, body, apply("select", last, vectors, const(0))) if last is not None else const(vectors)
         a_base = b_base = None
         if self.packed_a is not None:
             panels = builder.parameter(ceil_div(c.rows, s.mr), "panels of a")
@@ -463,7 +466,7 @@ class _Product:
                 if c.inner
                 else const(0),
             )
-            inside = step((), start + Var(flat, INT), Var(flat, INT))
+            inside = self._fetch(Var(flat, INT), fetched) + step((), start + Var(flat, INT), Var(flat, INT))
             body.append(For(flat, const(0), self.depth, 1, tuple(inside)))
             return body
         ks: list[Expr] = list(self.outer)
@@ -480,9 +483,9 @@ class _Product:
             start, stop = self.block if number == s.digit else (const(0), self.inner[number])
             loops.append((name, start, stop))
             ks.append(Var(name, INT))
-        inside = []
-        for last in unrolled:
-            k = (*ks, *last)
+        inside = self._fetch(self._local((*ks, *unrolled[0])), fetched)
+        for final in unrolled:
+            k = (*ks, *final)
             inside += step(k, flatten(builder, k, c.inner) if c.inner else const(0), self._local(k))
         brief = s.mr * s.nv * len(unrolled) <= 12
         for level, (name, start, stop) in enumerate(reversed(loops)):
@@ -497,6 +500,44 @@ class _Product:
             return []
         value = operand.load(self.builder, self.batch, position, (k[0] + AHEAD,), self.s.lanes, None)
         return [Prefetch(value.buffer, value.index)] if isinstance(value, Load) and value.index.type == INT else []
+
+    def _fetch(self, number: Expr, stop: Expr) -> list[Stmt]:
+        """Asks for what the sink will read and write for the vector of that number in the tile, if it is below `stop`."""
+        c, s, builder = self.c, self.s, self.builder
+        if not c.vector_store:
+            return []
+        lets: dict[str, Expr] = {}
+        row, column = Var(builder.fresh("row"), INT), Var(builder.fresh("col"), INT)
+        found: dict[tuple[Storage, Expr], Prefetch] = {}
+
+        def plain(e: Expr) -> Expr:
+            """An index in terms of the row and the column."""
+            if isinstance(e, Var) and e.name in lets:
+                return plain(lets[e.name])
+            return Apply(e.op, tuple(map(plain, e.args)), e.type) if isinstance(e, Apply) else e
+
+        def note(buffer: str, index: Expr) -> None:
+            storage = builder.storage(buffer)
+            index = plain(index)
+            parts = list(walk_exprs(index))
+            if storage is not None and index.type == INT and row in parts and not any(isinstance(e, Load) for e in parts):
+                found.setdefault((storage, index), Prefetch(buffer, index))
+
+        value = Var(builder.fresh("v"), self.vector)
+        for x in c.store(builder, self.batch, column, s.lanes, None, lambda deliver: deliver(row, value)):
+            if not isinstance(x, (Let, Store)):
+                return []
+            for e in walk_exprs(x.value):
+                if isinstance(e, Load):
+                    note(e.buffer, e.index)
+            if isinstance(x, Let):
+                lets[x.name] = x.value
+            else:
+                note(x.buffer, x.index)
+        if not found:
+            return []
+        at = [Let(row.name, self.m + number // s.nv), Let(column.name, self.n + number % s.nv * s.lanes)]
+        return [If(number < stop, (*at, *found.values()))]
 
     def _sink(self) -> list[Stmt]:
         """Delivers the sums of a tile: columns outside, so that what depends on them only is computed once for

@@ -209,6 +209,10 @@ class KernelBuilder:
             self._buffers[key] = Buffer(f"b{len(self._buffers)}", storage.dtype, access)
         return self._buffers[key].name
 
+    def storage(self, name: str) -> Storage | None:
+        """The storage behind a buffer's name; None for a private buffer."""
+        return next((s for (s, _), b in self._buffers.items() if b.name == name), None)
+
     def scratch(self, dtype: str, size: Size) -> str:
         """A private buffer of `size` elements."""
         extent = self.parameter(size, role=("scratch", len(self._scratch)))
@@ -308,10 +312,11 @@ class Source:
 class Sink:
     """Where a template delivers its result: ``store(builder, at, value)`` gives the statements that apply the fused
     epilogue and store. It must be called exactly once for each element of the result. `flat`, if there is one, does the
-    same at a position in the result as one row-major axis."""
+    same at a position in the result as one row-major axis, `matrix` as two: the last axis and all before it."""
 
     shape: tuple[Size, ...]
     dtype: str
     store: Any  # (KernelBuilder, Position, Expr) -> list[Stmt]
     storage: Storage | None = None  # set when nothing is fused and the result is a plain row-major array
     flat: Any = None
+    matrix: Any = None

@@ -12,7 +12,7 @@ from .hoist import Allowance
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
 from .nest import Axis, collapse
-from .nodes import Node, walk
+from .nodes import Node, same, walk
 from .plain import plain_sink
 from .pull import Pull, Scope, template_name
 from .scalars import Block, Emitter
@@ -141,10 +141,13 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
 
     roots = [own, *(node for _, node in nodes)]
     axes, joined = collapse(arena, [[Axis(v.args[0], v.args[1]) for v in index if v.op == "var"]], roots)
-    flat = storing([axes[0][0].name], joined[0], joined[1:]) if len(axes[0]) == 1 else None
+    left = axes[0]
+    flat = storing([left[0].name], joined[0], joined[1:]) if len(left) == 1 else None
+    two = len(left) == 2 and same(left[1].extent, result.shape[-1])
+    matrix = storing([a.name for a in left], joined[0], joined[1:]) if two else None
     store = storing([v.args[0] if v.op == "var" else "" for v in index], own, roots[1:])
     alone = results[result][0] if group.outputs == [result] and len(results[result]) == 1 else None
-    return Sink(result.shape, result.dtype.name, store, alone, flat)
+    return Sink(result.shape, result.dtype.name, store, alone, flat, matrix)
 
 
 def plain_sinks(group: Group, results: dict[Value, list[Storage]]) -> list[Sink | None]:

@@ -7,8 +7,8 @@ import pytest
 
 from jit.contract import lower_contraction, plain_sink, plain_source
 from jit.interpret import run_launches
-from jit.launch import Sink, Source, Storage
-from jit.loopir import apply
+from jit.launch import Position, Sink, Source, Storage
+from jit.loopir import Prefetch, apply, walk_statements
 from jit.target import Target
 from jit.verify import verify
 from ndarray.dims import product, symbol
@@ -407,6 +407,36 @@ def test_equal_contractions_share_their_kernels():
         return [launch.kernel for launch in launches]
 
     assert kernels(30, 40, 50) == kernels(64, 64, 64)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_tile_asks_early_for_what_its_epilogue_touches(blocked):
+    """The result and what is added to it are prefetched while the sums are made; a vector of the columns is not."""
+    a, b, c, e, bias = (Storage("float32", n) for n in (30 * 50, 50 * 40, 30 * 40, 30 * 40, 40))
+    out, other, row = plain_sink(c, (30, 40)), plain_source(e, (30, 40)), plain_source(bias, (40,))
+
+    def store(builder, at, value):
+        vector = Position(at.index[1:], 0 if at.lanes > 1 else None, at.lanes, at.mask)
+        return out.store(builder, at, value + other.load(builder, at) + row.load(builder, vector))
+
+    attrs = {"contract": ((1,), (0,)), "batch": ((), ())}
+    sources = [plain_source(a, (30, 50)), plain_source(b, (50, 40))]
+    (launch,) = lower_contraction("dot_general", attrs, sources, Sink((30, 40), "float32", store), SMALL, pack_a="no",
+                                  pack_b="no", blocked=blocked, **({"kd": 16, "kc": 16} if blocked else {}))
+    names = dict(zip((x.name for x in launch.kernel.buffers), launch.buffers))
+    asked = {names[s.buffer] for s in walk_statements(launch.kernel.body) if isinstance(s, Prefetch)}
+    assert {c, e} <= asked and bias not in asked
+
+
+def test_an_operand_that_is_read_often_is_packed():
+    """The weights of a loop's steps, though they could be read where they lie."""
+    attrs = {"contract": ((1,), (0,)), "batch": ((), ())}
+    for uses, launches in ((1, 1), (64, 2)):
+        b = plain_source(Storage("float32", 64 * 48), (64, 48))
+        b.uses = uses
+        found = lower_contraction("dot_general", attrs, [plain_source(Storage("float32", 32 * 64), (32, 64)), b],
+                                  plain_sink(Storage("float32", 32 * 48), (32, 48)), SMALL)
+        assert len(found) == launches
 
 
 def test_unknown_contraction_is_an_error():
