@@ -194,8 +194,8 @@ class _Printer:
         lanes += [f"  const int lane{n} = lane % {n};" for n in sorted(self.narrow_lanes)]
         comment = [f"// {line}" for line in show_kernel(self.kernel).split("\n")[:1]]
         head = f'extern "C" __global__ void __launch_bounds__({self.layout.threads}) {self.symbol}('
-        return "\n".join([*comment, head, "    " + ",\n    ".join(arguments) + ") {", *lanes, *frame, f"  {loop}", *self.lines,
-                          "  }", "}"])
+        return "\n".join([*comment, head, "    " + ",\n    ".join(arguments) + ") {", *lanes, *frame, "#pragma unroll 1",
+                          f"  {loop}", *self.lines, "  }", "}"])
 
     def _scratch(self) -> None:
         scratch = [b for b in self.kernel.buffers if b.access == "scratch"]
@@ -514,7 +514,9 @@ class _Printer:
         (self.index_names.add if index else self.index_names.discard)(s.var)
         (self.natural.add if self.is_natural(s.start) else self.natural.discard)(s.var)
         if s.unroll > 1:
-            self.emit(f"#pragma unroll {s.unroll}")
+            self.lines.append(f"#pragma unroll {s.unroll}")
+        elif any(isinstance(inner, For) for inner in walk_statements(s.body)):
+            self.lines.append("#pragma unroll 1")
         first, step = _bare(start.parts[0]), f"{name} += {s.step}" if s.step != 1 else f"{name}++"
         self.emit(f"for ({type} {name} = {first}; {name} < {stop.parts[0]}; {step}) {{")
         self.inside(s.body)
