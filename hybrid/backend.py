@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import numpy as np
 
 from ndarray.array import NDArray
 
 from .graph import Graph
 
-__all__ = ["Backend", "Options", "Program", "get_backend", "prepare_backend", "refuse_leaked", "register_backend"]
+__all__ = [
+    "Backend", "Options", "Program", "get_backend", "overlapping", "prepare_backend", "refuse_leaked", "register_backend",
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,29 @@ def refuse_leaked(arrays: Sequence[Any], name: str) -> None:
     for a in arrays:
         if hasattr(a, "concretize"):
             a.concretize(f"passing it to the compiled {name!r}")
+
+
+def overlapping(arrays: Sequence[Any], written: Container[int]) -> Iterator[tuple[int, int]]:
+    """Pairs (number of a written array, number of another one) that may share memory, in time n log n where they are few."""
+    spans = sorted((*_span(a), n) for n, a in enumerate(arrays) if isinstance(a, np.ndarray) and a.size)
+    open_ones: list[tuple[int, int]] = []  # those before that may reach as far: where they end, and their numbers
+    for low, high, n in spans:
+        open_ones = [x for x in open_ones if x[0] > low]
+        for _, k in open_ones:
+            if (n in written or k in written) and np.may_share_memory(arrays[n], arrays[k]):
+                yield (n, k) if n in written else (k, n)
+        open_ones.append((high, n))
+
+
+def _span(array: np.ndarray) -> tuple[int, int]:
+    """Where the memory of an array that isn't empty begins and ends."""
+    low = high = array.__array_interface__["data"][0]
+    for size, stride in zip(array.shape, array.strides):
+        if stride < 0:
+            low += (size - 1) * stride
+        else:
+            high += (size - 1) * stride
+    return low, high + array.itemsize
 
 
 def register_backend(name: str, where: str | Backend) -> None:

@@ -15,7 +15,7 @@ from ndarray.dims import Dim, evaluate
 from ndarray.op import ArrayType
 from ndarray.tape import is_repeating
 
-from .backend import Options, Program
+from .backend import Options, Program, overlapping
 from .call import Derivative, compile_graph, is_tracked
 from .graph import Atom, Graph, Literal, Value
 from .interpret import bind_sizes
@@ -281,10 +281,10 @@ class Entry:
         arrays = [a._data for a in leaves]
         captured = [(count + k, s._data) for k, s in enumerate(self.sources) if isinstance(s, NDArray)]
         every = [*enumerate(arrays), *captured]
-        for i, a in every:
-            for j, b in every:
-                if i != j and i in self.state and (i < count or j < count) and np.may_share_memory(a, b):
-                    raise Overlap
+        numbers = [i for i, _ in every]
+        for n, k in overlapping([a for _, a in every], {n for n, i in enumerate(numbers) if i in self.state}):
+            if numbers[n] < count or numbers[k] < count:
+                raise Overlap
 
 
 class _Places:

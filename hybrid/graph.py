@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ndarray.dims import Dim, Guard
+from ndarray.dtypes import name_of
 from ndarray.op import OPS, ArrayType, Op
 
 __all__ = ["Atom", "Equation", "Graph", "Literal", "Source", "Value", "every_equation"]
@@ -71,7 +72,7 @@ class Literal:
         return ArrayType((), self.dtype)
 
     def __str__(self) -> str:
-        return f"{self.value!r}:{self.dtype.name}"
+        return f"{self.value!r}:{name_of(self.dtype)}"
 
 
 Atom = Value | Literal
@@ -156,7 +157,7 @@ def every_equation(graph: Graph) -> list[Equation]:
 def attribute_text(value: Any) -> str:
     """One attribute value as canonical text."""
     if isinstance(value, np.dtype):
-        return value.name
+        return name_of(value)
     if isinstance(value, type) and issubclass(value, np.generic):
         return np.dtype(value).name
     if isinstance(value, tuple):

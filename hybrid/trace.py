@@ -25,6 +25,7 @@ from ndarray.device import Device, current_device
 from ndarray.dims import Dim, Guard, Size, evaluate, record_guards
 from ndarray.op import OPS, ArrayType, Op
 
+from .backend import overlapping
 from .graph import Atom, Equation, Graph, Literal, Source, Value
 from .source import user_source
 
@@ -410,18 +411,16 @@ class Tracer:
         )
 
     def _check_overlaps(self, state: dict[int, Atom]) -> None:
-        origins = [(i, c) for i, c in enumerate(self.inputs_of) if isinstance(c, Cell) and c.origin is not None]
-        for i in state:
-            cell = self.inputs_of[i]
-            if not isinstance(cell, Cell) or cell.origin is None:
-                continue
-            for k, other in origins:
-                if k != i and other.origin is not None and np.may_share_memory(cell.origin._data, other.origin._data):
-                    raise TraceError(
-                        f"{cell.written_at}: {self.name!r} writes a captured array ({cell.type}) whose memory another captured "
-                        f"array ({other.type}) shares: both are inputs of the graph, so one would not see the write. Take the "
-                        f"view inside the function (y = x[i]) instead of outside"
-                    )
+        if not state:
+            return
+        captured = [(i, c) for i, c in enumerate(self.inputs_of) if isinstance(c, Cell) and c.origin is not None]
+        for n, k in overlapping([c.origin._data for _, c in captured], {n for n, (i, _) in enumerate(captured) if i in state}):
+            cell, other = captured[n][1], captured[k][1]
+            raise TraceError(
+                f"{cell.written_at}: {self.name!r} writes a captured array ({cell.type}) whose memory another captured "
+                f"array ({other.type}) shares: both are inputs of the graph, so one would not see the write. Take the "
+                f"view inside the function (y = x[i]) instead of outside"
+            )
 
 
 def current_tracer() -> Tracer | None:

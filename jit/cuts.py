@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybrid.backend import Options, refuse_leaked
+from hybrid.backend import Options, overlapping, refuse_leaked
 from hybrid.graph import Atom, Equation, Graph, Literal, Value
 from hybrid.interpret import concrete_attributes
 from ndarray.array import NDArray
 from ndarray.dims import Dim, evaluate
+from ndarray.dtypes import name_of
 from ndarray.op import OPAQUE
 
 from .program import BINDINGS_KEPT, symbol_places
@@ -39,8 +40,8 @@ def reason_to_cut(eq: Equation) -> str | None:
     if eq.op.lower is OPAQUE:
         return "its lowering is OPAQUE"
     for atom in (*eq.inputs, *eq.outputs):
-        if atom.dtype.name not in ITEMSIZE:
-            return f"kernels don't know {atom.dtype.name}"
+        if name_of(atom.dtype) not in ITEMSIZE:
+            return f"kernels don't know {name_of(atom.dtype)}"
     for name, attribute in eq.attrs.items():
         if isinstance(attribute, Graph):
             for inner in attribute.equations:
@@ -60,7 +61,7 @@ class Segment:
 def split(graph: Graph) -> list[Segment | Equation] | None:
     """The steps in order: native segments, and equations for the host. None where the whole graph is native."""
     hosts = [eq for eq in graph.equations if reason_to_cut(eq) is not None]
-    if not hosts and all(a.dtype.name in ITEMSIZE for a in graph.results()):
+    if not hosts and all(name_of(a.dtype) in ITEMSIZE for a in graph.results()):
         return None
     return _Splitter(graph, hosts).steps()
 
@@ -302,10 +303,9 @@ class CutProgram:
 
     def _refuse_overlap(self, arrays: Sequence[np.ndarray]) -> None:
         written = sorted(self.graph.state)
-        for n, i in enumerate(written):
-            for k in written[n + 1:]:
-                if np.may_share_memory(arrays[i], arrays[k]):
-                    raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
+        for n, k in overlapping([arrays[i] for i in written], range(len(written))):
+            i, j = sorted((written[n], written[k]))
+            raise ValueError(f"{self.graph.name}: inputs {i} and {j} are both written and overlap in memory")
 
     def run_guarded(self, arrays: Sequence[np.ndarray], side: str = "after", threads: int | None = None) -> list[np.ndarray]:
         """As a call, with the native segments run as `CompiledProgram.run_guarded` does."""

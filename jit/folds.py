@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hybrid.graph import Equation
+from ndarray.dtypes import name_of
 from ndarray.op import Reduction
 from ndarray.scalar import Scalar
 
@@ -71,14 +72,14 @@ def scalar_expr(builder: KernelBuilder, scalar: Scalar, leaves: dict[str, Expr],
         if s.op == "index":
             return leaves[s.args[0]]
         if s.op == "constant":
-            return Const(s.args[0], Type(s.dtype.name))
+            return Const(s.args[0], Type(name_of(s.dtype)))
         if s.op == "size":
             return builder.size(s.args[0])
         if s.op == "cast":
-            return cast(visit(s.args[0]), s.dtype.name)
+            return cast(visit(s.args[0]), name_of(s.dtype))
         if s.op == "bitcast":
             a = visit(s.args[0])
-            return Apply("bitcast", (a,), Type(s.dtype.name, a.type.lanes))
+            return Apply("bitcast", (a,), Type(name_of(s.dtype), a.type.lanes))
         return apply(s.op, *map(visit, s.args))
 
     return visit(scalar)

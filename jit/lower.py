@@ -12,6 +12,7 @@ import numpy as np
 
 from hybrid.graph import Atom, Graph, Literal, Value
 from ndarray.dims import Size
+from ndarray.dtypes import name_of
 from ndarray.op import ArrayType
 
 from .fuse import Group, fuse
@@ -172,7 +173,7 @@ class _Lowerer:
         for part in group.parts:
             size = volume(part.shape)
             if part in self.group_of and part not in self.home and self.group_of[part].kind != "join":
-                self.home[part] = Storage(part.dtype.name, size, part.name, whole, offset)
+                self.home[part] = Storage(name_of(part.dtype), size, part.name, whole, offset)
                 self.results[part].insert(0, self.home[part])
             offset = offset + size
 
@@ -186,7 +187,7 @@ class _Lowerer:
             size = volume(part.shape)
             home = self.home[part]
             if home.parent is not whole or home.offset != offset:
-                place = Storage(part.dtype.name, size, part.name, whole, offset)
+                place = Storage(name_of(part.dtype), size, part.name, whole, offset)
                 launches.append(self.copy_storage(home, place, part))
             offset = offset + size
         return launches + [self.copy_storage(whole, s, value) for s in self.results[value] if s is not whole]
@@ -383,7 +384,7 @@ def with_storages(step: Step, renamed: Mapping[Storage, Storage]) -> Step:
 
 
 def _storage(atom: Atom, name: str = "") -> Storage:
-    return Storage(atom.dtype.name, volume(atom.shape), name)
+    return Storage(name_of(atom.dtype), volume(atom.shape), name)
 
 
 def _reaches(edges: dict[Group, set[Group]], start: Group, goals: set[Group]) -> Iterator[bool]:

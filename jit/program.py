@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from hybrid.backend import refuse_leaked
+from hybrid.backend import overlapping, refuse_leaked
 from hybrid.graph import Graph, Value
 from ndarray.array import NDArray
 from ndarray.dims import Dim, evaluate
@@ -144,12 +144,10 @@ class CompiledProgram:
         refuse_leaked(arrays, self.graph.name)
         written = self.graph.state
         usable = [a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C") for a in arrays]
-        for i in written:
-            for k, other in enumerate(usable):
-                if k != i and np.may_share_memory(usable[i], other):
-                    if k in written:
-                        raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
-                    usable[k] = other.copy()
+        for i, k in overlapping(usable, written):
+            if k in written:
+                raise ValueError(f"{self.graph.name}: inputs {min(i, k)} and {max(i, k)} are both written and overlap in memory")
+            usable[k] = usable[k].copy()
         table = [arena, *usable, *others]
         status = runtime.run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release)
         assert status == 0, f"array {status} can't be used"

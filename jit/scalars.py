@@ -14,6 +14,7 @@ import numpy as np
 
 from hybrid.graph import Value
 from ndarray.dims import Size
+from ndarray.dtypes import name_of
 
 from .launch import KernelBuilder, Storage
 from .loopir import INT, Apply, Const, Expr, Let, Load, Stmt, Store, Type, Var, apply, cast, ramp, splat
@@ -115,7 +116,7 @@ class Emitter:
     def _emit(self, node: Node, mask: Node | None, block: Block) -> Expr:
         op = node.op
         if op == "const":
-            return Const(node.args[0], Type(node.dtype.name))
+            return Const(node.args[0], Type(name_of(node.dtype)))
         if op in ("cast", "mod") and self.masked and self._alternates(node):
             pair = [splat(self.emit(half, mask), self.lane_count() // 2) for half in self._halves(node)]
             return self.let(block, Apply("interleave", tuple(pair), pair[0].type.with_lanes(self.lane_count())))
@@ -137,9 +138,9 @@ class Emitter:
         else:
             args = tuple(self.emit(a, mask) for a in node.args)
         if op == "cast":
-            return self.let(block, cast(args[0], node.dtype.name))
+            return self.let(block, cast(args[0], name_of(node.dtype)))
         if op == "bitcast":
-            return self.let(block, Apply("bitcast", args, Type(node.dtype.name, args[0].type.lanes)))
+            return self.let(block, Apply("bitcast", args, Type(name_of(node.dtype), args[0].type.lanes)))
         if op in ("floordiv", "mod") and node.dtype.kind in "iu":
             return self.let(block, self._divide(op, args, node))
         return self.let(block, apply(op, *args))
@@ -222,10 +223,10 @@ class Emitter:
     def _load(self, node: Node, mask: Node | None, block: Block) -> Expr:
         value, flat, safe, _ = node.args
         if any(isinstance(n, int) and n == 0 for n in value.shape):
-            return Const(0, Type(node.dtype.name))  # an empty array is read under no condition that holds
+            return Const(0, Type(name_of(node.dtype)))  # an empty array is read under no condition that holds
         buffer = self.builder.buffer(self.storage(value), "read")
         condition = None if safe or mask is None else self.emit(mask)
-        type = Type(node.dtype.name)
+        type = Type(name_of(node.dtype))
         halves = self.masked and self._climbs_by_halves(flat)
         base, step, vector = (Const(0, INT), Const(1, INT), None) if halves else self.address(flat, mask)
         if step is None and vector is None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from .dims import Size
+from .dtypes import name_of
 from .scalar import Scalar
 
 __all__ = [
@@ -31,7 +32,7 @@ class ArrayType:
     dtype: np.dtype
 
     def __str__(self) -> str:
-        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
+        return f"{name_of(self.dtype)}[{','.join(map(str, self.shape))}]"
 
 
 class _Absent:

@@ -6,6 +6,7 @@ import pytest
 
 import hybrid
 import ndarray as nd
+from hybrid.backend import overlapping
 from jit import program as programs
 from jit.guard import signal_of
 from ndarray import autograd
@@ -132,3 +133,22 @@ def test_outputs_are_new_arrays():
     net(x * 3)
     np.testing.assert_array_equal(first.asnumpy(), kept)
     assert not np.shares_memory(first._data, second._data)
+
+
+def test_overlaps_among_many_arrays_are_those_of_all_pairs():
+    random = np.random.default_rng(3)
+    memory = np.zeros(3000, np.uint8)
+    for _ in range(200):
+        arrays, count = [], int(random.integers(2, 10))
+        for _ in range(count):
+            begin, length = int(random.integers(0, 2500)), int(random.integers(0, 400))
+            piece = memory[begin : begin + length]
+            arrays.append([piece, piece[::-1], piece[::3], piece[: length // 4 * 4].view(np.float32)[::-2]][random.integers(4)])
+        written = {i for i in range(count) if random.random() < 0.4}
+        expected = {
+            frozenset((i, k)) for i in written for k in range(count)
+            if i != k and arrays[i].size and arrays[k].size and np.may_share_memory(arrays[i], arrays[k])
+        }
+        found = list(overlapping(arrays, written))
+        assert {frozenset(p) for p in found} == expected and len(found) == len(expected)
+        assert all(i in written for i, _ in found)

@@ -51,9 +51,8 @@ def rewrite(graph: Graph, step: Callable[[Rewriter, Equation], Mapping[Value, At
     """
     rewriter, changed = Rewriter(), False
     for eq in graph.equations:
-        inputs = tuple([rewriter.now(a) for a in eq.inputs])
-        if any(a is not b for a, b in zip(inputs, eq.inputs)):
-            eq = Equation(eq.op, inputs, eq.outputs, eq.attrs, eq.source)
+        if rewriter.renamed and any(a in rewriter.renamed for a in eq.inputs if type(a) is Value):
+            eq = Equation(eq.op, tuple([rewriter.now(a) for a in eq.inputs]), eq.outputs, eq.attrs, eq.source)
         rewriter.source = eq.source
         new = step(rewriter, eq)
         if new is None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ndarray.dims import Dim, Size
+from ndarray.dtypes import name_of
 
 from ..graph import Atom, Equation, Graph, Literal, Value
 from ..verify import same_type
@@ -106,7 +107,7 @@ def _last_broadcast(m: Match) -> Atom:
 def _widening_cast(m: Match) -> Atom | None:
     """cast(cast(x, wide), d) -> cast(x, d) where `wide` holds every value of x exactly, so that nothing was lost."""
     middle, target = m.attrs["cast"][1]["dtype"], m.attrs["cast"][0]["dtype"]
-    if m["x"].dtype.name == "bfloat16" or middle.name == "bfloat16" or not np.can_cast(m["x"].dtype, middle, "safe"):
+    if name_of(m["x"].dtype) == "bfloat16" or name_of(middle) == "bfloat16" or not np.can_cast(m["x"].dtype, middle, "safe"):
         return None
     if m["x"].dtype.kind in "iu" and middle.kind == "f" and target.kind != "f":
         return None
@@ -219,6 +220,8 @@ def _apply(rewriter: Rewriter, equation: Equation) -> dict[Value, Atom] | None:
 def _first_match(rewriter: Rewriter, equation: Equation) -> Atom | None:
     for pattern, replacement in _by_op.get(equation.op.name, ()):
         for args in _orders(pattern, equation.inputs):
+            if not all(type(a) is Variable or _may_match(rewriter, a, b) for a, b in zip(pattern.args, args)):
+                continue
             match = Match(rewriter, equation)
             match.attrs.setdefault(pattern.op, []).append(equation.attrs)
             if all(_matches(match, a, b) for a, b in zip(pattern.args, args)):
@@ -234,6 +237,13 @@ def _orders(pattern: Pattern, inputs: tuple[Atom, ...]) -> list[tuple[Atom, ...]
     if len(pattern.args) != len(inputs):
         return []
     return [inputs, inputs[::-1]] if pattern.op in _COMMUTATIVE else [inputs]
+
+
+def _may_match(rewriter: Rewriter, pattern: Any, atom: Atom) -> bool:
+    """Whether a number or the op of a pattern is there: nearly always it isn't, and nothing more is looked at."""
+    if isinstance(pattern, Pattern):
+        return rewriter.producer(atom, pattern.op) is not None
+    return isinstance(atom, Literal) or rewriter.producer(atom, "broadcast_to") is not None
 
 
 def _matches(match: Match, pattern: Any, atom: Atom) -> bool:

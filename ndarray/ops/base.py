@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..dims import Size
+from ..dtypes import name_of
 from ..op import ArrayType
 
 __all__ = [
@@ -51,7 +52,7 @@ def differ(a: Size, b: Size) -> bool:
 
 def kind_of(dtype: np.dtype) -> str:
     """The dtype's kind, bfloat16 counting as floating."""
-    return "f" if dtype.name == "bfloat16" else dtype.kind
+    return "f" if name_of(dtype) == "bfloat16" else dtype.kind
 
 
 def expect_kind(op: str, argument: str, dtype: np.dtype, kinds: str) -> None:
