@@ -1,7 +1,8 @@
 """Compiler backends: what `hybrid` asks of one, and the table through which it finds them.
 
 The table names a backend as ``"module:attribute"`` and imports it at first use, so that this package never depends
-on a compiler: ``jit`` (native code through LLVM) and ``interpreter`` (NumPy, one op at a time) stand in it.
+on a compiler: ``jit`` (native code through LLVM), ``cuda`` and ``interpreter`` (NumPy, one op at a time) stand in it. What
+is compiled by ``jit`` for arrays of the host is compiled by ``cuda:gpu(0)`` for those of that device.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from ndarray.array import NDArray
+from ndarray.device import Device
 
 from .graph import Graph
 
 __all__ = [
-    "Backend", "Options", "Program", "get_backend", "overlapping", "prepare_backend", "refuse_leaked", "register_backend",
+    "Backend", "Options", "Program", "backend_on", "get_backend", "overlapping", "prepare_backend", "refuse_leaked",
+    "register_backend",
 ]
 
 
@@ -76,6 +79,7 @@ class Backend(Protocol):
 
 _backends: dict[str, str | Backend] = {
     "jit": "jit.backend:backend",
+    "cuda": "jit.cuda.backend:backend",  # a function that gives the backend of a device
     "interpreter": "hybrid.interpret:backend",
 }
 
@@ -89,19 +93,31 @@ def refuse_leaked(arrays: Sequence[Any], name: str) -> None:
 
 def overlapping(arrays: Sequence[Any], written: Container[int]) -> Iterator[tuple[int, int]]:
     """Pairs (number of a written array, number of another one) that may share memory, in time n log n where they are few."""
-    spans = sorted((*_span(a), n) for n, a in enumerate(arrays) if isinstance(a, np.ndarray) and a.size)
+    spans = sorted((*_span(a), n) for n, a in enumerate(arrays) if _address(a) is not None and a.size)
     open_ones: list[tuple[int, int]] = []  # those before that may reach as far: where they end, and their numbers
     for low, high, n in spans:
         open_ones = [x for x in open_ones if x[0] > low]
         for _, k in open_ones:
-            if (n in written or k in written) and np.may_share_memory(arrays[n], arrays[k]):
+            if (n in written or k in written) and _may_share(arrays[n], arrays[k]):
                 yield (n, k) if n in written else (k, n)
         open_ones.append((high, n))
 
 
-def _span(array: np.ndarray) -> tuple[int, int]:
+def _address(array: Any) -> int | None:
+    """Where the first element of an array of the host or of a GPU lies; None for what is no array."""
+    if isinstance(array, np.ndarray):
+        return array.__array_interface__["data"][0]
+    return getattr(getattr(array, "data", None), "ptr", None)
+
+
+def _may_share(a: Any, b: Any) -> bool:
+    """Whether arrays whose spans overlap may share memory."""
+    return not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)) or np.may_share_memory(a, b)
+
+
+def _span(array: Any) -> tuple[int, int]:
     """Where the memory of an array that isn't empty begins and ends."""
-    low = high = array.__array_interface__["data"][0]
+    low = high = _address(array) or 0
     for size, stride in zip(array.shape, array.strides):
         if stride < 0:
             low += (size - 1) * stride
@@ -126,11 +142,20 @@ def prepare_backend(name: str) -> None:
             getattr(get_backend(name), "prepare", lambda: None)()
 
 
+def backend_on(name: str, device: Device) -> str:
+    """The name of the backend that stands in for `name` where the arrays are on a device."""
+    return f"cuda:{device}" if name == "jit" and device.kind != "cpu" else name
+
+
 def get_backend(name: str) -> Backend:
     """The backend of that name. Raises ValueError naming the known ones."""
     try:
         entry = _backends[name]
     except KeyError:
+        if name.startswith("cuda:"):
+            of_device: Any = get_backend("cuda")
+            found = _backends[name] = of_device(name.removeprefix("cuda:"))
+            return found
         raise ValueError(f"no compiler backend {name!r}; known: {', '.join(sorted(_backends))}") from None
     if isinstance(entry, str):
         module, _, attribute = entry.partition(":")

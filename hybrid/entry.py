@@ -15,7 +15,7 @@ from ndarray.dims import Dim, evaluate
 from ndarray.op import ArrayType
 from ndarray.tape import is_repeating
 
-from .backend import Options, Program, overlapping
+from .backend import Options, Program, backend_on, overlapping
 from .call import Derivative, compile_graph, is_tracked
 from .graph import Atom, Graph, Literal, Value
 from .interpret import bind_sizes
@@ -62,14 +62,15 @@ class Cores:
 
     def __init__(self, backend: str, options: Mapping[str, Any]):
         self.backend, self.options = backend, options
-        self._by_skeleton: dict[str, list[Core]] = {}
+        self._by_skeleton: dict[Any, list[Core]] = {}
 
-    def find(self, graph: Graph) -> tuple[Core, list[np.ndarray]]:
-        """A core for the graph, and the arrays for its lifted literals."""
+    def find(self, graph: Graph, device: Device) -> tuple[Core, list[np.ndarray]]:
+        """A core for the graph on a device, and the arrays for its lifted literals."""
+        backend = backend_on(self.backend, device)
         literals = float_literals(graph)
         values = tuple([a.value for a in literals])
         skeleton = _map_literals(graph, lambda i, a: Literal("float", a.dtype)).hash
-        known = self._by_skeleton.setdefault(skeleton, [])
+        known = self._by_skeleton.setdefault((skeleton, backend), [])
         differing: set[int] = set()
         for core in known:
             different = {i for i, (a, b) in enumerate(zip(values, core.values)) if repr(a) != repr(b)} - set(core.lifted)
@@ -77,7 +78,7 @@ class Cores:
                 return core, [np.asarray(values[i], literals[i].dtype) for i in core.lifted]
             differing |= different | set(core.lifted)
         lifted = tuple(sorted(differing))
-        core = Core(lift(graph, lifted), values, lifted, self.backend, self.options)
+        core = Core(lift(graph, lifted), values, lifted, backend, self.options)
         known.append(core)
         return core, [np.asarray(values[i], literals[i].dtype) for i in lifted]
 

@@ -22,7 +22,7 @@ import numpy as np
 from ndarray import apply as _apply
 from ndarray import autograd, precision
 from ndarray.array import NDArray, wrap
-from ndarray.device import cpu
+from ndarray.device import Device, cpu, current_device
 from ndarray.op import ArrayType
 from ndarray.settings import settings
 from ndarray.tape import Leaf
@@ -421,13 +421,24 @@ class CompiledFunction:
                 )
         sources = [self._source(source, leaves, values) for source in trace.captured]
         graph = with_names(trace.graph, self._captured_names(trace, leaves, values))
-        core, lifted = self._cores.find(graph)
+        core, lifted = self._cores.find(graph, self._device(trace, leaves, raw))
         code = getattr(inspect.unwrap(self._function), "__code__", None) or type(self).__call__.__code__
         entry = Entry(
             core, lifted, trace.arguments, sources, form, trace.devices, graph, trace.guards,
             (code, code.co_firstlineno), constants=not recording and not _training_get(),
         )
         return entry, trace, tracer.taped
+
+    def _device(self, trace: Trace, leaves: Sequence[NDArray], raw: list) -> Device:
+        """The device on which all arrays of a trace lie."""
+        arrays = [(leaf, name.name) for leaf, given, name in zip(leaves, raw, trace.graph.inputs) if isinstance(given, NDArray)]
+        arrays += [(s, "a captured array") for s in trace.captured if isinstance(s, NDArray)]
+        found = {a._device: f"{name} ({a.dtype.name}{list(a.shape)})" for a, name in arrays}
+        found |= {d: "a result" for d in trace.devices if d not in found}
+        if len({d.kind for d in found}) > 1 or (len(found) > 1 and next(iter(found)).kind != "cpu"):
+            places = ", ".join(f"{what} on {d}" for d, what in found.items())
+            raise ValueError(f"{self.name}: arrays on different devices ({places}); move them with x.to_device(device)")
+        return next(iter(found), current_device())
 
     def _source(self, source: Any, leaves: Sequence[NDArray], values: list) -> Any:
         """Where a captured input is read at each call: see Entry."""

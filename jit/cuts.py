@@ -22,6 +22,7 @@ from hybrid.backend import Options, overlapping, refuse_leaked
 from hybrid.graph import Atom, Equation, Graph, Literal, Value
 from hybrid.interpret import concrete_attributes
 from ndarray.array import NDArray
+from ndarray.device import Device, cpu
 from ndarray.dims import Dim, evaluate
 from ndarray.dtypes import name_of
 from ndarray.op import OPAQUE
@@ -31,6 +32,8 @@ from .target import ITEMSIZE
 
 if TYPE_CHECKING:
     from .explain import CutReport, KernelReport
+
+_HOST = cpu(0)
 
 __all__ = ["CutProgram", "Segment", "reason_to_cut", "split"]
 
@@ -203,8 +206,8 @@ class CutProgram:
     call it at once; what passes between the steps are arrays of the call's own."""
 
     def __init__(self, graph: Graph, steps: Sequence[Segment | Equation], compile: Callable[[Graph, Options], Any],
-                 options: Options):
-        self.graph = graph
+                 options: Options, device: Device = _HOST):
+        self.graph, self.device, self._xp = graph, device, device.module
         self._slots: dict[Atom, int] = {v: n for n, v in enumerate(graph.inputs)}
         self._symbols = symbol_places(graph.inputs)
         self._resolved: OrderedDict[tuple[int, ...], list[tuple[dict[str, Any], list[tuple[int, ...]]]]] = OrderedDict()
@@ -225,7 +228,7 @@ class CutProgram:
                 self._steps.append(_Native(compile(part, own), inputs, outputs, dead))
                 written |= {part.inputs[i] for i in part.state}
             else:
-                given = tuple(self._slot(a) if isinstance(a, Value) else np.asarray(a.value, a.dtype) for a in step.inputs)
+                given = tuple(self._slot(a) if isinstance(a, Value) else self._number(a) for a in step.inputs)
                 fresh = tuple(v in results for v in step.outputs)
                 reason = reason_to_cut(step) or ""
                 self._steps.append(_Host(step, given, tuple(map(self._slot, step.outputs)), fresh, dead, reason))
@@ -233,32 +236,40 @@ class CutProgram:
         wanted = {*graph.outputs, *self._copied.values()}
         self._read_first = [i for i, v in enumerate(graph.inputs) if v in wanted]  # before anything is written
 
+    def _number(self, literal: Literal) -> Any:
+        """A literal as a new array of the device."""
+        return self._xp.array(np.asarray(literal.value, literal.dtype))
+
     def _slot(self, value: Atom) -> int:
         return self._slots.setdefault(value, len(self._slots))
 
     # -- calling
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        with self.device.active():
+            return self._run(arrays)
+
+    def _run(self, arrays: Sequence[Any]) -> list[Any]:
         refuse_leaked(arrays, self.graph.name)
         self._refuse_overlap(arrays)
         values: list[Any] = [*arrays, *[None] * (len(self._slots) - len(arrays))]
-        kept = {self.graph.inputs[i]: np.array(arrays[i], order="C") for i in self._read_first}
+        kept = {self.graph.inputs[i]: self._xp.array(arrays[i], order="C") for i in self._read_first}
         for step, (attrs, shapes) in zip(self._steps, self._resolve(arrays)):
             if isinstance(step, _Native):
                 found = step.program([values[k] for k in step.inputs])
             else:
-                found = _run_host(step, [values[k] if type(k) is int else k for k in step.inputs], attrs, shapes)
+                found = self._run_host(step, [values[k] if type(k) is int else k for k in step.inputs], attrs, shapes)
             for k, array in zip(step.outputs, found):
                 values[k] = array
             for k in step.dead:
                 values[k] = None
         taken: set[int] = set()
 
-        def result(atom: Atom) -> np.ndarray:
+        def result(atom: Atom) -> Any:
             if isinstance(atom, Literal):
-                return np.array(atom.value, atom.dtype)
+                return self._number(atom)
             array = kept[atom] if atom in kept else values[self._slots[atom]]
             if id(array) in taken:
-                return np.array(array)
+                return self._xp.array(array)
             taken.add(id(array))
             return array
 
@@ -301,6 +312,33 @@ class CutProgram:
                     break
         return found
 
+    def _run_host(
+        self, step: _Host, inputs: list[Any], attrs: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]
+    ) -> list[Any]:
+        """The results of an equation, computed by its op's eager function; of exactly the types that the graph says."""
+        eq, xp = step.equation, self._xp
+        if xp is not np:  # a number of the host is an array of the device for the op
+            inputs = [xp.array(a) if isinstance(a, (np.ndarray, np.generic)) else a for a in inputs]
+        try:
+            with np.errstate(all="ignore"):
+                found = eq.op.eager(xp, *inputs, **attrs)
+        except Exception as error:
+            error.add_note(f"in {eq.op.name} at {eq.source or 'an unknown line'}, run by the host in a compiled program")
+            raise
+        results = []
+        for value, array, shape, fresh in zip(
+                eq.outputs, found if isinstance(found, tuple) else (found,), shapes, step.fresh, strict=True):
+            array = xp.asarray(array)
+            if array.shape != shape or array.dtype != value.dtype:
+                raise RuntimeError(
+                    f"{eq.op.name} at {eq.source}: its eager function returned {array.dtype}{list(array.shape)} where its types "
+                    f"say {value.dtype}{list(shape)}"
+                )
+            if fresh and (array.base is not None or not array.flags.c_contiguous or any(array is a for a in inputs)):
+                array = xp.array(array, order="C")
+            results.append(array)
+        return results
+
     def _refuse_overlap(self, arrays: Sequence[np.ndarray]) -> None:
         written = sorted(self.graph.state)
         for n, k in overlapping([arrays[i] for i in written], range(len(written))):
@@ -326,7 +364,7 @@ class CutProgram:
             sizes = {name: arrays[i].shape[axis] for name, i, axis in self._symbols}
         values: list[Any] = [None] * len(self._slots)
         if arrays is not None:
-            values[: len(arrays)] = [np.array(a, order="C") for a in arrays]
+            values[: len(arrays)] = [self._xp.array(a, order="C") for a in arrays]
         parts: list[Any] = []
         for step in self._steps:
             if isinstance(step, _Native):
@@ -339,7 +377,7 @@ class CutProgram:
                 attrs = {k: concrete_attributes(v, sizes) for k, v in step.equation.attrs.items()}
                 begin = time.perf_counter()
                 if arrays is not None:
-                    found = _run_host(step, [values[k] if type(k) is int else k for k in step.inputs], attrs, shapes)
+                    found = self._run_host(step, [values[k] if type(k) is int else k for k in step.inputs], attrs, shapes)
                 parts.append(_host_row(step, sizes, time.perf_counter() - begin if measure and arrays is not None else None))
             if arrays is not None:
                 for k, array in zip(step.outputs, found):
@@ -355,32 +393,6 @@ class _Guarded:
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return self.program.run_guarded(arrays, self.side, self.threads)
-
-
-def _run_host(
-    step: _Host, inputs: list[np.ndarray], attrs: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]
-) -> list[np.ndarray]:
-    """The results of an equation, computed by its op's eager function; of exactly the types that the graph says."""
-    eq = step.equation
-    try:
-        with np.errstate(all="ignore"):
-            found = eq.op.eager(np, *inputs, **attrs)
-    except Exception as error:
-        error.add_note(f"in {eq.op.name} at {eq.source or 'an unknown line'}, run by the host in a compiled program")
-        raise
-    results = []
-    for value, array, shape, fresh in zip(
-            eq.outputs, found if isinstance(found, tuple) else (found,), shapes, step.fresh, strict=True):
-        array = np.asarray(array)
-        if array.shape != shape or array.dtype != value.dtype:
-            raise RuntimeError(
-                f"{eq.op.name} at {eq.source}: its eager function returned {array.dtype}{list(array.shape)} where its types say "
-                f"{value.dtype}{list(shape)}"
-            )
-        if fresh and (array.base is not None or not array.flags.c_contiguous or any(array is a for a in inputs)):
-            array = np.array(array, order="C")
-        results.append(array)
-    return results
 
 
 def _host_row(step: _Host, sizes: Mapping[str, int], seconds: float | None) -> KernelReport:

@@ -29,7 +29,10 @@ from .recipe import LoopRecipe
 if TYPE_CHECKING:
     from .program import Binding, CompiledProgram
 
-__all__ = ["CutReport", "KernelReport", "MemoryReport", "NotFused", "ProgramReport", "StorageReport", "operations_of", "report"]
+__all__ = [
+    "CutReport", "KernelReport", "MemoryReport", "NotFused", "ProgramReport", "StorageReport", "launch_plans", "measure",
+    "operations_of", "report",
+]
 
 
 @dataclass(frozen=True)
@@ -262,13 +265,17 @@ def report(
 ) -> ProgramReport:
     """The report of a program bound to sizes; with `arrays` (its inputs, which are not written), measured."""
     recipe, equations = program.recipe, every_equation(program.graph)
-    plans = _launch_plans(binding.plan)
+    threads = program.thread_counts(binding)
     later = program.bound(tuple(sizes.values()), kept=True) if recipe.kept else binding
     tasks = [evaluate(launch.tasks, sizes) for launch in recipe.launches]
     numbers = [i for i, n in enumerate(tasks) if n > 0]  # launches without tasks are not in the plan
     times, whole, limits = dict.fromkeys(numbers, None), None, None
     if arrays is not None:
-        seconds, whole = _measure(program, binding, arrays, plans, later)
+        measured = program.measure(binding, arrays, later)
+        if measured is None:  # the device has no times worth telling
+            arrays = None
+    if arrays is not None and measured is not None:
+        seconds, whole = measured
         times, limits = dict(zip(numbers, seconds, strict=True)), machine_limits()
         fastest = max((_flops(recipe.launches[i].equations, equations, sizes) / t for i, t in times.items() if t), default=0)
         if fastest > limits.gflops * 1e9:  # the machine was busy when it was measured
@@ -284,7 +291,7 @@ def report(
             i, launch.name, tuple(eq.op.name.removesuffix(CHANNELS_LAST) for eq in computed),
             _lines(equations[e] for e in launch.equations),
             tuple(dict.fromkeys(eq.source.block for e in launch.equations if (eq := equations[e]).source and eq.source.block)),
-            launch.note, tasks[i], int(plans[numbers.index(i)][3]) if tasks[i] > 0 else 0,
+            launch.note, tasks[i], threads(launch) if tasks[i] > 0 else 0,
             _flops(launch.equations, equations, sizes) if computed else 0,
             sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages),
             times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits, i in recipe.once, repeats[i],
@@ -373,7 +380,7 @@ CHANNELS_LAST = "_channels_last"
 
 # -- measuring
 
-def _launch_plans(packed: np.ndarray) -> list[np.ndarray]:
+def launch_plans(packed: np.ndarray) -> list[np.ndarray]:
     """A native plan cut into plans of one launch each, those in loops and branches too."""
     plans: list[np.ndarray] = []
 
@@ -395,7 +402,7 @@ def _launch_plans(packed: np.ndarray) -> list[np.ndarray]:
     return plans
 
 
-def _measure(
+def measure(
     program: CompiledProgram, binding: Binding, arrays: Sequence[np.ndarray], plans: Sequence[np.ndarray],
     later: Binding, seconds: float = 0.05, rounds: tuple[int, int] = (3, 50),
 ) -> tuple[list[float], float]:

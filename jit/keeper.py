@@ -19,8 +19,6 @@ import numpy as np
 from ndarray.array import NDArray, Storage, storage_of
 from ndarray.dims import evaluate
 
-from . import plan, runtime
-
 if TYPE_CHECKING:
     from .explain import ProgramReport
     from .program import CompiledProgram
@@ -33,7 +31,7 @@ class _Memory:
 
     __slots__ = ("__weakref__", "array", "storages")
 
-    def __init__(self, array: np.ndarray, storages: tuple[Storage, ...]):
+    def __init__(self, array: Any, storages: tuple[Storage, ...]):
         self.array, self.storages = array, storages
 
 
@@ -55,7 +53,7 @@ class _Kept:
     def __init__(self) -> None:
         self.stale = False
         self.memories: list[_Memory] = []
-        self.arrays: list[np.ndarray] | None = None
+        self.arrays: list[Any] | None = None
 
 
 class Keeper:
@@ -100,7 +98,7 @@ class Keeper:
                 storage = recipe.storages[b]
                 whole = storage.index if storage.role == "part" else b
                 places.append((names.setdefault(whole, len(names)), storage.offset, storage.size, storage.role == "part"))
-            steps.append((int(self.program.kernels[launch.kernel]), launch.arguments, launch.tasks, tuple(places)))
+            steps.append((self.program.kernel_key(launch.kernel), launch.arguments, launch.tasks, tuple(places)))
         inputs = {n: recipe.storages[b].index for b, n in names.items() if recipe.storages[b].role == "input"}
         return tuple(inputs.values()), (tuple(inputs), names[number], tuple(steps))
 
@@ -124,7 +122,7 @@ class Keeper:
 
     def _fill(self, kept: _Kept, storages: Mapping[int, Storage]) -> None:
         """Find or compute what is kept."""
-        state = {i: (id(s), s.stamp, self._constants[i]._data.ctypes.data, self._constants[i]._data.strides)
+        state = {i: (id(s), s.stamp, self.program.address(self._constants[i]._data), self._constants[i]._data.strides)
                  for i, s in storages.items()}
         memories: list[_Memory] = []
         missing: list[tuple[Any, _Memory]] = []
@@ -135,21 +133,12 @@ class Keeper:
             if memory is None:
                 storage = self.recipe.storages[number]
                 nbytes = evaluate(storage.size, {}) * np.dtype(storage.dtype).itemsize
-                memory = _Memory(plan.aligned_empty(nbytes), tuple([storages[i] for i in inputs]))
+                memory = _Memory(self.program.kept_memory(nbytes), tuple([storages[i] for i in inputs]))
                 missing.append((key, memory))
                 launches.update(behind)
             memories.append(memory)
         arrays = [m.array for m in memories]
         if launches:
-            kept_numbers = [number for number, _ in self.recipe.kept]
-            packed, _, arena_bytes, _ = self.program.plan_launches({}, sorted(launches), kept_numbers)
-            arena = plan.aligned_empty(arena_bytes)
-            table = [arena] * (1 + len(self.graph.inputs) + len(self.recipe.outputs))
-            for i, a in self._constants.items():
-                table[1 + i] = np.ascontiguousarray(a._data)
-            runtime.run_arrays([*table, *arrays], packed.ctypes.data, self.program.kernels.ctypes.data, _NO_CHECKS.ctypes.data)
+            self.program.fill(sorted(launches), {i: a._data for i, a in self._constants.items()}, arrays)
         _shared.update(missing)
         kept.memories, kept.arrays = memories, arrays
-
-
-_NO_CHECKS = np.zeros(2, np.int64)

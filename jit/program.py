@@ -29,7 +29,7 @@ from .recipe import LoopRecipe, Recipe
 if TYPE_CHECKING:
     from .explain import ProgramReport
 
-__all__ = ["Binding", "CompiledProgram", "symbol_places", "thread_count"]
+__all__ = ["Binding", "CompiledProgram", "chosen", "symbol_places", "symbols_of", "thread_count"]
 
 FORK_NANOSECONDS = 4_000
 """A launch whose estimated work per thread is below this many nanoseconds isn't worth another thread."""
@@ -101,7 +101,7 @@ class CompiledProgram:
         self._inputs, self._outputs = len(graph.inputs), len(recipe.outputs)
         self.moving = sum(s.role == "moving" for s in recipe.storages)  # slots that loops need
         # where each symbol's value is read: (input, axis); symbols always stand alone on some axis of an input
-        self._symbols = _symbols_of(graph)
+        self._symbols = symbols_of(graph)
         self._keepers: WeakValueDictionary[tuple[int, ...], Keeper] = WeakValueDictionary()
         self._static = self.bind({}) if not self._symbols and not recipe.kept else None  # a Keeper has its own
 
@@ -214,6 +214,14 @@ class CompiledProgram:
     ) -> tuple[np.ndarray, plan.Placement, int, int]:
         """(native plan, placement of the temporaries, bytes of the arena, nanoseconds of work) of the launches of these
         numbers, with the storages `kept` in slots of their own behind the outputs'."""
+        where, placement = self.place(sizes, launches, kept)
+        packed, scratch, work = self.pack(sizes, where, placement.total, launches)
+        return packed, placement, placement.total + scratch, work
+
+    def place(
+        self, sizes: Mapping[str, int], launches: Sequence[int], kept: Sequence[int]
+    ) -> tuple[dict[int, tuple[int, int]], Placement]:
+        """(where each storage lies: slot and byte offset, the placement of the temporaries)."""
         recipe = self.recipe
         intervals, members = self._lifetimes(sizes, launches, kept)
         placement = plan.place(intervals)
@@ -229,8 +237,7 @@ class CompiledProgram:
             elif storage.role == "output":
                 where[number] = (1 + self._inputs + storage.index, 0)
         self._find_parts(where, sizes)
-        packed, scratch, work = self.pack(sizes, where, placement.total, launches)
-        return packed, placement, placement.total + scratch, work
+        return where, placement
 
     def _name_moving(self, where: dict[int, tuple[int, int]], free: int) -> None:
         """Give the storages that move their slots, from number `free` on."""
@@ -253,14 +260,14 @@ class CompiledProgram:
         `threads`, given, is used for every launch that has so many tasks, whatever its work (for tests).
         """
         packer = _Packer(self.recipe, sizes, where, behind, threads)
-        words = packer.steps(_chosen(self.recipe.steps, frozenset(launches)))
+        words = packer.steps(chosen(self.recipe.steps, frozenset(launches)))
         return np.array([packer.count + (self.moving << 32), *words], np.int64), packer.scratch_bytes, packer.work
 
     def _lifetimes(
         self, sizes: Mapping[str, int], launches: Sequence[int], kept: Sequence[int] = ()
     ) -> tuple[list[plan.Interval], list[int]]:
         """When each arena storage is alive, by position, and the storages' numbers; those that are `kept` apart."""
-        first, last = _touches(self.recipe, _chosen(self.recipe.steps, frozenset(launches)))
+        first, last = _touches(self.recipe, chosen(self.recipe.steps, frozenset(launches)))
         members = [n for n, s in enumerate(self.recipe.storages) if s.role == "arena" and n in first and n not in kept]
         intervals = []
         for n in members:
@@ -268,7 +275,42 @@ class CompiledProgram:
             intervals.append(plan.Interval(evaluate(storage.size, sizes) * np.dtype(storage.dtype).itemsize, first[n], last[n]))
         return intervals, members
 
+    # -- what is kept of weights
+    def address(self, array: Any) -> int:
+        """Where an array lies."""
+        return array.ctypes.data
+
+    def kernel_key(self, number: int) -> Any:
+        """What identifies a kernel of the recipe in this process."""
+        return int(self.kernels[number])
+
+    def kept_memory(self, nbytes: int) -> Any:
+        """Memory for what is kept."""
+        return plan.aligned_empty(nbytes)
+
+    def fill(self, launches: Sequence[int], constants: Mapping[int, Any], kept: Sequence[Any]) -> None:
+        """Compute what is kept, from constant inputs."""
+        packed, _, arena_bytes, _ = self.plan_launches({}, launches, [number for number, _ in self.recipe.kept])
+        arena = plan.aligned_empty(arena_bytes)
+        table = [arena] * (1 + self._inputs + self._outputs)
+        for i, a in constants.items():
+            table[1 + i] = np.ascontiguousarray(a)
+        runtime.run_arrays([*table, *kept], packed.ctypes.data, self._kernels_address, _NO_CHECKS.ctypes.data)
+
     # -- for people
+    def thread_counts(self, binding: Binding) -> Any:
+        """A function that says how many threads run a launch."""
+        from .explain import launch_plans
+
+        found = iter(launch_plans(binding.plan))
+        return lambda launch: int(next(found)[3])
+
+    def measure(self, binding: Binding, arrays: Sequence[np.ndarray], later: Binding) -> tuple[list[float], float] | None:
+        """The shortest time of each launch that has tasks, and that of a `later` call."""
+        from .explain import launch_plans, measure
+
+        return measure(self, binding, arrays, launch_plans(binding.plan), later)
+
     def explain(self, arrays: Sequence[np.ndarray] | None = None, measure: bool = False) -> ProgramReport:
         """The kernels and the memory plan: a `jit.explain.ProgramReport`, whose text is a table.
 
@@ -351,7 +393,7 @@ class _Packer:
         return [runtime.LOOP, 6 + len(words) + len(test) + len(body), count, tests, len(test), bodies, *words, *test, *body]
 
 
-def _chosen(steps: Sequence[Any], launches: Collection[int]) -> list[Any]:
+def chosen(steps: Sequence[Any], launches: Collection[int]) -> list[Any]:
     """Those steps whose launches are wanted; loops and branches as a whole."""
 
     def first(x: Any) -> int | None:
@@ -412,6 +454,9 @@ def _touches(recipe: Recipe, chosen: Sequence[Any]) -> tuple[dict[int, int], dic
     return first, last
 
 
+_NO_CHECKS = np.zeros(2, np.int64)
+
+
 def thread_count(work: int, tasks: int, available: int) -> int:
     """How many threads a launch is split over: each gets at least `FORK_NANOSECONDS` of work, and a task."""
     return max(1, min(available, tasks, work // FORK_NANOSECONDS))
@@ -429,7 +474,7 @@ def symbol_places(inputs: Iterable[Value]) -> list[tuple[str, int, int]]:
     return list(places.values())
 
 
-def _symbols_of(graph: Graph) -> list[tuple[str, int, int]]:
+def symbols_of(graph: Graph) -> list[tuple[str, int, int]]:
     """The places of all symbols of a graph. Raises ValueError where one has none."""
     places = symbol_places(graph.inputs)
     missing = set(graph.symbols) - {name for name, _, _ in places}

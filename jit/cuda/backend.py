@@ -1,0 +1,180 @@
+"""The backend of GPUs: graph -> launches for a warp's vectors -> one CUDA module a graph -> a program.
+
+What it keeps on disk: the recipe of a graph (key: graph, options, target, versions of the generator and of NVRTC) and, under
+the digest of its code, each module with the threads that its kernels want.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybrid.backend import Options
+from hybrid.graph import Graph
+from ndarray.device import Device, device
+from ndarray.settings import settings
+
+from ..assemble import make_recipe
+from ..backend import Statistics, generator_stamp
+from ..cache import DiskCache, key_of
+from ..cuts import CutProgram, split
+from ..launch import Launch
+from ..loopir import Kernel, Load, Register, Set, Store, walk_exprs, walk_statements
+from ..lower import lower
+from ..recipe import Recipe
+from .driver import Driver, driver_of
+from .program import CudaProgram
+from .table import Function
+from .target import WARP, GpuTarget, gpu_target
+
+__all__ = ["CudaBackend", "backend"]
+
+log = logging.getLogger("hybrid.jit")
+
+
+@dataclass
+class _Functions:
+    """Loaded kernels of a device: by structure, and by (digest of the module, symbol)."""
+
+    known: dict[Kernel, tuple[str, str]] = field(default_factory=dict)
+    loaded: dict[tuple[str, str], Function] = field(default_factory=dict)
+
+
+class CudaBackend:
+    """See `hybrid.backend.Backend`; one for each device."""
+
+    def __init__(self, place: Device):
+        self.name, self.device = f"cuda:{place}", place
+        self.statistics = Statistics()
+        self._functions = _Functions()
+        self._lock = threading.RLock()
+
+    @property
+    def driver(self) -> Driver:
+        """The device's driver. Raises `DeviceError` where it can't be used."""
+        return driver_of(self.device)
+
+    @property
+    def target(self) -> GpuTarget:
+        """What kernels are lowered for."""
+        return gpu_target(self.driver.arch)
+
+    def compile(self, graph: Graph, options: Options = Options()) -> CudaProgram | CutProgram:  # noqa: B008 (frozen)
+        """A program for the device."""
+        steps = split(graph)
+        if steps is not None:
+            return CutProgram(graph, steps, self.compile, options, self.device)
+        begin = time.perf_counter()
+        extra = dict(options.extra)
+        static = bool(extra.pop("static", False))
+        with self._lock, self.driver.active():
+            disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
+            key = self._key(graph, options.constant_inputs, extra)
+            recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
+            if recipe is None:
+                recipe = self._generate(graph, disk, options.constant_inputs)
+                self.statistics.compilations += 1
+                if disk:
+                    disk.store(key, recipe.to_json(), b"")
+            else:
+                self.statistics.disk_hits += 1
+            functions = [self._functions.loaded[k] for k in recipe.kernels]
+            program = CudaProgram(graph, recipe, functions, self.driver, static)
+        self.statistics.seconds += time.perf_counter() - begin
+        return program
+
+    def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
+        """Refused: there is no native export for a GPU."""
+        raise NotImplementedError("emitting code of a GPU for other programs is not supported; use export and load")
+
+    def _key(self, graph: Graph, constants: frozenset[int], extra: Mapping[str, Any]) -> str:
+        return key_of({
+            "backend": "cuda",
+            "graph": graph.hash,
+            "constant inputs": sorted(constants),
+            "options": sorted(extra.items()),
+            "target": self.target,
+            "generator": generator_stamp(),
+            "compiler": self.driver.compiler,
+        })
+
+    def _generate(self, graph: Graph, disk: DiskCache | None, constants: frozenset[int]) -> Recipe:
+        lowered = lower(graph, self.target, None, constants)
+        if settings.debug >= 3:
+            from .. import debug
+
+            debug.show(lowered, self.target, min(settings.debug, 4))
+        return make_recipe(lowered, self.functions_of(lowered.launches, disk))
+
+    def functions_of(self, launches: Sequence[Launch], disk: DiskCache | None = None) -> list[tuple[str, str]]:
+        """(digest, symbol) of each launch's kernel; those not yet loaded become one module."""
+        known = self._functions.known
+        new: dict[str, Kernel] = {}
+        for kernel in dict.fromkeys(x.kernel for x in launches):
+            if kernel not in known:
+                if settings.debug >= 1:
+                    from .. import verify
+
+                    verify.verify(kernel)
+                new[f"k{len(new)}"] = kernel
+        if new:
+            lanes = {symbol: lanes_of(kernel) for symbol, kernel in new.items()}
+            code = self.driver.build(new, lanes)
+            digest = hashlib.sha256(code).hexdigest()
+            self._load(digest, code, lanes)
+            if disk:
+                disk.store(f"cuda-{self.driver.arch}-{digest}", {"lanes": lanes}, code)
+            known.update((kernel, (digest, symbol)) for symbol, kernel in new.items())
+            self.statistics.kernels += len(new)
+        return [known[x.kernel] for x in launches]
+
+    def _load(self, digest: str, code: bytes, lanes: Mapping[str, int]) -> None:
+        functions = self.driver.load(code, lanes)
+        self._functions.loaded.update({(digest, s): Function(f, lanes[s]) for s, f in functions.items()})
+
+    def _from_disk(self, disk: DiskCache, key: str) -> Recipe | None:
+        found = disk.load(key)
+        if found is None:
+            return None
+        try:
+            recipe = Recipe.from_json(found[0])
+            for digest in dict.fromkeys(d for d, _ in recipe.kernels):
+                if all(k in self._functions.loaded for k in recipe.kernels if k[0] == digest):
+                    continue
+                payload = disk.load(f"cuda-{self.driver.arch}-{digest}")
+                if payload is None or hashlib.sha256(payload[1]).hexdigest() != digest:
+                    return None
+                self._load(digest, payload[1], {str(s): int(n) for s, n in payload[0]["lanes"].items()})
+            if not all(k in self._functions.loaded for k in recipe.kernels):
+                return None
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            log.warning("cache entry %s can't be used (%s); compiling instead", key[:12], error)
+            return None
+        return recipe
+
+
+def lanes_of(kernel: Kernel) -> int:
+    """The threads that do a task of a kernel together: its longest vector, a warp at least."""
+    longest = WARP
+    for s in walk_statements(kernel.body):
+        if isinstance(s, (Register, Set, Store)):
+            longest = max(longest, s.value.type.lanes)
+        for e in walk_exprs(s.value) if hasattr(s, "value") else ():
+            if isinstance(e, Load):
+                longest = max(longest, e.type.lanes)
+    return longest
+
+
+_backends: dict[Device, CudaBackend] = {}
+_lock = threading.Lock()
+
+
+def backend(place: str) -> CudaBackend:
+    """The backend of a device, "gpu(0)" or "sim(1)"."""
+    with _lock:
+        return _backends.setdefault(device(place), CudaBackend(device(place)))

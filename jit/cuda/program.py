@@ -1,0 +1,246 @@
+"""A compiled graph on ``gpu(i)`` or ``sim(i)``: a recipe, its kernels, and what each set of sizes is launched with.
+
+A call takes memory for all temporaries (one arena, leased for the call), fills the addresses into the prepacked arguments and
+submits the launches to the current stream. Python numbers among the inputs go to the device in one small copy. Where a
+signature is called again and again, or ``hybridize(static_alloc=True, static_shape=True)`` says that it will be, the launches
+become one CUDA graph (`jit.cuda.replay`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from hybrid.backend import refuse_leaked
+from hybrid.graph import Graph
+from ndarray.dims import evaluate
+
+from .. import plan
+from ..plan import Placement
+from ..program import CompiledProgram, chosen, symbols_of
+from ..recipe import Recipe
+from .driver import Driver, Lease
+from .replay import Replays
+from .table import Function, Plan, make_plan
+
+__all__ = ["CudaBinding", "CudaProgram"]
+
+STAGE = 16
+"""Bytes for a number among the inputs."""
+
+
+@dataclass(frozen=True)
+class CudaBinding:
+    """A recipe for given sizes. `numbers` are the inputs that may be numbers of the host; in a call they lie at `stage` of the
+    arena."""
+
+    plan: Plan
+    arena_bytes: int
+    outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
+    placement: Placement
+    launches: int
+    stage: int
+    numbers: dict[int, int]  # input -> byte offset from `stage`
+    input_bytes: list[int]
+    replays: Replays = field(default_factory=Replays)
+    apart: set[Any] = field(default_factory=set)  # addresses of inputs that are known not to overlap
+
+
+class _Arenas:
+    """Memory for temporaries, shared by the programs of a stream: launches of one stream come one after the other."""
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[int, int], list[Lease]] = {}
+
+    def lease(self, driver: Driver, nbytes: int) -> tuple[list[Lease], Lease]:
+        """(where to give it back, the memory)."""
+        home = self._free.setdefault((id(driver), driver.stream()), [])
+        try:
+            found = home.pop()  # atomic
+        except IndexError:
+            found = None
+        if found is None or found.nbytes < nbytes:
+            found = driver.allocate(nbytes)
+        return home, found
+
+
+_arenas = _Arenas()
+
+
+class CudaProgram(CompiledProgram):
+    """See `hybrid.backend.Program`. `static`: the caller says that shapes and arrays stay the same."""
+
+    def __init__(self, graph: Graph, recipe: Recipe, functions: Sequence[Function], driver: Driver, static: bool = False):
+        self.graph, self.recipe, self.driver, self.static = graph, recipe, driver, static
+        self.functions = tuple(functions)
+        self._bindings: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.RLock()
+        self._inputs, self._outputs = len(graph.inputs), len(recipe.outputs)
+        self.moving = 0
+        self._symbols = symbols_of(graph)
+        self._keepers = WeakValueDictionary()
+        self._written = sorted(graph.state)
+        self._static = self.bind({}) if not self._symbols and not recipe.kept else None
+
+    # -- calling
+    def run(self, binding: Any, arrays: Sequence[Any], kept: Sequence[Any] = ()) -> list[Any]:
+        """The outputs of a binding for these inputs and what it has kept."""
+        driver = self.driver
+        with driver.active():
+            usable, addresses = self._usable(binding, arrays)
+            for memory in kept:
+                addresses.append(memory.address)
+            written = self._apart(binding, usable, addresses)
+            empty = driver.module.empty
+            outputs = [empty(shape, dtype) for shape, dtype in binding.outputs]
+            places = [a.data.ptr for a in outputs]
+            numbers = self._numbers(binding, usable)
+            replays = binding.replays
+            if not (replays.wanted and replays.run(self, binding, addresses, numbers, places, kept)):
+                home, lease = _arenas.lease(driver, binding.arena_bytes)
+                self.launch(binding, lease.address, addresses, numbers, places)
+                home.append(lease)
+            for i in written:
+                if usable[i] is not arrays[i]:
+                    arrays[i][...] = usable[i]
+        return outputs
+
+    def launch(self, binding: CudaBinding, arena: int, addresses: Sequence[int], numbers: np.ndarray | None,
+               outputs: Sequence[int]) -> None:
+        """Submit everything, for slots at these addresses (of inputs, then of what is kept)."""
+        bases = self.bases(binding, arena, addresses, outputs)
+        if numbers is not None:
+            self.driver.upload(arena + binding.stage, numbers)
+        binding.plan.run(self.driver, bases)
+
+    def bases(self, binding: CudaBinding, arena: int, addresses: Sequence[int], outputs: Sequence[int]) -> np.ndarray:
+        """The addresses of all slots."""
+        count = self._inputs
+        bases = np.array([arena, *addresses[:count], *outputs, *addresses[count:]], np.int64)
+        for i, offset in binding.numbers.items():
+            if addresses[i] < 0:
+                bases[1 + i] = arena + binding.stage + offset
+        return bases
+
+    def _usable(self, binding: CudaBinding, arrays: Sequence[Any]) -> tuple[list[Any], list[int]]:
+        """The inputs, contiguous, and their addresses; -1 for numbers of the host."""
+        usable, addresses = list(arrays), []
+        index = self.driver.device.index
+        for i, a in enumerate(arrays):
+            try:
+                place = a.data
+                if place.device_id != index:
+                    raise ValueError(self._elsewhere(i, f"{self.driver.device.kind}({place.device_id})"))
+                if not a.flags.c_contiguous:
+                    a = usable[i] = a.copy()
+                    place = a.data
+                addresses.append(place.ptr)
+            except AttributeError:
+                refuse_leaked(arrays, self.graph.name)
+                if i not in binding.numbers or i in self.graph.state or not isinstance(a, (np.ndarray, np.generic)):
+                    raise ValueError(self._elsewhere(i, "the CPU")) from None
+                addresses.append(-1)
+        return usable, addresses
+
+    def _elsewhere(self, i: int, place: str) -> str:
+        value = self.graph.inputs[i]
+        return (
+            f"{self.graph.name}: it is compiled for {self.driver.device}, but input {i} ({value.name or 'an array'}: "
+            f"{value.type}) is on {place}; move it with x.to_device({self.driver.device})"
+        )
+
+    def _numbers(self, binding: CudaBinding, usable: Sequence[Any]) -> np.ndarray | None:
+        """The bytes of the numbers among the inputs, or None."""
+        found = None
+        for i, offset in binding.numbers.items():
+            a = usable[i]
+            if isinstance(a, (np.ndarray, np.generic)):
+                if found is None:
+                    found = np.zeros(STAGE * len(binding.numbers), np.uint8)
+                found[offset : offset + a.dtype.itemsize] = np.frombuffer(a.tobytes(), np.uint8)
+        return found
+
+    def _apart(self, binding: CudaBinding, usable: list[Any], addresses: list[int]) -> Sequence[int]:
+        """See that nothing lies over memory that is written: copies of it are used. Returns the written inputs."""
+        if not self._written:
+            return ()
+        key = tuple(addresses)
+        if key not in binding.apart:
+            alone = True
+            for i in self._written:
+                first, last = addresses[i], addresses[i] + usable[i].nbytes
+                for k, other in enumerate(usable):
+                    if k != i and addresses[k] >= 0 and addresses[k] < last and first < addresses[k] + other.nbytes:
+                        if k in self.graph.state:
+                            raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
+                        usable[k] = other.copy()
+                        addresses[k] = usable[k].data.ptr
+                        alone = False
+            if alone:
+                if len(binding.apart) > 64:
+                    binding.apart.clear()
+                binding.apart.add(key)
+        return self._written
+
+    # -- what is kept of weights
+    def address(self, array: Any) -> int:
+        """Where an array lies."""
+        return array.data.ptr
+
+    def kernel_key(self, number: int) -> Any:
+        """What identifies a kernel of the recipe in this process."""
+        return self.driver.device, id(self.functions[number].handle)
+
+    def kept_memory(self, nbytes: int) -> Lease:
+        """Memory for what is kept."""
+        with self.driver.active():
+            return self.driver.allocate(nbytes)
+
+    def fill(self, launches: Sequence[int], constants: Mapping[int, Any], kept: Sequence[Lease]) -> None:
+        """Compute what is kept, from constant inputs."""
+        driver = self.driver
+        with driver.active():
+            binding = self.bind({}, launches, [number for number, _ in self.recipe.kept])
+            home, lease = _arenas.lease(driver, binding.arena_bytes)
+            usable = {i: a if a.flags.c_contiguous else a.copy() for i, a in constants.items()}
+            addresses = [usable[i].data.ptr if i in usable else 0 for i in range(self._inputs)]
+            places = [0] * self._outputs
+            self.launch(binding, lease.address, [*addresses, *[m.address for m in kept]], None, places)
+            home.append(lease)
+
+    # -- binding to sizes
+    def bind(self, sizes: Mapping[str, int], launches: Sequence[int] | None = None, kept: Sequence[int] = ()) -> Any:
+        """Everything for these sizes."""
+        launches = range(len(self.recipe.launches)) if launches is None else launches
+        where, placement = self.place(sizes, launches, kept)
+        steps = chosen(self.recipe.steps, frozenset(launches))
+        made, spilled, count = make_plan(self.recipe, self.functions, sizes, where, placement.total, steps, self.driver)
+        outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
+        numbers = [i for i, v in enumerate(self.graph.inputs) if v.shape == () and i not in self.graph.state]
+        stage = plan.aligned(placement.total + spilled)
+        binding = CudaBinding(
+            made, stage + STAGE * len(numbers), outputs, placement, count, stage,
+            {i: STAGE * k for k, i in enumerate(numbers)},
+            [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs],
+        )
+        binding.replays.begin(binding, self.static, self._inputs, self._written)
+        return binding
+
+    # -- for people
+    def thread_counts(self, binding: Any) -> Any:
+        """The threads that do a task of each launch together."""
+        return lambda launch: self.functions[launch.kernel].lanes
+
+    def measure(self, binding: Any, arrays: Sequence[Any], later: Any) -> tuple[list[float], float] | None:
+        """Times of the launches: none on ``sim``, whose times say nothing."""
+        return None
+
+    def run_guarded(self, arrays: Sequence[Any], side: str = "after", threads: int | None = None) -> list[Any]:
+        """A call: the simulator has tests of its own in guarded memory."""
+        return self(arrays)
