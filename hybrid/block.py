@@ -372,8 +372,8 @@ class HybridBlock(Block):
         active: bool = True,
         backend: str | None = None,
         *,
-        static_alloc: bool = True,
-        static_shape: bool = True,
+        static_alloc: bool = False,
+        static_shape: bool = False,
         inline_limit: int = 2,
         partial_shape: bool = False,
         forward_bulk_size: int | None = None,
@@ -383,13 +383,16 @@ class HybridBlock(Block):
     ) -> None:
         """From now on run as compiled programs (or, with ``active=False``, line by line again).
 
-        `backend` names a compiler: "jit" (the default) or "interpreter". `options` go to it. Accepted for Gluon,
-        without effect: `static_alloc` and `static_shape` (memory is always planned once), `inline_limit`,
+        `backend` names a compiler: "jit" (the default) or "interpreter". `options` go to it. `static_alloc` and
+        `static_shape`, both, say that calls on a GPU will be alike: they become CUDA graphs at once, not only after some of
+        them (memory is always planned once). Accepted for Gluon, without effect: `inline_limit`,
         `forward_bulk_size`, `backward_bulk_size` (a program is always one call), `partial_shape`. With ``clear=False``,
         programs compiled before are kept.
         """
         if backend is not None:
             options = {**options, "backend": backend}
+        if static_alloc and static_shape:
+            options = {**options, "static_alloc": True, "static_shape": True}
         put = object.__setattr__
         if clear or options != self._options:
             put(self, "_compiled", None)

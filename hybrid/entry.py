@@ -60,8 +60,8 @@ class Core:
 class Cores:
     """The cores of one function. Graphs that differ in float literals only share one: the literals become its inputs."""
 
-    def __init__(self, backend: str, options: Mapping[str, Any]):
-        self.backend, self.options = backend, options
+    def __init__(self, backend: str, options: Mapping[str, Any], static: bool = False):
+        self.backend, self.options, self._static = backend, options, static
         self._by_skeleton: dict[Any, list[Core]] = {}
 
     def find(self, graph: Graph, device: Device) -> tuple[Core, list[np.ndarray]]:
@@ -78,7 +78,8 @@ class Cores:
                 return core, [np.asarray(values[i], literals[i].dtype) for i in core.lifted]
             differing |= different | set(core.lifted)
         lifted = tuple(sorted(differing))
-        core = Core(lift(graph, lifted), values, lifted, backend, self.options)
+        options = {**self.options, "static": True} if self._static and device.kind != "cpu" else self.options
+        core = Core(lift(graph, lifted), values, lifted, backend, options)
         known.append(core)
         return core, [np.asarray(values[i], literals[i].dtype) for i in lifted]
 

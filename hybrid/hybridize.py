@@ -61,18 +61,19 @@ class CompiledFunction:
     block     the Block whose attributes the function bakes in, if any; `epoch` (an object with a `value` that rises
               whenever an attribute may have changed) says when to compare them again
     backend   who compiles: "jit" or "interpreter"; other options go to it
+    static_alloc, static_shape  both: on a GPU, calls become CUDA graphs at once, not only after some of them
     traces, compilations, calls  counters
     """
 
     def __init__(
         self, function: Callable, *, name: str | None = None, block: Any = None, epoch: Any = None, backend: str = "jit",
-        **options: Any,
+        static_alloc: bool = False, static_shape: bool = False, **options: Any,
     ):
         self._function, self._block, self.backend = function, block, backend
         self.name = str(name or getattr(function, "__name__", "function"))
         self._counter = epoch or _epoch
         self._seen_epoch: int | None = None
-        self._cores = Cores(backend, options)
+        self._cores = Cores(backend, options, static_alloc and static_shape)
         self._lock = threading.RLock()
         self._fast: dict[tuple, Entry] = {}
         self._shortest: dict[tuple, Entry] = {}  # simple ones of a single array argument

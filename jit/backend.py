@@ -207,9 +207,9 @@ def generator_stamp() -> str:
     """Changes whenever a file that decides what code is generated changes (sizes and times of the sources)."""
     root = Path(__file__).resolve().parent.parent
     stamp = hashlib.sha256()
-    for folder in ("jit", "ndarray", "ndarray/ops", "hybrid", "hybrid/passes"):
+    for folder in ("jit", "jit/cuda", "ndarray", "ndarray/ops", "hybrid", "hybrid/passes"):
         with os.scandir(root / folder) as entries:
-            for item in sorted((e for e in entries if e.name.endswith(".py")), key=lambda e: e.name):
+            for item in sorted((e for e in entries if e.name.endswith((".py", ".h"))), key=lambda e: e.name):
                 info = item.stat()
                 stamp.update(f"{folder}/{item.name} {info.st_size} {info.st_mtime_ns}\n".encode())
     return stamp.hexdigest()

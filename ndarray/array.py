@@ -538,7 +538,8 @@ def is_literal(array: NDArray) -> bool:
 
 def literal_value(array: NDArray) -> Any:
     """The number that a literal holds, as a NumPy scalar of its dtype."""
-    return array._data[()]
+    data = array._data
+    return data[()] if isinstance(data, np.ndarray) else data.get()[()]
 
 
 def raw_index(index: Any) -> Any:

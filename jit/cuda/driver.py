@@ -16,10 +16,13 @@ import numpy as np
 
 from ndarray.device import Device
 
+from .printer import Layout
+from .target import WARP
+
 if TYPE_CHECKING:
     from ..loopir import Kernel
 
-__all__ = ["Captured", "Driver", "Lease", "Record", "driver_of"]
+__all__ = ["Captured", "Driver", "Lease", "Record", "driver_of", "layout_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,6 @@ class Driver(Protocol):
 
     device: Device
     arch: str  # what code is compiled for: "sm_90"
-    compiler: str  # which compiler does, with its version
     multiprocessors: int
     shared_limit: int  # bytes of shared memory that a block may have
     module: Any  # the array module
@@ -65,6 +67,10 @@ class Driver(Protocol):
     copies: int
     captures: int
     replays: int
+
+    @property
+    def compiler(self) -> str:
+        """Which compiler makes code, with its version."""
 
     def active(self) -> AbstractContextManager[Any]:
         """Context in which the device is CUDA's current one."""
@@ -92,6 +98,15 @@ class Driver(Protocol):
 
     def capture(self, records: Sequence[Record], words: np.ndarray) -> Captured:
         """The launches as a graph. It holds no reference to the memory that they name."""
+
+
+WORKERS = 8
+"""Warps of a block, at most."""
+
+
+def layout_of(lanes: int) -> Layout:
+    """How a kernel whose tasks want so many threads is laid over a block."""
+    return Layout(lanes, WORKERS if lanes == WARP else 1)
 
 
 _drivers: dict[Device, Driver] = {}

@@ -12,7 +12,9 @@ import numpy as np
 from ndarray import simulated
 from ndarray.device import Device
 
-from .driver import Lease, Record
+from .driver import Lease, Record, layout_of
+from .printer import ABI_VERSION, print_module
+from .simulate import compiler, load_module
 
 if TYPE_CHECKING:
     from ..loopir import Kernel
@@ -24,7 +26,7 @@ class SimDriver:
     """See `jit.cuda.driver.Driver`."""
 
     arch = "sim"
-    compiler = "llvm"
+    order = "forward"  # in which threads run
     multiprocessors = 4
     shared_limit = 48 << 10
 
@@ -32,32 +34,23 @@ class SimDriver:
         self.device, self.module = device, device.module
         self.launches = self.captures = self.replays = self.copies = 0
 
+    @property
+    def compiler(self) -> str:
+        """The compiler on the host."""
+        return f"{ABI_VERSION} {compiler()}"
+
     def active(self) -> AbstractContextManager[Any]:
         """Context in which the device is the thread's current one."""
         return self.device.active()
 
     def build(self, kernels: Mapping[str, Kernel], lanes: Mapping[str, int]) -> bytes:
         """The source of a module."""
-        import pickle
-
-        return pickle.dumps(dict(kernels))
+        return print_module(kernels, {s: layout_of(n) for s, n in lanes.items()}).encode()
 
     def load(self, code: bytes, lanes: Mapping[str, int]) -> dict[str, Any]:
-        """The functions of a module."""
-        import pickle
-
-        from .. import llvm, machine
-
-        kernels = pickle.loads(code)
-        library = machine.load(machine.emit_object(llvm.emit(list(kernels.values()), list(kernels), machine.host()), machine.host()))
-        _keep.append(library)
-        pointer, word = ctypes.c_void_p, ctypes.c_int64
-        prototype = ctypes.CFUNCTYPE(None, pointer, pointer, word, word, pointer)
-        found = {}
-        for s in lanes:
-            count = sum(b.access != "scratch" for b in kernels[s].buffers)
-            found[s] = (prototype(library.address(s)), count)
-        return found
+        """The functions of a module: (module, symbol)."""
+        module = load_module(code.decode())
+        return {s: (module, s) for s in lanes}
 
     def allocate(self, nbytes: int) -> Lease:
         """Memory of the host, aligned as a GPU's is."""
@@ -81,12 +74,8 @@ class SimDriver:
             self._launch(r, words[r.begin : r.end])
 
     def _launch(self, r: Record, words: np.ndarray) -> None:
-        function, count = r.function
-        first, last, _, scratch = words[-4:].tolist()
-        private = np.full(scratch + 64, 0xFF, np.uint8)
-        aligned = (private.ctypes.data + 63) // 64 * 64
-        address = words.ctypes.data
-        function(address, address + 8 * count, first, last, aligned)
+        module, symbol = r.function
+        module.launch(symbol, r.blocks, (r.lanes, r.workers), r.shared, words, self.order)
 
     def upload(self, address: int, values: np.ndarray) -> None:
         """Copy bytes."""
@@ -104,9 +93,6 @@ class SimDriver:
         """The launches, to be made again."""
         self.captures += 1
         return _Graph(self, tuple(records), words.copy())
-
-
-_keep: list[Any] = []
 
 
 class _Graph:

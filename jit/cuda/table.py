@@ -16,12 +16,9 @@ import numpy as np
 from ndarray.dims import evaluate
 
 from ..recipe import LaunchRecipe, LoopRecipe, Recipe
-from .driver import Driver, Record
+from .driver import Driver, Record, layout_of
 
 __all__ = ["Function", "Plan", "Table", "make_plan"]
-
-WORKERS = 8
-"""Warps of a block, at most."""
 
 UNROLLED = 20_000
 """Launches of loops with a known number of steps that are written out, in one table."""
@@ -119,9 +116,8 @@ class _Maker:
             return
         function = self.functions[launch.kernel]
         scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
-        lanes = function.lanes
-        most = WORKERS if lanes == 32 else 1
-        exchange = 8 * lanes if lanes > 32 else 0
+        layout = layout_of(function.lanes)
+        most, exchange = layout.workers, layout.exchange_bytes
         room = (self.driver.shared_limit - exchange) // scratch if scratch else most
         workers = max(1, min(most, tasks, room))
         blocks = -(-tasks // workers)
@@ -134,7 +130,7 @@ class _Maker:
         values: list[int | Place] = [where[b] for b in launch.buffers]
         values += [evaluate(a, sizes) for a in launch.arguments]
         values += [0, tasks, (0, self.spill_at) if spills else 0, scratch]
-        parts.add(Record(function.handle, blocks, lanes, workers, shared, 0, 0), values)
+        parts.add(Record(function.handle, blocks, layout.lanes, workers, shared, 0, 0), values)
         self.count += 1
 
     # -- loops
