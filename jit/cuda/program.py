@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from hybrid.backend import refuse_leaked
+from hybrid.backend import overlapping, refuse_leaked
 from hybrid.graph import Graph
 from ndarray.dims import evaluate
 
@@ -172,17 +172,13 @@ class CudaProgram(CompiledProgram):
             return ()
         key = tuple(addresses)
         if key not in binding.apart:
-            alone = True
-            for i in self._written:
-                first, last = addresses[i], addresses[i] + usable[i].nbytes
-                for k, other in enumerate(usable):
-                    if k != i and addresses[k] >= 0 and addresses[k] < last and first < addresses[k] + other.nbytes:
-                        if k in self.graph.state:
-                            raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
-                        usable[k] = other.copy()
-                        addresses[k] = usable[k].data.ptr
-                        alone = False
-            if alone:
+            pairs = list(overlapping([a if at >= 0 else None for a, at in zip(usable, addresses)], self.graph.state))
+            for i, k in pairs:
+                if k in self.graph.state:
+                    raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
+                usable[k] = usable[k].copy()
+                addresses[k] = usable[k].data.ptr
+            if not pairs:
                 if len(binding.apart) > 64:
                     binding.apart.clear()
                 binding.apart.add(key)
