@@ -147,18 +147,18 @@ def _run_scan(
 ) -> tuple:
     limit, constants, carries, slices = parts_of(arrays, carried, stacked, limited)
     count = max(0, min(length, int(limit[0]))) if limited else length
-    outputs = [np.zeros((length, *a.shape), a.dtype) for a in body.outputs[carried:]]
+    outputs = [xp.zeros((length, *a.shape), a.dtype) for a in body.outputs[carried:]]
     taken = 0
     for t in range(count)[:: -1 if reverse else 1]:
-        if condition is not None and not evaluate_steps(condition, [*constants, *carries])[0]:
+        if condition is not None and not evaluate_steps(condition, [*constants, *carries], xp)[0]:
             break
-        found = evaluate_steps(body, [*constants, *carries, *[x[t] for x in slices]])
+        found = evaluate_steps(body, [*constants, *carries, *[x[t] for x in slices]], xp)
         carries = found[:carried]
         for whole, part in zip(outputs, found[carried:]):
             whole[t] = part
         taken += 1
-    counted = (np.asarray(taken, _INT),) if condition is not None else ()
-    return (*counted, *[np.array(c) for c in carries], *outputs)
+    counted = (xp.asarray(taken, dtype=_INT),) if condition is not None else ()
+    return (*counted, *[xp.array(c) for c in carries], *outputs)
 
 
 def _scan_vjp(
@@ -427,7 +427,7 @@ def _infer_branch(*types: ArrayType, then: Graph, otherwise: Graph) -> tuple[Arr
 
 
 def _run_branch(xp: Any, *arrays: Any, then: Graph, otherwise: Graph) -> tuple:
-    return tuple(evaluate_steps(then if arrays[0] else otherwise, list(arrays[1:])))
+    return tuple(evaluate_steps(then if arrays[0] else otherwise, list(arrays[1:]), xp))
 
 
 def _branch_vjp(gs: tuple, xs: tuple, outs: tuple, then: Graph, otherwise: Graph) -> tuple:
@@ -482,7 +482,7 @@ def _infer_custom(
 def _run_custom(
     xp: Any, *arrays: Any, gradient: Graph, arguments: int, results: int, places: tuple[int, ...]
 ) -> tuple:
-    return tuple([np.array(a) for a in arrays[arguments : arguments + results]])
+    return tuple([xp.array(a) for a in arrays[arguments : arguments + results]])
 
 
 def _custom_vjp(

@@ -80,32 +80,32 @@ def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarra
     return outputs
 
 
-def evaluate_steps(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a sub-graph without state and symbolic sizes, the body of a loop."""
-    return _run(graph, arrays, {})[0]
+def evaluate_steps(graph: Graph, arrays: Sequence[Any], xp: Any = np) -> list[Any]:
+    """The outputs of a sub-graph without state and symbolic sizes, the body of a loop, on arrays of a module."""
+    return _run(graph, arrays, {}, xp)[0]
 
 
 def _run(
-    graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]
-) -> tuple[list[np.ndarray], list[tuple[int, np.ndarray]]]:
+    graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int], xp: Any = np
+) -> tuple[list[Any], list[tuple[int, Any]]]:
     """The outputs, and the new values of the inputs that are written."""
     values: dict[Value, Any] = dict(zip(graph.inputs, arrays))
 
     def read(atom: Atom) -> Any:
-        return np.asarray(atom.value, dtype=atom.dtype) if isinstance(atom, Literal) else values[atom]
+        return xp.asarray(atom.value, dtype=atom.dtype) if isinstance(atom, Literal) else values[atom]
 
     last = {a: i for i, eq in enumerate(graph.equations) for a in eq.inputs if isinstance(a, Value)}
     kept = {a for a in graph.results() if isinstance(a, Value)} | set(graph.inputs)
     for i, eq in enumerate(graph.equations):
         attrs = {k: concrete_attributes(v, sizes) for k, v in eq.attrs.items()}
-        result = eq.op.eager(np, *[read(a) for a in eq.inputs], **attrs)
+        result = eq.op.eager(xp, *[read(a) for a in eq.inputs], **attrs)
         results = result if isinstance(result, tuple) else (result,)
         for value, r in zip(eq.outputs, results, strict=True):
-            values[value] = np.asarray(r)
+            values[value] = xp.asarray(r)
         for a in eq.inputs:
             if isinstance(a, Value) and last[a] == i and a not in kept:
                 values.pop(a, None)
-    return [np.array(read(a)) for a in graph.outputs], [(i, np.array(read(a))) for i, a in graph.state.items()]
+    return [xp.array(read(a)) for a in graph.outputs], [(i, xp.array(read(a))) for i, a in graph.state.items()]
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,11 @@ class NDArray(Methods):
             data.concretize(what)
         return data
 
+    def _host(self, what: str) -> np.ndarray:
+        """The values as a NumPy array, not to be written: the memory itself on the CPU, else a copy."""
+        data = self._concrete(what)
+        return data if type(data) is _ndarray else data.get()
+
     # -- to Python and NumPy
     def asnumpy(self) -> np.ndarray:
         """A new NumPy array with the same values. (``numpy.asarray(x)`` shares the memory instead.)"""
@@ -185,7 +190,8 @@ class NDArray(Methods):
 
     def item(self, *index: Any) -> Any:
         """The only element, or that at `index`, as a Python number."""
-        return self._concrete("item()").item(*index)
+        data = self._concrete("item()")
+        return data.item(*index) if type(data) is _ndarray else data.get().item(*index)
 
     asscalar = item
 
@@ -197,7 +203,7 @@ class NDArray(Methods):
         data = self._concrete(what)
         if data.size != 1:
             raise ValueError(f"{what} of an array with {data.size} elements (shape {data.shape}); it needs exactly one")
-        return data.reshape(()).item()
+        return (data if type(data) is _ndarray else data.get()).reshape(()).item()
 
     def __bool__(self) -> bool:
         return bool(self._single("bool()"))

@@ -149,7 +149,7 @@ def _positions(name: str, where: Any, n: Size, above: int) -> np.ndarray:
     """Known positions along an axis, counted from the front. Raises IndexError for those outside."""
     if isinstance(where, slice):
         return np.arange(int(n))[where]
-    given = np.asarray(where._concrete(f"{name}() with an array of positions") if isinstance(where, NDArray) else where)
+    given = where._host(f"{name}() with an array of positions") if isinstance(where, NDArray) else np.asarray(where)
     if given.dtype == np.bool_:
         return np.flatnonzero(given)
     given = given.astype(np.int64)
@@ -257,7 +257,7 @@ def trim_zeros(x: Any, /, trim: str = "fb") -> NDArray:
     from .searching import known
 
     x = as_array("trim_zeros", "x", x)
-    there = np.flatnonzero(np.asarray(known(x, "trim_zeros", "slice it")))
+    there = np.flatnonzero(known(x, "trim_zeros", "slice it"))
     if not len(there):
         return x[:0]
     return x[int(there[0]) if "f" in trim.lower() else 0 : int(there[-1]) + 1 if "b" in trim.lower() else None]

@@ -148,7 +148,7 @@ def ascontiguousarray(a: Any, /, dtype: Any = None) -> NDArray:
     """
     out = asarray(a, dtype)
     data = out._data
-    return out.copy() if isinstance(data, np.ndarray) and not data.flags.c_contiguous else out
+    return out.copy() if not hasattr(data, "concretize") and not data.flags.c_contiguous else out
 
 
 def frombuffer(buffer: Any, /, dtype: Any = None, count: int = -1, offset: int = 0) -> NDArray:

@@ -328,7 +328,7 @@ def roi_align(
     starts = top, left
     if sample_ratio > 0:
         return _aligned(x, rois, starts, spans, size, (sample_ratio, sample_ratio), position_sensitive)
-    if not isinstance(rois._data, np.ndarray):
+    if hasattr(rois._data, "concretize"):
         raise TypeError(
             f"{name}: sample_ratio: expected a positive number in a trace, where rois' values are unknown, got {sample_ratio}"
         )

@@ -80,7 +80,7 @@ class Eager:
             )
         if array._device._module is None:
             with array._device.active():
-                array._data[raw_index(index)] = value._data
+                array._data[_placed(raw_index(index), array._device)] = value._data
         else:
             array._data[raw_index(index)] = value._data
 
@@ -91,6 +91,16 @@ class Eager:
 
 def _names(op: Op, count: int) -> tuple[str, ...]:
     return tuple(f"{op.arguments[0][1:]}[{i}]" for i in range(count)) if op.variadic else op.arguments
+
+
+def _placed(index: Any, device: Device) -> Any:
+    """An index with lists and NumPy arrays in it as arrays of the device."""
+    if isinstance(index, tuple):
+        return tuple([_placed(i, device) for i in index])
+    if not isinstance(index, (list, _ndarray)):
+        return index
+    values = np.asarray(index)
+    return device.module.asarray(values if values.size or values.dtype.kind in "biu" else values.astype(np.int64))
 
 
 def _share(base: NDArray, view: NDArray) -> None:

@@ -108,6 +108,8 @@ def get(x: NDArray, index: Any) -> NDArray:
         y = apply(OPS["reshape"], y, shape=basic.shape)
     if advanced:
         return _gather(y, advanced, adjacent)
+    if any(isinstance(i, (NDArray, np.ndarray)) for i in (index if type(index) is tuple else (index,))):
+        return apply(OPS["copy"], y)  # an integer in an array without axes gives no view
     return apply(OPS["reshape"], y, shape=basic.shape) if y is x else y
 
 
@@ -205,10 +207,11 @@ def _number(n: Size, like: NDArray) -> NDArray:
 
 def _integers(item: Any, n: Size, axis: int, x: NDArray) -> NDArray:
     """Integer indices as an int64 array; those that are known now are checked."""
-    indices = item if isinstance(item, NDArray) else wrap(x._device.module.asarray(np.asarray(item)), x._device)
+    known = item if isinstance(item, NDArray) else np.asarray(item)
+    indices = known if isinstance(known, NDArray) else wrap(x._device.module.asarray(known), x._device)
     if indices.dtype.kind not in "iu":
         raise IndexError(f"index arrays must be integer or boolean, got {indices.dtype} for axis {axis}")
-    data = indices._data
+    data = known._data if isinstance(known, NDArray) else known
     if isinstance(data, np.ndarray) and isinstance(n, int) and data.size:
         low, high = int(data.min()), int(data.max())
         if low < -n or high >= n:

@@ -1,7 +1,8 @@
 """What happens when NumPy's functions meet an `NDArray`: ``np.exp(x)`` is ``nd.exp(x)``, with its gradient.
 
 NumPy asks ``__array_ufunc__`` and ``__array_function__``. A function that this package has too is called; others run on the
-array's memory through NumPy, unless the array is one whose gradients are being recorded, for which they would be lost.
+array's memory through NumPy (on a copy of it, for an array on another device than the CPU), unless the array is one whose
+gradients are being recorded, for which they would be lost.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ def _raw(value: Any, name: str) -> Any:
             raise TypeError(
                 f"numpy.{name} has no equivalent here, and its result would have no gradient; take x.detach(), or record outside"
             )
-        return np.asarray(value)
+        if value._device.kind == "cpu":
+            return np.asarray(value)
+        copied = value.asnumpy()
+        copied.setflags(write=False)  # a function that writes it in place shall fail: nobody would see it
+        return copied
     if isinstance(value, (tuple, list)):
         items = [_raw(v, name) for v in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
@@ -67,7 +72,9 @@ def _wrapped(value: Any, device: Device) -> Any:
     from .dtypes import DTYPE_NAMES
 
     if isinstance(value, np.ndarray):
-        return wrap(value, device) if value.dtype.name in DTYPE_NAMES else value
+        if value.dtype.name not in DTYPE_NAMES:
+            return value
+        return wrap(value if device.kind == "cpu" else device.module.asarray(value), device)
     if isinstance(value, (tuple, list)):
         items = [_wrapped(v, device) for v in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
@@ -112,10 +119,19 @@ def _ufunc(self: NDArray, ufunc: np.ufunc, method: str, inputs: tuple, options: 
         result = _call(_UFUNCS.get(name, name), *inputs)
     else:
         if method == "at" and isinstance(inputs[0], NDArray):
+            if inputs[0]._device.kind != "cpu":
+                return _at(ufunc, *inputs)
             inputs[0]._touch()
         extra = {} if dtype is None else {"dtype": dtype}
         return _through_numpy(getattr(ufunc, method), name, self._device, inputs, {**options, **extra})
     return result if dtype is None or isinstance(result, tuple) else result.astype(dtype, copy=False)
+
+
+def _at(ufunc: np.ufunc, x: NDArray, *rest: Any) -> None:
+    """``ufunc.at`` on a copy of an array of another device than the CPU, which is then written back."""
+    values = x.asnumpy()
+    ufunc.at(values, *_raw(rest, ufunc.__name__))
+    x[...] = values
 
 
 def _call(name: str, *args: Any, **options: Any) -> Any:

@@ -54,9 +54,16 @@ def reshape(x: Any, /, shape: Any, *, order: str = "C", copy: bool | None = None
             raise ValueError(f"reshape: shape: {total} elements (shape {x.shape}) don't fill {sizes}")
         sizes = (*sizes[:k], total // known, *sizes[k + 1 :])
     out = primitive("reshape", x, shape=sizes)
-    if copy is False and x.size and isinstance(x._data, np.ndarray) and not np.may_share_memory(out._data, x._data):
+    if copy is False and x.size and not hasattr(x._data, "concretize") and not _overlap(out, x):
         raise ValueError(f"reshape: copy=False: the strides of this array of shape {x.shape} don't allow a view of shape {sizes}")
     return apply(OPS["copy"], out) if copy else out
+
+
+def _overlap(a: NDArray, b: NDArray) -> bool:
+    if isinstance(a._data, np.ndarray):
+        return np.may_share_memory(a._data, b._data)
+    first = (b._data if b._data.base is None else b._data.base).data.ptr
+    return (a._data if a._data.base is None else a._data.base).data.ptr == first
 
 
 def _size(name: str, n: Any) -> int:
@@ -511,7 +518,7 @@ def repeat(x: Any, /, repeats: Any, axis: int | None = None) -> NDArray:
         wide = reshape(x, (*x.shape[: axis + 1], 1, *x.shape[axis + 1 :]))
         wide = broadcast_to(wide, (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
         return reshape(wide, (*x.shape[:axis], n * repeats, *x.shape[axis + 1 :]))
-    counts = np.asarray(repeats._concrete("repeat() with an array of counts") if isinstance(repeats, NDArray) else repeats)
+    counts = repeats._host("repeat() with an array of counts") if isinstance(repeats, NDArray) else np.asarray(repeats)
     positions = np.repeat(np.arange(n), counts)
     return apply(OPS["take"], x, wrap(x._device.module.asarray(positions), x._device), axis=axis, mode="clip")
 
@@ -536,7 +543,7 @@ def take(x: Any, indices: Any, /, axis: int | None = None, mode: str | None = No
         raise ValueError(f"take: mode: expected 'clip', 'wrap' or 'raise', got {mode!r}")
     n = x.shape[axis]
     if mode == "raise" or (mode is None and not isinstance(indices, NDArray)):
-        known = indices._concrete("take() with mode='raise'") if isinstance(indices, NDArray) else np.asarray(indices)
+        known = indices._host("take() with mode='raise'") if isinstance(indices, NDArray) else np.asarray(indices)
         if type(n) is int and known.size and known.dtype.kind in "iu" and (known.min() < -n or known.max() >= n):
             found = f"{known.min()} to {known.max()}"
             raise IndexError(f"take: indices: expected values from {-n} to {n - 1} for axis {axis}, got {found}")

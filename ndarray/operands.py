@@ -45,22 +45,22 @@ def number(value: Any, dtype: np.dtype, device: Device) -> NDArray:
     return literal(value, dtype, device)
 
 
-def as_array(name: str, argument: str, x: Any) -> NDArray:
-    """An argument as an array: a number, a NumPy array or nested lists are converted.
+def as_array(name: str, argument: str, x: Any, device: Device | None = None) -> NDArray:
+    """An argument as an array: a number, a NumPy array or nested lists are converted, to one on `device` (the current one).
 
     Raises TypeError for anything else.
     """
     if isinstance(x, NDArray):
         return x
+    device = current_device() if device is None else device
     if isinstance(x, np.ndarray):
-        device = current_device()
         return wrap(device.module.asarray(x, dtype=canonical(x.dtype)), device)
     if is_number(x):
-        return number(x, scalar_dtype(x), current_device())
+        return number(x, scalar_dtype(x), device)
     if isinstance(x, (list, tuple)):
         from .creation import asarray
 
-        return asarray(x)
+        return asarray(x, device=device)
     raise TypeError(f"{name}: {argument}: expected an array or a number, got {type(x).__name__}: {x!r:.60}")
 
 
@@ -80,7 +80,8 @@ def common(name: str, *values: Any, arguments: tuple[str, ...] = ("x1", "x2")) -
     """Arguments as arrays of the dtype in which they meet; Python numbers take that of the arrays beside them."""
     first = next((v for v in values if isinstance(v, NDArray)), None)
     if first is None or any(not isinstance(v, NDArray) and not is_number(v) for v in values):
-        values = tuple(v if is_number(v) else as_array(name, a, v) for v, a in zip(values, arguments))
+        place = None if first is None else first._device
+        values = tuple(v if is_number(v) else as_array(name, a, v, place) for v, a in zip(values, arguments))
         first = next((v for v in values if isinstance(v, NDArray)), None)
     device = current_device() if first is None else first._device
     known = [v.dtype for v in values if isinstance(v, NDArray)]

@@ -249,7 +249,7 @@ def boolean_mask(x: Any, mask: Any, /, axis: int = 0) -> NDArray:
     axis = normalize_axis("boolean_mask", axis, x.ndim)
     if mask.ndim != 1 or differ(mask.shape[0], x.shape[axis]):
         raise ValueError(f"boolean_mask: mask: expected shape ({x.shape[axis]},) for axis {axis} of {x.shape}, got {mask.shape}")
-    if is_tracing() and not isinstance(mask._data, np.ndarray):
+    if is_tracing() and hasattr(mask._data, "concretize"):
         raise TypeError(
             "boolean_mask: the shape of the result depends on the mask's values, which are unknown in a trace; keep the shape "
             "with nd.where(mask, x, 0) or nd.sequence_mask, or call boolean_mask outside the hybridized function"

@@ -20,13 +20,13 @@ __all__ = [
 ]
 
 
-def known(x: NDArray, name: str, instead: str) -> Any:
-    """The values of an array, which decide the shape of a result: for a traced one, the tracer's error also says what to
-    write instead."""
+def known(x: NDArray, name: str, instead: str) -> np.ndarray:
+    """The values of an array on the host, which decide the shape of a result: for a traced one, the tracer's error also says
+    what to write instead."""
     try:
-        return x._concrete(f"{name}()")
+        return x._host(f"{name}()")
     except Exception as error:
-        if isinstance(x._data, np.ndarray):
+        if not hasattr(x._data, "concretize"):
             raise
         text = str(error).removesuffix("Return it and convert it outside the function").rstrip(" .")
         raise type(error)(f"{text}. The result's shape depends on them; in a hybridized function, {instead}") from None
@@ -43,8 +43,10 @@ def nonzero(x: Any, /) -> tuple[NDArray, ...]:
     x = as_array("nonzero", "x", x)
     if not x.ndim:
         raise ValueError("nonzero: x: expected at least one axis, got a 0-d array; use nd.atleast_1d(x).nonzero()")
-    data = known(x, "nonzero", "use nd.where(condition, a, b) or a mask")
-    return tuple(wrap(i, x._device) for i in data.nonzero())
+    if hasattr(x._data, "concretize"):
+        known(x, "nonzero", "use nd.where(condition, a, b) or a mask")
+    with x._device.active():
+        return tuple(wrap(i, x._device) for i in x._data.nonzero())
 
 
 def argwhere(x: Any, /) -> NDArray:
@@ -109,7 +111,7 @@ def digitize(x: Any, bins: Any, /, right: bool = False) -> NDArray:
     """
     x, bins = common("digitize", x, bins, arguments=("x", "bins"))
     edges = known(bins, "digitize", "use nd.searchsorted")
-    steps = np.diff(np.asarray(edges))
+    steps = np.diff(edges)
     if edges.ndim != 1 or not ((steps >= 0).all() or (steps <= 0).all()):
         raise ValueError("digitize: bins: expected one axis of rising or falling numbers")
     side = "left" if right else "right"

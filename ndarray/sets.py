@@ -45,7 +45,7 @@ class UniqueInverseResult(NamedTuple):
 
 def _unique(name: str, x: Any, axis: int | None = None, equal_nan: bool = False) -> UniqueAllResult:
     x = as_array(name, "x", x)
-    data = np.asarray(known(x, name, "sort and compare neighbours"))
+    data = known(x, name, "sort and compare neighbours")
     values, first, inverse, counts = np.unique(
         data, return_index=True, return_inverse=True, return_counts=True, axis=axis, equal_nan=equal_nan)
     if axis is None:
@@ -126,7 +126,8 @@ def isin(x1: Any, x2: Any, /, assume_unique: bool = False, *, invert: bool = Fal
     if is_tracing():  # compared one by one, which a graph can say
         found = any(equal(expand_dims(x1, -1), ravel(x2)), axis=-1)
         return logical_not(found) if invert else found
-    return _like(np.isin(np.asarray(x1._data), np.asarray(x2._data), assume_unique=False, invert=invert).astype(bool_), x1)
+    a, b = x1._host("isin()"), x2._host("isin()")
+    return _like(np.isin(a, b, assume_unique=False, invert=invert).astype(bool_), x1)
 
 
 in1d = isin
@@ -134,7 +135,7 @@ in1d = isin
 
 def _two(name: str, x1: Any, x2: Any, operation: Any) -> NDArray:
     x1, x2 = common(name, x1, x2)
-    a, b = (np.asarray(known(reshape(v, (-1,)), name, "use nd.isin and a mask")) for v in (x1, x2))
+    a, b = (known(reshape(v, (-1,)), name, "use nd.isin and a mask") for v in (x1, x2))
     return _like(operation(a, b), x1)
 
 
@@ -156,7 +157,7 @@ def intersect1d(x1: Any, x2: Any, /, assume_unique: bool = False, return_indices
     if not return_indices:
         return _two("intersect1d", x1, x2, np.intersect1d)
     x1, x2 = common("intersect1d", x1, x2)
-    a, b = (np.asarray(known(v, "intersect1d", "use nd.isin and a mask")) for v in (x1, x2))
+    a, b = (known(v, "intersect1d", "use nd.isin and a mask") for v in (x1, x2))
     return tuple(_like(p, x1) for p in np.intersect1d(a, b, assume_unique, return_indices=True))
 
 

@@ -9,6 +9,7 @@ for. So the whole library running on ``sim(0)`` shows what would break on a GPU,
 
 from __future__ import annotations
 
+import importlib
 import operator
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from .cupy_rules import METHODS, SCATTER_DTYPES, Parameters, functions, loop, loops
+from .cupy_table import VERSION
 
 __all__ = ["SimArray", "SimModule", "adopt", "capture", "current", "host", "module", "use"]
 
@@ -68,13 +72,56 @@ def refuse_in_capture(what: str) -> None:
         raise CaptureError(f"{what} while a stream is being captured (a GPU would fail with cudaErrorStreamCaptureUnsupported)")
 
 
+class OutOfMemoryError(MemoryError):
+    """The memory of a ``sim(i)`` does not suffice; CuPy's error of this name is a MemoryError too."""
+
+
+class Pool:
+    """How much memory a device has, and what arrays hold of it."""
+
+    def __init__(self) -> None:
+        self.total, self.used, self.peak, self.count = 16 << 30, 0, 0, 0
+        self.lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Count an allocation. Raises `OutOfMemoryError` where memory would not suffice."""
+        with self.lock:
+            if self.used + size > self.total:
+                raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {self.used:,} bytes, limit "
+                                       f"set to: {self.total:,} bytes).")
+            self.used += size
+            self.count += 1
+            self.peak = max(self.peak, self.used)
+
+    def give(self, size: int) -> None:
+        """Count the end of an allocation."""
+        with self.lock:
+            self.used -= size
+
+
+_pools: dict[int, Pool] = {}
+
+
+def pool(index: int) -> Pool:
+    """The memory of ``sim(index)``; its size is `total`, which may be set."""
+    found = _pools.get(index)
+    return found if found is not None else _pools.setdefault(index, Pool())
+
+
 class Memory:
     """One allocation: its device, address and size."""
 
-    __slots__ = ("device_id", "ptr", "size")
+    __slots__ = ("device_id", "held", "ptr", "size")
 
-    def __init__(self, device_id: int, ptr: int, size: int):
-        self.device_id, self.ptr, self.size = device_id, ptr, size
+    def __init__(self, device_id: int, ptr: int, size: int, counted: bool = True):
+        self.device_id, self.ptr, self.size, self.held = device_id, ptr, size, 0
+        if counted:
+            pool(device_id).take(size)
+            self.held = size
+
+    def __del__(self) -> None:
+        if self.held:
+            pool(self.device_id).give(self.held)
 
 
 class MemoryPointer:
@@ -99,7 +146,7 @@ class SimArray:
 
     def __init__(self, shape: Any, dtype: Any = float, order: str = "C"):
         refuse_in_capture("an array was allocated")
-        _set(self, np.empty(shape, dtype, order))  # type: ignore[call-overload]
+        _set(self, _poisoned(np.empty(shape, dtype, order)))  # type: ignore[call-overload]
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -225,9 +272,15 @@ class SimArray:
         return _unpickle, (self.get(),)
 
 
-def _set(array: SimArray, values: np.ndarray) -> SimArray:
+def _poisoned(values: np.ndarray) -> np.ndarray:
+    """The array, filled with NaN or the like, so that reading what nobody wrote shows."""
+    values.fill(np.nan if values.dtype.kind in "fcV" else 1 if values.dtype.kind == "b" else np.iinfo(values.dtype).max)
+    return values
+
+
+def _set(array: SimArray, values: np.ndarray, counted: bool = True) -> SimArray:
     array._host, array.base = values, None
-    array._memory = Memory(_state.device, values.ctypes.data, values.nbytes)
+    array._memory = Memory(_state.device, values.ctypes.data, values.nbytes, counted)
     return array
 
 
@@ -246,7 +299,7 @@ def _view(values: Any, source: SimArray) -> SimArray:
 def adopt(values: np.ndarray, index: int = 0) -> SimArray:
     """An array of ``sim(index)`` on the memory of a NumPy array, which the caller must not use otherwise."""
     with use(index):
-        return _set(object.__new__(SimArray), values)
+        return _set(object.__new__(SimArray), values, counted=False)
 
 
 def host(array: SimArray) -> np.ndarray:
@@ -336,29 +389,81 @@ def _run(function: Callable, name: str, args: tuple, options: dict) -> Any:
         return _result(function(*raw, **more), sources)
 
 
-def _operator(name: str, function: Callable) -> Callable:
+def _elementwise(function: Any, name: str, args: tuple, options: dict) -> Any:
+    """A ufunc on arguments converted to the dtypes of CuPy's loop."""
+    count = function.nin
+    if len(args) > count:
+        options = {"out": args[count], **options}
+    args = args[:count]
+    for a in args:
+        if type(a) is not SimArray and not isinstance(a, _NUMBERS):
+            _raw(a, name)
+            raise TypeError(f"Unsupported type {type(a)} ({name})")
+    if options.get("dtype") is not None:
+        return _run(function, name, args, options)
+    accepted, given = loop(name, args)
+    if len(given) > 1:
+        return _run(function, name, args, options)
+    out = options.get("out")
+
+    def compute(*values: Any, out: Any = None, **more: Any) -> Any:
+        values = tuple(v if getattr(v, "dtype", None) == t else np.asarray(v).astype(t) for v, t in zip(values, accepted))
+        found = np.asarray(function(*values)).astype(given[0], copy=False)
+        if out is None:
+            return found
+        np.copyto(out, found, casting=more.get("casting", "same_kind"))
+        return out
+
+    return _run(compute, name, args, options if out is not None else {k: v for k, v in options.items() if k != "out"})
+
+
+def _known(other: Any) -> bool:
+    return type(other) is SimArray or isinstance(other, (*_NUMBERS, _ndarray))
+
+
+def _operator(name: str, function: Any) -> Callable:
     def method(self: SimArray, *others: Any) -> Any:
-        for other in others:
-            if type(other) is not SimArray and not isinstance(other, (*_NUMBERS, _ndarray)):
-                return NotImplemented
-        return _run(function, name, (self, *others), {})
-
-    method.__name__ = name
-    return method
-
-
-def _reflected(name: str, function: Callable) -> Callable:
-    def method(self: SimArray, other: Any) -> Any:
-        if type(other) is not SimArray and not isinstance(other, (*_NUMBERS, _ndarray)):
+        if not all(map(_known, others)):
             return NotImplemented
-        return _run(function, name, (other, self), {})
+        if name == "matmul":
+            return _run(function, name, (self, *others), {})
+        return _elementwise(function, function.__name__, (self, *others), {})
 
-    method.__name__ = name
     return method
+
+
+def _reflected(name: str, function: Any) -> Callable:
+    def method(self: SimArray, other: Any) -> Any:
+        if not _known(other):
+            return NotImplemented
+        return _run(function, name, (other, self), {}) if name == "matmul" else _elementwise(
+            function, function.__name__, (other, self), {})
+
+    return method
+
+
+def _in_place(name: str, function: Any) -> Callable:
+    def method(self: SimArray, other: Any) -> Any:
+        return _elementwise(function, function.__name__, (self, other), {"out": self}) if _known(other) else NotImplemented
+
+    return method
+
+
+def _operators(name: str, function: Any) -> None:
+    """Install an operator; those of two numbers with their reflected and in-place forms."""
+    setattr(SimArray, f"__{name}__", _operator(name, function))
+    if function.nin == 2 and name not in ("lt", "le", "eq", "ne", "gt", "ge"):
+        setattr(SimArray, f"__r{name}__", _reflected(name, function))
+        setattr(SimArray, f"__i{name}__", _in_place(name, function))
 
 
 def _method(name: str) -> Callable:
+    parameters = METHODS[name]
+
     def method(self: SimArray, *args: Any, **options: Any) -> Any:
+        parameters.check(len(args), options)
+        if name in ("argsort", "sort"):
+            options = {**options, "kind": "stable"}
         return _run(lambda a, *rest, **more: getattr(a, name)(*rest, **more), name, (self, *args), options)
 
     method.__name__ = name
@@ -366,24 +471,40 @@ def _method(name: str) -> Callable:
 
 
 def _attribute(name: str) -> property:
-    return property(lambda self: _run(lambda a: getattr(a, name), name, (self,), {}))
+    def read(self: SimArray) -> SimArray:
+        return _run(lambda a: getattr(a, name), name, (self,), {})
+
+    def write(self: SimArray, value: Any) -> None:
+        _run(lambda a, v: setattr(a, name, v), name, (self, value), {})
+
+    return property(read, write if name in ("real", "imag") else None)
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
-    _function = getattr(operator, f"__{_name}__")
-    setattr(SimArray, f"__{_name}__", _operator(f"__{_name}__", _function))
-    setattr(SimArray, f"__r{_name}__", _reflected(f"__r{_name}__", _function))
-    setattr(SimArray, f"__i{_name}__", _operator(f"__i{_name}__", getattr(operator, f"__i{_name}__")))
-for _name in ("lt", "le", "eq", "ne", "gt", "ge", "neg", "pos", "abs", "invert"):
-    setattr(SimArray, f"__{_name}__", _operator(f"__{_name}__", getattr(operator, f"__{_name}__")))
+for _name, _ufunc in (
+    ("add", np.add), ("sub", np.subtract), ("mul", np.multiply), ("truediv", np.true_divide), ("floordiv", np.floor_divide),
+    ("mod", np.remainder), ("pow", np.power), ("and", np.bitwise_and), ("or", np.bitwise_or), ("xor", np.bitwise_xor),
+    ("lshift", np.left_shift), ("rshift", np.right_shift), ("lt", np.less), ("le", np.less_equal), ("eq", np.equal),
+    ("ne", np.not_equal), ("gt", np.greater), ("ge", np.greater_equal), ("neg", np.negative), ("abs", np.absolute),
+    ("invert", np.invert),
+):
+    _operators(_name, _ufunc)
+setattr(SimArray, "__matmul__", _operator("matmul", np.matmul))  # noqa: B010
+setattr(SimArray, "__rmatmul__", _reflected("matmul", np.matmul))  # noqa: B010
 for _name in (
     "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "conj", "copy", "cumprod", "cumsum",
     "diagonal", "dot", "fill", "flatten", "max", "mean", "min", "nonzero", "prod", "put", "ravel", "repeat", "reshape", "round",
     "searchsorted", "sort", "squeeze", "std", "sum", "swapaxes", "take", "trace", "transpose", "var", "view",
 ):
     setattr(SimArray, _name, _method(_name))
-for _name in ("T", "real", "imag"):
+for _name in ("T", "mT", "real", "imag"):
     setattr(SimArray, _name, _attribute(_name))
+
+
+_PARTS = ("linalg", "fft", "lib", "lib.stride_tricks")
+_HOST_RESULT = frozenset(("ndim", "shape", "size", "result_type", "can_cast", "promote_types", "iscomplexobj", "isrealobj",
+                          "may_share_memory", "shares_memory", "isscalar", "broadcast_shapes", "einsum_path", "min_scalar_type"))
+_HOST_ARGUMENTS = frozenset(("array", "asarray", "asanyarray", "full", "full_like"))
+_CONSTANTS = frozenset(("pi", "e", "inf", "nan", "newaxis", "ogrid", "mgrid", "r_", "c_", "s_", "index_exp", "euler_gamma"))
 
 
 class SimModule:
@@ -391,31 +512,74 @@ class SimModule:
 
     ndarray = SimArray
 
-    def __init__(self, index: int, source: Any = np, name: str = "cupy"):
-        self._index, self._source, self.__name__ = index, source, name
+    def __init__(self, index: int, source: Any = np, part: str = ""):
+        self._index, self._source, self._part = index, source, part
+        self.__name__ = part if part.startswith("cupyx") else f"cupy.{part}" if part else "cupy"
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._source, name)
-        if name in ("linalg", "fft", "lib", "stride_tricks"):
-            made: Any = SimModule(self._index, found, f"{self.__name__}.{name}")
-        elif callable(found) and not isinstance(found, type):
-            made = _Function(self._index, found, name)
+        part = f"{self._part}.{name}" if self._part else name
+        if part in _PARTS:
+            made: Any = SimModule(self._index, getattr(self._source, name), part)
+        elif not self._part and name in loops():
+            made = _Ufunc(self._index, getattr(np, name), name)
+        elif self._part != "lib" and name in functions(self._part):
+            made = _Function(self._index, getattr(self._source, name), functions(self._part)[name], name in _HOST_RESULT)
+        elif not self._part and (name in _CONSTANTS or isinstance(getattr(np, name, None), type)):
+            made = _Grid(self._index, getattr(np, name)) if name in ("ogrid", "mgrid") else getattr(np, name)
         else:
-            made = found
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r} (nor has CuPy {VERSION})")
         setattr(self, name, made)
         return made
 
-    def array(self, obj: Any, dtype: Any = None, copy: bool = True, order: str = "K") -> SimArray:
+    def scipy(self, part: str) -> SimModule:
+        """What stands for ``cupyx.scipy``'s module `part`."""
+        return SimModule(self._index, importlib.import_module(f"scipy.{part}"), f"cupyx.scipy.{part}")
+
+    # -- what takes values of the host
+    def array(self, obj: Any, dtype: Any = None, copy: bool = True, order: str = "K", *, blocking: bool = False) -> SimArray:
         """A new array with the values of numbers, lists, NumPy arrays or arrays of any device."""
         refuse_in_capture("an array was made")
         with use(self._index):
             return _made(np.array(_values(obj), dtype=dtype, order=order))  # type: ignore[call-overload]
 
-    def asarray(self, a: Any, dtype: Any = None, order: Any = None) -> SimArray:
+    def asarray(self, a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> SimArray:
         """The array itself where it is one of this device and dtype, else a new one."""
-        if type(a) is SimArray and a._memory.device_id == self._index and (dtype is None or a.dtype == dtype):
+        if type(a) is SimArray and a._memory.device_id == self._index and (dtype is None or a.dtype == dtype) and not copy:
             return a
         return self.array(a, dtype)
+
+    asanyarray = asarray
+
+    def full(self, shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> SimArray:
+        """A new array of one value."""
+        with use(self._index):
+            value = _values(fill_value)
+            return _made(np.full(shape, value, np.asarray(value).dtype if dtype is None else dtype))
+
+    def empty(self, shape: Any, dtype: Any = float, order: str = "C") -> SimArray:
+        """A new array whose contents are NaN, or as odd as can be."""
+        with use(self._index):
+            return SimArray(shape, dtype, order)
+
+    def empty_like(
+        self, prototype: SimArray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None,
+    ) -> SimArray:
+        """`empty` of the shape and dtype of another array."""
+        return self.empty(prototype.shape if shape is None else shape, prototype.dtype if dtype is None else dtype)
+
+    def asnumpy(self, a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> np.ndarray:
+        """A NumPy array with the values."""
+        return a.get(stream, order, out) if type(a) is SimArray else np.asarray(a)
+
+    def shape(self, a: Any) -> tuple[int, ...]:
+        """The shape of an array or number."""
+        return tuple(np.shape(_values(a)))
+
+    def copyto(self, dst: SimArray, src: Any, casting: str = "same_kind", where: Any = None) -> None:
+        """Write values into an array, where a mask is true."""
+        functions("")["copyto"].check(2, ())
+        with use(self._index):
+            _run(np.copyto, "copyto", (dst, src), {"casting": casting, **({} if where is None else {"where": where})})
 
 
 def _values(obj: Any) -> Any:
@@ -428,19 +592,73 @@ def _values(obj: Any) -> Any:
 
 
 class _Function:
-    """A function of NumPy for arrays of one device."""
+    """A function of NumPy for arrays of one device, with CuPy's parameters."""
+
+    def __init__(self, index: int, function: Any, parameters: Parameters, plain: bool = False):
+        self._index, self._function, self._parameters, self._plain = index, function, parameters, plain
+        self.__name__ = parameters.name
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self._parameters.check(len(args), options)
+        if self.__name__ in ("argsort", "sort"):
+            options = {**options, "kind": "stable"}
+        with use(self._index):
+            out = _run(self._function, self.__name__, args, options)
+            return _made(np.asarray(out)) if isinstance(out, bool) and not self._plain else out
+
+
+class _Ufunc:
+    """A ufunc for arrays of one device: CuPy's loops decide which dtypes it takes and gives."""
 
     def __init__(self, index: int, function: Any, name: str):
         self._index, self._function, self.__name__ = index, function, name
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        for option in options:
+            if option not in ("out", "dtype", "casting"):
+                raise TypeError(f"cupy.{self.__name__}: Wrong arguments {{{option!r}: ...}}; it has out, dtype, casting")
         with use(self._index):
-            return _run(self._function, self.__name__, args, options)
+            return _elementwise(self._function, self.__name__, args, options)
 
-    def at(self, a: Any, indices: Any, *rest: Any) -> None:
+    def at(self, a: SimArray, indices: Any, b: Any = None) -> None:
         """``ufunc.at``: unbuffered operation in place at positions."""
+        known = SCATTER_DTYPES.get(self.__name__)
+        if known is None:
+            raise NotImplementedError(f"cupy.{self.__name__}.at is not supported")
+        if a.dtype.name not in known:
+            raise TypeError(f"cupy.{self.__name__}.at only supports {', '.join(known)} as data type, got {a.dtype}")
         with use(self._index):
-            _run(self._function.at, f"{self.__name__}.at", (a, indices, *rest), {})
+            raw, _ = _index(indices, a.shape)
+            values = _raw(b, self.__name__)
+            _run(lambda host: self._function.at(host, raw, values), f"{self.__name__}.at", (a,), {})
+
+    def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+        """``ufunc.reduce``."""
+        with use(self._index):
+            return _run(self._function.reduce, f"{self.__name__}.reduce", (array, axis, dtype, out, keepdims), {})
+
+    def accumulate(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
+        """``ufunc.accumulate``."""
+        with use(self._index):
+            return _run(self._function.accumulate, f"{self.__name__}.accumulate", (array, axis, dtype, out), {})
+
+    def reduceat(self, array: Any, indices: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
+        """``ufunc.reduceat``, of sums only."""
+        if self.__name__ != "add":
+            raise NotImplementedError(f"cupy.{self.__name__}.reduceat is not supported")
+        with use(self._index):
+            return _run(np.add.reduceat, "add.reduceat", (array, indices, axis, dtype, out), {})
+
+
+class _Grid:
+    """``ogrid`` and ``mgrid``."""
+
+    def __init__(self, index: int, grid: Any):
+        self._index, self._grid = index, grid
+
+    def __getitem__(self, key: Any) -> Any:
+        with use(self._index):
+            return _result(self._grid[key], [])
 
 
 _modules: dict[int, SimModule] = {}

@@ -190,8 +190,8 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> NDArray:
     if x.dtype.kind not in "iub" or x.ndim != 1:
         raise TypeError(f"bincount: x: expected integers along one axis, got {x.dtype} of shape {x.shape}")
     x = convert(x, default_int)
-    data = x._data
-    if isinstance(data, np.ndarray):
+    if not hasattr(x._data, "concretize"):
+        data = x._host("bincount()")
         if data.size and data.min() < 0:
             raise ValueError(f"bincount: x: expected no negative numbers, got {data.min()}")
         length = max(int(data.max()) + 1 if data.size else 0, minlength)
@@ -224,7 +224,7 @@ def histogram_bin_edges(x: Any, /, bins: Any = 10, range: Any = None, weights: A
         return bins
     data = known(x, "histogram", "give the edges as an array")
     range = None if range is None else tuple(float(v) for v in range)
-    edges = np.histogram_bin_edges(np.asarray(data), bins, range)
+    edges = np.histogram_bin_edges(data, bins, range)
     dtype = x.dtype if is_inexact(x.dtype) else default_float
     return wrap(x._device.module.asarray(edges, dtype=dtype), x._device)
 

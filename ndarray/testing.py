@@ -142,7 +142,7 @@ def _check(f: Callable, values: list, order: int, step: float, limit: float, gen
 
 
 def _array(value: np.ndarray) -> NDArray:
-    return wrap(np.array(value), _default())
+    return wrap(_default().module.array(value), _default())
 
 
 def _default() -> Any:

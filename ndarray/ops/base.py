@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ __all__ = [
     "quiet",
     "random_array",
     "real_dtype",
+    "scipy_for",
 ]
 
 BOOL = np.dtype(np.bool_)
@@ -114,6 +116,11 @@ def broadcast_shapes(op: str, *shapes: tuple[Size, ...]) -> tuple[Size, ...]:
 def real_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype of the real and imaginary parts of a complex dtype; any other dtype itself."""
     return np.dtype(f"float{dtype.itemsize * 4}") if dtype.kind == "c" else dtype
+
+
+def scipy_for(xp: Any, part: str) -> Any:
+    """SciPy's module `part` for arrays of another module than NumPy: that of ``cupyx.scipy``, or what stands for it."""
+    return xp.scipy(part) if hasattr(xp, "scipy") else importlib.import_module(f"cupyx.scipy.{part}")
 
 
 def quiet(function: Callable) -> Callable:

@@ -49,7 +49,9 @@ def _take_eager(xp: Any, x: Any, indices: Any, *, axis: int, mode: str) -> Any:
         return xp.zeros((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
     if mode == "wrap":  # NumPy's own mode adds the size again and again until it fits
         indices, mode = xp.mod(indices.astype(np.int64), x.shape[axis]), "clip"
-    return xp.take(x, indices, axis=axis, mode=mode)
+    if xp is np:
+        return x.take(indices, axis, mode=mode)
+    return xp.take(x, xp.clip(indices.astype(np.int64), 0, x.shape[axis] - 1), axis=axis)
 
 
 def _take_lower(index: tuple, x: Any, indices: Any, *, axis: int, mode: str) -> Scalar:
@@ -90,6 +92,25 @@ def _scatter_infer(base: ArrayType, indices: ArrayType, updates: ArrayType, *, a
     return (base,)
 
 
+def add_at(xp: Any, target: Any, positions: Any, source: Any) -> None:
+    """``target[positions] += source`` where positions may repeat. CuPy's atomic additions know few dtypes: complex numbers are
+    added by parts, long integers as unsigned ones, and short numbers in 32 bits.
+    """
+    dtype = target.dtype
+    if xp is np or dtype.name in ("int32", "uint32", "uint64", "float32", "float64"):
+        xp.add.at(target, positions, source)
+    elif dtype.kind == "c":
+        xp.add.at(target.real, positions, source.real)
+        xp.add.at(target.imag, positions, source.imag)
+    elif dtype.name == "int64":
+        xp.add.at(target.view(np.uint64), positions, source.view(np.uint64))
+    else:
+        wide = np.int32 if dtype.kind in "iu" else np.float32
+        total = target.astype(wide)
+        xp.add.at(total, positions, source.astype(wide))
+        target[...] = total.astype(dtype)
+
+
 def _scatter_eager(xp: Any, base: Any, indices: Any, updates: Any, *, axis: int, mode: str) -> Any:
     """Rows with the same index are sorted together and summed, which is much faster than adding them one by one."""
     n, k = base.shape[axis], indices.ndim
@@ -103,7 +124,7 @@ def _scatter_eager(xp: Any, base: Any, indices: Any, updates: Any, *, axis: int,
     source = updates.transpose((*range(axis, axis + k), *range(axis), *range(axis + k, updates.ndim)))
     source = source.reshape((flat.size, *target.shape[1:]))
     if xp is not np or target.ndim == 1:
-        xp.add.at(target, flat, source)
+        add_at(xp, target, flat, source)
         return out
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
@@ -219,7 +240,7 @@ def _scatter_along_eager(xp: Any, base: Any, indices: Any, updates: Any, *, axis
             xp.put_along_axis(out, chosen, updates, axis=axis)
         return out
     grid = xp.ogrid[tuple(slice(0, n) for n in indices.shape)] if indices.ndim > 1 else [None]
-    xp.add.at(out, tuple(chosen if k == axis else grid[k] for k in range(indices.ndim)), updates)
+    add_at(xp, out, tuple(chosen if k == axis else grid[k] for k in range(indices.ndim)), updates)
     return out
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import functions as F
 from ..op import OPAQUE, ArrayType, Op, Sample, Vjp, register
-from .base import expect_same_dtype, fail, quiet, random_array, real_dtype
+from .base import expect_same_dtype, fail, quiet, random_array, real_dtype, scipy_for
 
 __all__: list[str] = []
 
@@ -120,6 +120,9 @@ def _triangular_infer(a: ArrayType, b: ArrayType, *, lower: bool, unit: bool) ->
 
 
 def _triangular_eager(xp: Any, a: Any, b: Any, *, lower: bool, unit: bool) -> Any:
+    if xp is not np:
+        solve = scipy_for(xp, "linalg").solve_triangular
+        return solve(a, b, lower=lower, unit_diagonal=unit, check_finite=False) if b.size else b.copy()
     from scipy.linalg import solve_triangular
 
     out = np.empty(b.shape, b.dtype)
