@@ -33,8 +33,7 @@ class Net(HybridBlock, Layers):
         for name, role, value in params(spec):
             trained = spec["train"] and role not in BUFFERS
             parameter = Parameter(name, "write" if trained else "null", value.shape)
-            parameter.initialize(init="zeros")
-            parameter.data()[...] = value
+            parameter.set_data(value, copy=False)
             setattr(self, name, parameter)
 
     def forward(self, *xs):

@@ -212,7 +212,8 @@ class Block:
         if len(arrays) < len(names):
             raise ValueError(f"load_parameters: {filename}: the same name with arg: and aux:")
         self.load_dict(
-            arrays, device, allow_missing, ignore_extra, cast_dtype, dtype_source, ctx=ctx, _where=str(filename)
+            arrays, device, allow_missing, ignore_extra, cast_dtype, dtype_source, ctx=ctx, _where=str(filename),
+            _copy=False,
         )
 
     def load_dict(
@@ -226,6 +227,7 @@ class Block:
         *,
         ctx: Any = None,
         _where: str = "load_dict",
+        _copy: bool = True,
     ) -> None:
         """Take parameters from arrays by structured name; otherwise as `load_parameters`. Nothing is changed unless
         all of them fit."""
@@ -252,7 +254,7 @@ class Block:
         for parameter, array in plan:
             if cast_dtype and dtype_source == "saved":
                 parameter.cast(array.dtype)
-            parameter._load(array, device if device is not None else ctx)
+            parameter._load(array, device if device is not None else ctx, copy=_copy)
 
     def share_parameters(self, shared: Mapping[str, Parameter]) -> Block:
         """Use the given parameters (by structured name) in place of this Block's own; returns self."""

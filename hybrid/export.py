@@ -411,7 +411,7 @@ def _load_parameters(
         trained = roles_of[name] == "parameter" and name not in frozen and is_floating(array.dtype)
         parameter = Parameter(name, "write" if trained else "null", array.shape, array.dtype, differentiable=trained)
         parameter._shape = array.shape  # sizes of 0 are meant
-        parameter._load(array, device)
+        parameter._load(array, device, copy=False)
         parameters[name] = parameter
     return parameters
 

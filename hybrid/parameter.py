@@ -14,6 +14,7 @@ import numpy as np
 import ndarray as nd
 from ndarray import NDArray, autograd
 from ndarray.apply import eagerly
+from ndarray.array import wrap
 from ndarray.dtypes import canonical
 
 from . import initializer
@@ -280,9 +281,17 @@ class Parameter:
                 for array in self._data:
                     _grad(array)[...] = 0
 
-    def set_data(self, data: Any) -> None:
-        """Write `data` (an array of the same shape) into the arrays of all devices; completes unknown sizes."""
+    def set_data(self, data: Any, copy: bool = True) -> None:
+        """Write `data` (an array of the same shape) into the arrays of all devices; completes unknown sizes.
+
+        With ``copy=False`` the memory of a NumPy array becomes the parameter's, if its dtype is the parameter's and it lies
+        on the CPU in row-major order, so large weights are never held twice; the parameter need not be initialized before.
+        Nobody may write to that memory in another way afterwards: what compiled functions keep of it would be out of date.
+        """
         self.shape = tuple(data.shape)
+        if not copy:
+            self._adopt(data)
+            return
         if self._data is None:
             if self._deferred is None:
                 raise RuntimeError(f"Parameter {self.path or self.name!r}: call initialize() before set_data()")
@@ -297,6 +306,21 @@ class Parameter:
             for array, device in zip(self._data, self._devices):
                 array[...] = (data if data.device == device else data.to_device(device)).astype(self._dtype)
 
+    def _adopt(self, data: Any) -> None:
+        """Make the parameter's arrays anew, the first of them of the memory of `data` where that can be."""
+        devices = self._devices if self._data is not None else self._deferred[1] if self._deferred else _device_list(None, None)
+        with eagerly(), autograd.pause():
+            first = nd.array(data, dtype=self._dtype, device=devices[0]) if not self._is_usable(data, devices[0]) else (
+                wrap(data, devices[0]))
+            self._deferred = None
+            self._set_arrays([first if i == 0 else _copy_to(first, d) for i, d in enumerate(devices)])
+
+    def _is_usable(self, data: Any, device: Any) -> bool:
+        """Whether memory can be the parameter's as it is."""
+        if type(data) is not np.ndarray or data.dtype != self._dtype or device.kind != "cpu":
+            return False
+        return data.dtype.isnative and bool(data.flags.carray)
+
     def _check_fits(self, data: np.ndarray, cast_dtype: bool, where: str) -> None:
         """Raise ValueError unless a value read from `where` has this parameter's shape and dtype."""
         label = f"{where}: parameter {self.path or self.name!r}"
@@ -309,13 +333,14 @@ class Parameter:
                 f"{label} has dtype {data.dtype} there, expected {self._dtype}; pass cast_dtype=True to convert it"
             )
 
-    def _load(self, data: np.ndarray, device: Any) -> None:
-        """Take a value that fits, initializing on `device` if that has not happened."""
+    def _load(self, data: np.ndarray, device: Any, copy: bool = True) -> None:
+        """Take a value that fits, initializing on `device` if that has not happened. Without `copy`, a parameter that has no
+        arrays yet may take over the memory of `data`."""
         if self._data is None and self._deferred is None:
             self._deferred = (None, _device_list(device, None), None, None)
         elif device is not None and set(_device_list(device, None)) != set(self.list_device()):
             self.reset_device(device)
-        self.set_data(data)
+        self.set_data(data, copy or self._data is not None)
 
     # -- changes
 

@@ -413,8 +413,9 @@ class Tracer:
     def _check_overlaps(self, state: dict[int, Atom]) -> None:
         if not state:
             return
-        captured = [(i, c) for i, c in enumerate(self.inputs_of) if isinstance(c, Cell) and c.origin is not None]
-        for n, k in overlapping([c.origin._data for _, c in captured], {n for n, (i, _) in enumerate(captured) if i in state}):
+        cells = [(i, c, c.origin) for i, c in enumerate(self.inputs_of) if isinstance(c, Cell)]
+        captured = [(i, c, origin._data) for i, c, origin in cells if origin is not None]
+        for n, k in overlapping([data for _, _, data in captured], {n for n, (i, _, _) in enumerate(captured) if i in state}):
             cell, other = captured[n][1], captured[k][1]
             raise TraceError(
                 f"{cell.written_at}: {self.name!r} writes a captured array ({cell.type}) whose memory another captured "

@@ -85,6 +85,10 @@ class _Arenas:
         if len(self._free) > 16:  # more than that many callers at once is rare
             del self._free[0]
 
+    def forget(self) -> None:
+        """Give the memory of those that nobody uses back."""
+        self._free.clear()
+
 
 _arenas = _Arenas()
 
@@ -291,6 +295,7 @@ class CompiledProgram:
     def fill(self, launches: Sequence[int], constants: Mapping[int, Any], kept: Sequence[Any]) -> None:
         """Compute what is kept, from constant inputs."""
         packed, _, arena_bytes, _ = self.plan_launches({}, launches, [number for number, _ in self.recipe.kept])
+        _arenas.forget()  # calls that compute all of it need larger ones than those to come
         arena = plan.aligned_empty(arena_bytes)
         table = [arena] * (1 + self._inputs + self._outputs)
         for i, a in constants.items():

@@ -273,6 +273,37 @@ def test_several_devices():
     assert weight.data().device == nd.cpu(2)
 
 
+
+def test_set_data_without_a_copy_takes_the_memory_over():
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    p = Parameter("w", shape=(2, -1))
+    p.set_data(value, copy=False)
+    assert p.shape == (2, 3) and p.data()._data is value
+    assert p.grad().shape == (2, 3)
+    for other in (value.astype(np.float64), np.asfortranarray(value), np.broadcast_to(np.float32(1), (2, 3)), nd.array(value)):
+        q = Parameter("w", shape=(2, 3))
+        q.set_data(other, copy=False)
+        assert q.data().dtype == np.float32 and q.data()._data.flags.c_contiguous and q.data()._data.flags.writeable
+        assert not np.shares_memory(q.data()._data, np.asarray(other))
+        np.testing.assert_array_equal(q.data().asnumpy(), np.asarray(other))
+    generation = p.generation
+    p.set_data(value + 1, copy=False)
+    assert p.generation > generation and float(p.data()[0, 0]) == 1
+    with pytest.raises(ValueError, match="shape"):
+        p.set_data(np.zeros((3, 3), np.float32), copy=False)
+
+
+def test_a_hybridized_block_sees_data_that_were_taken_over():
+    net = nn.Dense(2, in_units=3, use_bias=False)
+    net.initialize()
+    net.hybridize()
+    x = nd.ones((1, 3))
+    for k in range(4):
+        net(x)
+        net.weight.set_data(np.full((2, 3), k, np.float32), copy=False)
+        np.testing.assert_array_equal(net(x).asnumpy(), np.full((1, 2), 3.0 * k))
+
+
 def test_parameter_methods():
     p = Parameter("w", shape=(2, 3), init="ones")
     p.initialize()
