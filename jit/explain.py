@@ -23,7 +23,7 @@ from ndarray.dims import Size, evaluate, product
 from ndarray.op import Elementwise, Reduction, Template
 
 from . import plan, runtime
-from .limits import Limits, machine_limits
+from .limits import Limits
 from .recipe import LoopRecipe
 
 if TYPE_CHECKING:
@@ -272,14 +272,14 @@ def report(
     times, whole, limits = dict.fromkeys(numbers, None), None, None
     if arrays is not None:
         measured = program.measure(binding, arrays, later)
-        if measured is None:  # the device has no times worth telling
+        if measured is None or len(measured[0]) != len(numbers):  # the device has no times worth telling
             arrays = None
     if arrays is not None and measured is not None:
         seconds, whole = measured
-        times, limits = dict(zip(numbers, seconds, strict=True)), machine_limits()
+        times, limits = dict(zip(numbers, seconds, strict=True)), program.limits()
         fastest = max((_flops(recipe.launches[i].equations, equations, sizes) / t for i, t in times.items() if t), default=0)
-        if fastest > limits.gflops * 1e9:  # the machine was busy when it was measured
-            limits = machine_limits(refresh=True)
+        if limits and fastest > limits.gflops * 1e9:  # the machine was busy when it was measured
+            limits = program.limits(refresh=True)
     main = _main_launches(recipe, sizes)
     repeats = _repeats(recipe, sizes)
     kernels = []

@@ -316,6 +316,12 @@ class CompiledProgram:
 
         return measure(self, binding, arrays, launch_plans(binding.plan), later)
 
+    def limits(self, refresh: bool = False) -> Any:
+        """What the machine can do."""
+        from .limits import machine_limits
+
+        return machine_limits(refresh=refresh)
+
     def explain(self, arrays: Sequence[np.ndarray] | None = None, measure: bool = False) -> ProgramReport:
         """The kernels and the memory plan: a `jit.explain.ProgramReport`, whose text is a table.
 

@@ -27,12 +27,16 @@ from ..launch import Launch
 from ..loopir import Kernel, Load, Register, Set, Store, walk_exprs, walk_statements
 from ..lower import lower
 from ..recipe import Recipe
-from .driver import Driver, driver_of
+from .driver import Driver, driver_of, layout_of
+from .printer import print_module
 from .program import CudaProgram
-from .table import Function
+from .table import Function, Module
 from .target import WARP, GpuTarget, gpu_target
 
 __all__ = ["CudaBackend", "backend"]
+
+LIBRARY = "library"
+"""In the place of a module's digest for a step of a library, whose description is the symbol."""
 
 log = logging.getLogger("hybrid.jit")
 
@@ -41,7 +45,7 @@ log = logging.getLogger("hybrid.jit")
 class _Functions:
     """Loaded kernels of a device: by structure, and by (digest of the module, symbol)."""
 
-    known: dict[Kernel, tuple[str, str]] = field(default_factory=dict)
+    known: dict[Any, tuple[str, str]] = field(default_factory=dict)
     loaded: dict[tuple[str, str], Function] = field(default_factory=dict)
 
 
@@ -116,7 +120,10 @@ class CudaBackend:
         known = self._functions.known
         new: dict[str, Kernel] = {}
         for kernel in dict.fromkeys(x.kernel for x in launches):
-            if kernel not in known:
+            if kernel not in known and not isinstance(kernel, Kernel):
+                known[kernel] = key = (LIBRARY, kernel.text)
+                self._functions.loaded[key] = Function(None, kernel.text, 0)
+            elif kernel not in known:
                 if settings.debug >= 1:
                     from .. import verify
 
@@ -124,18 +131,19 @@ class CudaBackend:
                 new[f"k{len(new)}"] = kernel
         if new:
             lanes = {symbol: lanes_of(kernel) for symbol, kernel in new.items()}
-            code = self.driver.build(new, lanes)
-            digest = hashlib.sha256(code).hexdigest()
-            self._load(digest, code, lanes)
+            source = print_module(new, {s: layout_of(n) for s, n in lanes.items()})
+            digest = hashlib.sha256(source.encode()).hexdigest()
+            self._load(digest, source, lanes)
             if disk:
-                disk.store(f"cuda-{self.driver.arch}-{digest}", {"lanes": lanes}, code)
+                disk.store(f"cuda-{digest}", {"lanes": lanes}, source.encode())
             known.update((kernel, (digest, symbol)) for symbol, kernel in new.items())
             self.statistics.kernels += len(new)
         return [known[x.kernel] for x in launches]
 
-    def _load(self, digest: str, code: bytes, lanes: Mapping[str, int]) -> None:
-        functions = self.driver.load(code, lanes)
-        self._functions.loaded.update({(digest, s): Function(f, lanes[s]) for s, f in functions.items()})
+    def _load(self, digest: str, source: str, lanes: Mapping[str, int]) -> None:
+        module = Module(self.driver, source, list(lanes))
+        module.functions(False)  # so that code that can't be compiled is found out now
+        self._functions.loaded.update({(digest, s): Function(module, s, n) for s, n in lanes.items()})
 
     def _from_disk(self, disk: DiskCache, key: str) -> Recipe | None:
         found = disk.load(key)
@@ -146,10 +154,13 @@ class CudaBackend:
             for digest in dict.fromkeys(d for d, _ in recipe.kernels):
                 if all(k in self._functions.loaded for k in recipe.kernels if k[0] == digest):
                     continue
-                payload = disk.load(f"cuda-{self.driver.arch}-{digest}")
+                if digest == LIBRARY:
+                    self._functions.loaded.update({k: Function(None, k[1], 0) for k in recipe.kernels if k[0] == LIBRARY})
+                    continue
+                payload = disk.load(f"cuda-{digest}")
                 if payload is None or hashlib.sha256(payload[1]).hexdigest() != digest:
                     return None
-                self._load(digest, payload[1], {str(s): int(n) for s, n in payload[0]["lanes"].items()})
+                self._load(digest, payload[1].decode(), {str(s): int(n) for s, n in payload[0]["lanes"].items()})
             if not all(k in self._functions.loaded for k in recipe.kernels):
                 return None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,16 +1,16 @@
 """What a compiled program asks of a device: memory, modules of kernels, launches, copies, capture.
 
-`SimDriver` runs the same CUDA source on the host (`jit.cuda.simulate`), `CupyDriver` on a GPU. A program knows the protocol
+`SimDriver` runs the same CUDA source on the host (`jit.cuda.simulate`), `GpuDriver` on a GPU. A program knows the protocol
 `Driver` only, so what runs on ``sim(i)`` is what runs on ``gpu(i)``, up to the driver.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,16 +19,14 @@ from ndarray.device import Device
 from .printer import Layout
 from .target import WARP
 
-if TYPE_CHECKING:
-    from ..loopir import Kernel
-
 __all__ = ["Captured", "Driver", "Lease", "Record", "driver_of", "layout_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One launch: `function` of a module, the grid's size, the block's, its dynamic shared memory, and where its arguments
-    lie in the words of its table. Without a function it is a copy whose words are (to, from, bytes)."""
+    lie in the words of its table. Without a function it is a copy whose words are (to, from, bytes); without lanes a step of
+    a library: the function is called with the words, the addresses of its buffers."""
 
     function: Any
     blocks: int
@@ -75,11 +73,8 @@ class Driver(Protocol):
     def active(self) -> AbstractContextManager[Any]:
         """Context in which the device is CUDA's current one."""
 
-    def build(self, kernels: Mapping[str, Kernel], lanes: Mapping[str, int]) -> bytes:
-        """Code for kernels under symbols, each with the threads that do a task together."""
-
-    def load(self, code: bytes, lanes: Mapping[str, int]) -> dict[str, Any]:
-        """The functions of a module, by symbol."""
+    def load(self, source: str, symbols: Sequence[str], wide: bool) -> dict[str, Any]:
+        """The functions of a module of CUDA C, by symbol; `wide`: with 64-bit indices."""
 
     def allocate(self, nbytes: int) -> Lease:
         """Memory, aligned to 256 bytes."""
@@ -87,7 +82,10 @@ class Driver(Protocol):
     def stream(self) -> int:
         """What identifies the thread's current stream."""
 
-    def submit(self, records: Sequence[Record], words: np.ndarray) -> None:
+    def prepare(self, records: Sequence[Record]) -> Any:
+        """Launches in the form in which `submit` takes them."""
+
+    def submit(self, prepared: Any, words: np.ndarray) -> None:
         """Launch kernels; `words`, int64, may be overwritten afterwards."""
 
     def upload(self, address: int, values: np.ndarray) -> None:
@@ -96,8 +94,11 @@ class Driver(Protocol):
     def read(self, address: int, dtype: str) -> Any:
         """A number, once all work of the stream is done."""
 
-    def capture(self, records: Sequence[Record], words: np.ndarray) -> Captured:
+    def capture(self, prepared: Any, words: np.ndarray) -> Captured:
         """The launches as a graph. It holds no reference to the memory that they name."""
+
+    def seconds(self, prepared: Any, words: np.ndarray) -> float | None:
+        """The time of launches; None where times say nothing."""
 
 
 WORKERS = 8
@@ -125,8 +126,8 @@ def driver_of(device: Device) -> Driver:
 
                     found = SimDriver(device)
                 else:
-                    from .cupy import CupyDriver
+                    from .gpu import GpuDriver
 
-                    found = CupyDriver(device)
+                    found = GpuDriver(device)
                 _drivers[device] = found
     return found

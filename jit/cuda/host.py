@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ndarray import simulated
 from ndarray.device import Device
 
-from .driver import Lease, Record, layout_of
-from .printer import ABI_VERSION, print_module
+from .driver import Lease, Record
+from .printer import ABI_VERSION
 from .simulate import compiler, load_module
-
-if TYPE_CHECKING:
-    from ..loopir import Kernel
 
 __all__ = ["SimDriver"]
 
@@ -43,14 +40,10 @@ class SimDriver:
         """Context in which the device is the thread's current one."""
         return self.device.active()
 
-    def build(self, kernels: Mapping[str, Kernel], lanes: Mapping[str, int]) -> bytes:
-        """The source of a module."""
-        return print_module(kernels, {s: layout_of(n) for s, n in lanes.items()}).encode()
-
-    def load(self, code: bytes, lanes: Mapping[str, int]) -> dict[str, Any]:
+    def load(self, source: str, symbols: Sequence[str], wide: bool) -> dict[str, Any]:
         """The functions of a module: (module, symbol)."""
-        module = load_module(code.decode())
-        return {s: (module, s) for s in lanes}
+        module = load_module(source, "long long" if wide else "int")
+        return {s: (module, s) for s in symbols}
 
     def allocate(self, nbytes: int) -> Lease:
         """Memory of the host, aligned as a GPU's is."""
@@ -62,20 +55,24 @@ class SimDriver:
         """There is one."""
         return 0
 
-    def submit(self, records: Sequence[Record], words: np.ndarray) -> None:
+    def prepare(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Nothing to prepare."""
+        return tuple(records)
+
+    def submit(self, prepared: Sequence[Record], words: np.ndarray) -> None:
         """Run the launches."""
-        for r in records:
+        for r in prepared:
             if r.function is None:
                 to, source, nbytes = words[r.begin : r.end].tolist()
                 ctypes.memmove(to, source, nbytes)
                 self.copies += 1
                 continue
             self.launches += 1
-            self._launch(r, words[r.begin : r.end])
-
-    def _launch(self, r: Record, words: np.ndarray) -> None:
-        module, symbol = r.function
-        module.launch(symbol, r.blocks, (r.lanes, r.workers), r.shared, words, self.order)
+            if r.lanes:
+                module, symbol = r.function
+                module.launch(symbol, r.blocks, (r.lanes, r.workers), r.shared, words[r.begin : r.end], self.order)
+            else:
+                r.function(words[r.begin : r.end])
 
     def upload(self, address: int, values: np.ndarray) -> None:
         """Copy bytes."""
@@ -89,10 +86,13 @@ class SimDriver:
         ctypes.memmove(found.ctypes.data, address, found.nbytes)
         return found.item()
 
-    def capture(self, records: Sequence[Record], words: np.ndarray) -> _Graph:
+    def capture(self, prepared: Sequence[Record], words: np.ndarray) -> _Graph:
         """The launches, to be made again."""
         self.captures += 1
-        return _Graph(self, tuple(records), words.copy())
+        return _Graph(self, prepared, words.copy())
+
+    def seconds(self, prepared: Sequence[Record], words: np.ndarray) -> None:
+        """Times of the simulator say nothing."""
 
 
 class _Graph:

@@ -27,7 +27,7 @@ from ..program import CompiledProgram, chosen, symbols_of
 from ..recipe import Recipe
 from .driver import Driver, Lease
 from .replay import Replays
-from .table import Function, Plan, make_plan
+from .table import Function, Plan, Table, make_plan
 
 __all__ = ["CudaBinding", "CudaProgram"]
 
@@ -191,7 +191,8 @@ class CudaProgram(CompiledProgram):
 
     def kernel_key(self, number: int) -> Any:
         """What identifies a kernel of the recipe in this process."""
-        return self.driver.device, id(self.functions[number].handle)
+        function = self.functions[number]
+        return self.driver.device, id(function.module), function.symbol
 
     def kept_memory(self, nbytes: int) -> Lease:
         """Memory for what is kept."""
@@ -234,8 +235,32 @@ class CudaProgram(CompiledProgram):
         return lambda launch: self.functions[launch.kernel].lanes
 
     def measure(self, binding: Any, arrays: Sequence[Any], later: Any) -> tuple[list[float], float] | None:
-        """Times of the launches: none on ``sim``, whose times say nothing."""
-        return None
+        """The shortest time of each launch and of a `later` call, on copies of the arrays, by the device's events. None where
+        times say nothing (``sim``), or where what is launched depends on data."""
+        driver = self.driver
+        if not isinstance(binding.plan.table, Table) or not isinstance(later.plan.table, Table):
+            return None
+        with driver.active():
+            copies = [driver.module.array(a) for a in arrays]
+            outputs = [driver.module.empty(shape, dtype).data for shape, dtype in later.outputs]
+            arena = driver.allocate(max(later.arena_bytes, binding.arena_bytes))
+            given = [a.data.ptr for a in copies]
+            storages = [self.recipe.storages[n] for n, _ in self.recipe.kept]
+            kept = [driver.allocate(evaluate(s.size, {}) * np.dtype(s.dtype).itemsize) for s in storages]
+
+            def words(one: CudaBinding, more: Sequence[Lease]) -> np.ndarray:
+                assert one.plan.table is not None
+                places = [*given, *[k.address for k in more]]
+                return one.plan.table.filled(self.bases(one, arena.address, places, [a.ptr for a in outputs]))
+
+            every = words(binding, ())
+            if driver.seconds(binding.plan.table.prepared, every) is None:
+                return None
+            times = [driver.seconds(driver.prepare([r]), every) or 0.0 for r in binding.plan.table.records if r.function]
+            return times, driver.seconds(later.plan.table.prepared, words(later, kept)) or 0.0
+
+    def limits(self, refresh: bool = False) -> None:
+        """What a GPU can do is not measured here."""
 
     def run_guarded(self, arrays: Sequence[Any], side: str = "after", threads: int | None = None) -> list[Any]:
         """A call: the simulator has tests of its own in guarded memory."""

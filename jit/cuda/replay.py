@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .driver import Captured, Lease, Record
+from .driver import Captured, Driver, Lease, Record
 from .table import Table
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class Replays:
             if numbers is not None:
                 driver.upload(graph.arena.address + binding.stage, numbers)
             before = [(to, addresses[i], nbytes) for i, to, nbytes in graph.copied]
-            driver.submit(*copies(before))
+            submit_copies(driver, before)
             graph.captured.launch()
-            driver.submit(*copies([(to, source, nbytes) for to, (source, nbytes) in zip(outputs, graph.results)]))
+            submit_copies(driver, [(to, source, nbytes) for to, (source, nbytes) in zip(outputs, graph.results)])
         finally:
             graph.lock.release()
         return True
@@ -130,11 +130,12 @@ class Replays:
             nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             results.append((more(nbytes), nbytes))
         words = table.filled(program.bases(binding, arena.address, places, [at for at, _ in results]))
-        return _Graph(driver.capture(table.records, words), arena, copied, results, (memory, tuple(kept)))
+        return _Graph(driver.capture(table.prepared, words), arena, copied, results, (memory, tuple(kept)))
 
 
-def copies(wanted: Sequence[tuple[int, int, int]]) -> tuple[list[Record], np.ndarray]:
-    """Records for copies (to, from, bytes)."""
+def submit_copies(driver: Driver, wanted: Sequence[tuple[int, int, int]]) -> None:
+    """Copies (to, from, bytes) within the device."""
     some = [w for w in wanted if w[2]]
-    records = [Record(None, 0, 0, 0, 0, 3 * n, 3 * n + 3) for n in range(len(some))]
-    return records, np.array(some, np.int64).reshape(-1)
+    if some:
+        records = [Record(None, 0, 0, 0, 0, 3 * n, 3 * n + 3) for n in range(len(some))]
+        driver.submit(driver.prepare(records), np.array(some, np.int64).reshape(-1))

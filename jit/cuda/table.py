@@ -18,7 +18,7 @@ from ndarray.dims import evaluate
 from ..recipe import LaunchRecipe, LoopRecipe, Recipe
 from .driver import Driver, Record, layout_of
 
-__all__ = ["Function", "Plan", "Table", "make_plan"]
+__all__ = ["Function", "Module", "Plan", "Table", "make_plan"]
 
 UNROLLED = 20_000
 """Launches of loops with a known number of steps that are written out, in one table."""
@@ -32,19 +32,41 @@ STEPS_KEPT = 1024
 Place = tuple[int, int]
 
 
+SMALL = (1 << 31) - (1 << 16)
+"""Sizes and numbers below it leave room for indices beyond the last of a task in 32 bits."""
+
+
+class Module:
+    """CUDA C, loaded with indices of 32 or of 64 bits when it is first needed."""
+
+    def __init__(self, driver: Driver, source: str, symbols: Sequence[str]):
+        self.driver, self.source, self.symbols = driver, source, tuple(symbols)
+        self._loaded: dict[bool, dict[str, Any]] = {}
+
+    def functions(self, wide: bool) -> dict[str, Any]:
+        """The functions by symbol."""
+        found = self._loaded.get(wide)
+        if found is None:
+            found = self._loaded[wide] = self.driver.load(self.source, self.symbols, wide)
+        return found
+
+
 @dataclass(frozen=True)
 class Function:
-    """A loaded kernel: what the driver launches, and the threads that do a task together."""
+    """A kernel: its module and symbol, and the threads that do a task together. Without threads it is a step of a library,
+    whose description is `symbol`."""
 
-    handle: Any
+    module: Module | None
+    symbol: str
     lanes: int
 
 
 @dataclass(frozen=True)
 class Table:
-    """Launches. `words[places] = bases[slots] + offsets` completes their arguments."""
+    """Launches, as `prepared` by the driver. `words[places] = bases[slots] + offsets` completes their arguments."""
 
     records: tuple[Record, ...]
+    prepared: Any
     words: np.ndarray
     places: np.ndarray
     slots: np.ndarray
@@ -58,7 +80,7 @@ class Table:
 
     def run(self, driver: Driver, bases: np.ndarray) -> None:
         """Launch all."""
-        driver.submit(self.records, self.filled(bases))
+        driver.submit(self.prepared, self.filled(bases))
 
 
 class Plan:
@@ -94,7 +116,7 @@ class _Maker:
 
     def plan(self, steps: Sequence[Any], where: dict[int, Place]) -> Plan:
         """The plan of some steps."""
-        parts = _Parts()
+        parts = _Parts(self.driver)
         self.add(parts, steps, where)
         return parts.plan()
 
@@ -115,6 +137,16 @@ class _Maker:
         if tasks <= 0:
             return
         function = self.functions[launch.kernel]
+        self.count += 1
+        arguments = [evaluate(a, sizes) for a in launch.arguments]
+        buffers = [self.recipe.storages[b] for b in launch.buffers]
+        elements = [evaluate(s.size, sizes) for s in buffers]
+        if function.module is None:
+            from .calls import bind_step
+
+            call = bind_step(self.driver, function.symbol, [(s.dtype, n) for s, n in zip(buffers, elements)], arguments)
+            parts.add(Record(call, 0, 0, 0, 0, 0, 0), [where[b] for b in launch.buffers])
+            return
         scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
         layout = layout_of(function.lanes)
         most, exchange = layout.workers, layout.exchange_bytes
@@ -128,10 +160,11 @@ class _Maker:
             self.spilled = max(self.spilled, workers * blocks * scratch)
         shared = exchange + (0 if spills else workers * scratch)
         values: list[int | Place] = [where[b] for b in launch.buffers]
-        values += [evaluate(a, sizes) for a in launch.arguments]
+        values += arguments
         values += [0, tasks, (0, self.spill_at) if spills else 0, scratch]
-        parts.add(Record(function.handle, blocks, layout.lanes, workers, shared, 0, 0), values)
-        self.count += 1
+        wide = max(tasks, *map(abs, arguments), *elements, 0) >= SMALL
+        handle = function.module.functions(wide)[function.symbol]
+        parts.add(Record(handle, blocks, layout.lanes, workers, shared, 0, 0), values)
 
     # -- loops
     def loop(self, parts: _Parts, loop: LoopRecipe, where: dict[int, Place]) -> None:
@@ -185,7 +218,8 @@ def _is_flat(steps: Sequence[Any]) -> bool:
 class _Parts:
     """Collects launches, and cuts tables where the host has to decide."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
         self.parts: list[Any] = []
         self.records: list[Record] = []
         self.words: list[int] = []
@@ -206,7 +240,8 @@ class _Parts:
         """End the table at hand, and append a part."""
         if self.records:
             places, slots, offsets = np.array(self.addresses, np.int64).reshape(-1, 3).T.copy()
-            self.parts.append(Table(tuple(self.records), np.array(self.words, np.int64), places, slots, offsets))
+            words = np.array(self.words, np.int64)
+            self.parts.append(Table(tuple(self.records), self.driver.prepare(self.records), words, places, slots, offsets))
             self.records, self.words, self.addresses = [], [], []
         if part is not None:
             self.parts.append(part)
@@ -252,7 +287,7 @@ class _Loop:
                     break
             self.step(self.bodies, loop.body, taken, count).run(driver, bases)
             taken += 1
-        parts = _Parts()
+        parts = _Parts(driver)
         maker.finish(parts, loop, where, taken, count)
         parts.plan().run(driver, bases)
         if loop.taken >= 0:
