@@ -448,6 +448,7 @@ class _Product:
                 bs.append(bind(builder, out, value, "v"))
             if a_base is None:
                 out += self._ahead(c.a, self.m, k)
+                out += self._ahead(c.a, self.m + s.lanes, k, 0)
             for i in range(s.mr):
                 if a_base is not None:
                     value = Load(a_buffer, a_base + number * s.mr + i, scalar)
@@ -493,18 +494,18 @@ class _Product:
         body += inside
         return body
 
-    def _ahead(self, operand: Operand, position: Expr, k: Digits) -> list[Stmt]:
+    def _ahead(self, operand: Operand, position: Expr, k: Digits, steps: int = AHEAD) -> list[Stmt]:
         """Fetches what is read of an operand some steps later: the rows of a matrix lie too far apart for the processor to
         guess."""
-        if not self.ahead or not operand.cheap or not operand.contiguous or len(k) != 1 or isinstance(k[0], Const):
+        if not self.ahead or not operand.cheap or not operand.contiguous or not k or isinstance(k[-1], Const):
             return []
-        value = operand.load(self.builder, self.batch, position, (k[0] + AHEAD,), self.s.lanes, None)
+        value = operand.load(self.builder, self.batch, position, (*k[:-1], k[-1] + steps), self.s.lanes, None)
         return [Prefetch(value.buffer, value.index)] if isinstance(value, Load) and value.index.type == INT else []
 
     def _fetch(self, number: Expr, stop: Expr) -> list[Stmt]:
         """Asks for what the sink will read and write for the vector of that number in the tile, if it is below `stop`."""
         c, s, builder = self.c, self.s, self.builder
-        if not c.vector_store:
+        if not self.ahead or not c.vector_store:
             return []
         lets: dict[str, Expr] = {}
         row, column = Var(builder.fresh("row"), INT), Var(builder.fresh("col"), INT)

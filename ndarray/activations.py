@@ -1,11 +1,12 @@
 """Activation functions: elementwise, in x's dtype (integers become float32). Compositions of primitives, which the compiler
-fuses; `blocks.nn` has them as layers."""
+fuses, some of them one operation in a trace; `blocks.nn` has them as layers."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from .apply import apply, is_tracing
 from .array import NDArray
 from .dtypes import default_float
 from .elementwise import (
@@ -26,6 +27,7 @@ from .elementwise import (
     where,
 )
 from .manipulation import reshape
+from .op import OPS
 from .operands import as_array, as_floating, convert, primitive
 
 __all__ = [
@@ -100,6 +102,12 @@ def softsign(x: Any, /) -> NDArray:
     return divide(x, add(1, abs(x)))
 
 
+def _is_one_operation(x: NDArray) -> bool:
+    """Whether an activation is to be one operation of a trace (see `ops.activation`). Narrow floats are rounded after each of
+    its steps, as they are eagerly."""
+    return is_tracing() and x.dtype.itemsize >= 4
+
+
 def gelu(x: Any, /, approximation: str = "none") -> NDArray:
     """``x * P(N <= x)`` for a standard normal N: with erf ("none", "erf"), or by the usual formula with "tanh"
     (Hendrycks and Gimpel, 2016). Raises ValueError for another `approximation`.
@@ -109,11 +117,13 @@ def gelu(x: Any, /, approximation: str = "none") -> NDArray:
     [0.0, 100.0]
     """
     x = as_floating("gelu", x)
-    half = multiply(0.5, x)
-    if approximation in ("none", "erf"):
-        return add(half, multiply(half, erf(multiply(x, 1 / math.sqrt(2)))))
-    if approximation != "tanh":
+    if approximation not in ("none", "erf", "tanh"):
         raise ValueError(f"gelu: approximation: expected 'none' or 'tanh', got {approximation!r}")
+    if _is_one_operation(x):
+        return apply(OPS["gelu_tanh" if approximation == "tanh" else "gelu"], x)
+    half = multiply(0.5, x)
+    if approximation != "tanh":
+        return add(half, multiply(half, erf(multiply(x, 1 / math.sqrt(2)))))
     inner = multiply(math.sqrt(2 / math.pi), multiply(x, add(1, multiply(0.044715, multiply(x, x)))))
     return add(half, multiply(half, tanh(inner)))
 
@@ -126,7 +136,7 @@ def silu(x: Any, /) -> NDArray:
     [0.0, 100.0]
     """
     x = as_floating("silu", x)
-    return multiply(x, sigmoid(x))
+    return apply(OPS["silu"], x) if _is_one_operation(x) else multiply(x, sigmoid(x))
 
 
 def swish(x: Any, /, beta: float = 1.0) -> NDArray:
@@ -137,7 +147,7 @@ def swish(x: Any, /, beta: float = 1.0) -> NDArray:
     [0.0, 100.0]
     """
     x = as_floating("swish", x)
-    return multiply(x, sigmoid(x if type(beta) is float and beta == 1.0 else multiply(beta, x)))
+    return silu(x) if type(beta) is float and beta == 1.0 else multiply(x, sigmoid(multiply(beta, x)))
 
 
 def mish(x: Any, /) -> NDArray:
@@ -148,7 +158,7 @@ def mish(x: Any, /) -> NDArray:
     [0.0, 100.0]
     """
     x = as_floating("mish", x)
-    return multiply(x, tanh(softplus(x)))
+    return apply(OPS["mish"], x) if _is_one_operation(x) else multiply(x, tanh(softplus(x)))
 
 
 _KINDS = ("leaky", "prelu", "rrelu", "elu", "selu", "gelu")

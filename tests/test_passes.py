@@ -329,3 +329,11 @@ def test_absorb_leaves_what_inputs_scale():
     assert absorb(graph, [1]) is graph
     assert absorb(graph, [2]) is graph
     assert "multiply" in ops(absorb(graph, [1, 2]))
+
+
+@pytest.mark.parametrize("activation", [nd.gelu, lambda x: nd.gelu(x, "tanh"), nd.silu, nd.mish])
+def test_an_activations_derivative_is_one_kept_array(activation):
+    """Not the several of which it is made: the forward part makes the factor by which the cotangent is multiplied."""
+    parts = split(joint(traced(lambda x: activation(nd.exp(x)), (5, 7)), [True]))
+    kept = [v for v in parts.backward.inputs if v.shape == (5, 7)]
+    assert len(kept) == 3 and ops(parts.backward) == ["multiply", "multiply"]  # exp, the factor and the cotangent

@@ -1,6 +1,7 @@
 """The primitive operations, one record each, by family. Importing this package fills `ndarray.op.OPS`."""
 
 from . import (
+    activation,
     attention,
     binary,
     complex,
@@ -23,6 +24,6 @@ from . import (
 )
 
 __all__ = [
-    "attention", "binary", "complex", "contract", "convolution", "cumulative", "detection", "elementary", "fourier",
-    "gather", "linear_algebra", "order", "pool", "random_bits", "reduce", "samplers", "shape", "spectral", "unary",
+    "activation", "attention", "binary", "complex", "contract", "convolution", "cumulative", "detection", "elementary",
+    "fourier", "gather", "linear_algebra", "order", "pool", "random_bits", "reduce", "samplers", "shape", "spectral", "unary",
 ]
