@@ -1,4 +1,5 @@
-"""The three convolutions, stated for the kernels that compute them: `direct`, `winograd`, `depthwise` and `weight_gradient`.
+"""The three convolutions, stated for the kernels that compute them: `direct`, `winograd`, `depthwise`,
+`weight_gradient` and `winograd_filters`.
 
 Arrays have 1 to 3 spatial axes, which become depth, rows and columns, and their channels last or second; the kernels run
 along the channels, so the layout pass puts those last. A gradient for the input is a convolution of stride 1 for each
@@ -23,6 +24,7 @@ from .loopir import Expr, Stmt, const
 from .target import Target
 from .weight_gradient import lower_filters
 from .winograd import lower_winograd, winograd_outputs
+from .winograd_filters import lower_winograd_filters, winograd_filters_outputs
 
 __all__ = ["lower_convolution", "lower_data_gradient", "lower_weight_gradient"]
 
@@ -201,4 +203,8 @@ def lower_weight_gradient(
     )
     if is_depthwise(problem) and not schedule:
         return lower_depthwise_filters(problem, _reader(g, spatial), sink, target)
-    return lower_filters(problem, _reader(g, spatial), sink, target, **schedule)
+    rest = dict(schedule)
+    outputs = rest.pop("winograd", 0) if schedule else 0 if spatial.strided(g) else winograd_filters_outputs(problem, target)
+    if outputs:
+        return lower_winograd_filters(problem, _reader(g, spatial), sink, target, outputs, **rest)
+    return lower_filters(problem, _reader(g, spatial), sink, target, **rest)

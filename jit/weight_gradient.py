@@ -113,9 +113,9 @@ class _Filters(Patched):
         self.together = c.windows[2].taps if plan.merged else 1  # taps of a tile
         self.height = self.together * plan.block  # rows of a tile: (tap, channel)
 
-    def build(self) -> Launch:
+    def task(self) -> tuple[list[Stmt], Size]:
+        """(statements that say what the task is, the number of tasks)."""
         c, plan, builder = self.c, self.plan, self.builder
-        d, h, w = c.windows
         self.all_panels, self.all_blocks = ceil_div(c.outputs, plan.nr), ceil_div(c.inputs, plan.block)
         counts = (plan.parts, c.groups, ceil_div(self.all_blocks, plan.blocks), ceil_div(self.all_panels, plan.panels))
         body: list[Stmt] = []
@@ -131,19 +131,22 @@ class _Filters(Patched):
             builder, body, minimum(self.panel_count, builder.parameter(self.all_panels) - self.first_panel)
         )
         self.first_channel = bind(builder, body, first_block * plan.block, "c")
+        self.outputs, self.inputs = builder.parameter(c.outputs, "outputs"), builder.parameter(c.inputs, "inputs")
+        size = plan.blocks * plan.panels * product(self.taps) * plan.block * plan.nr
+        self.sums = builder.scratch(c.dtype, size)
+        return body, product(counts)
+
+    def build(self) -> Launch:
+        c, plan, builder = self.c, self.plan, self.builder
+        d, h, w = c.windows
+        body, tasks = self.task()
         self.line = bind(builder, body, builder.parameter(self.extent[2] * plan.block, "line"))
         self.row = bind(builder, body, self.line * self.block_count)
         self.g_line = bind(builder, body, builder.parameter(plan.width * plan.nr))
         self.g_row = bind(builder, body, self.g_line * self.panel_count)
-        self.outputs, self.inputs = builder.parameter(c.outputs, "outputs"), builder.parameter(c.inputs, "inputs")
-        taps = product(self.taps)
         self.patch = builder.scratch(c.dtype, product(self.extent) * plan.blocks * plan.block)
         self.g_patch = builder.scratch(c.dtype, plan.height * plan.panels * plan.width * plan.nr)
-        size = plan.blocks * plan.panels * taps * plan.block * plan.nr
-        self.sums = builder.scratch(c.dtype, size)
-        at = builder.fresh("s")
-        clear = Store(self.sums, Var(at, INT), zero(self.vector))
-        body.append(For(at, const(0), builder.size(size), plan.lanes, (clear,)))
+        body.append(self.clear(self.sums, plan.blocks * plan.panels * product(self.taps) * plan.block * plan.nr))
 
         n, depth, i, j = (builder.fresh(x) for x in "gdij")
         per_part = ceil_div(c.batch, plan.parts)
@@ -160,7 +163,13 @@ class _Filters(Patched):
         loop = For(depth, const(0), builder.parameter(d.out, "depth out"), 1, (loop,))
         body.append(For(n, first, last, 1, (loop,)))
         body += self._sink()
-        return self.launch(body, product(counts), f"{self.height}x{plan.nr}", plan.lanes * 2)
+        return self.launch(body, tasks, f"{self.height}x{plan.nr}", plan.lanes * 2)
+
+    def clear(self, buffer: str, size: Size) -> Stmt:
+        """Write zeros."""
+        at = self.builder.fresh("s")
+        clear = Store(buffer, Var(at, INT), zero(self.vector))
+        return For(at, const(0), self.builder.size(size), self.plan.lanes, (clear,))
 
     def _copy_g(self) -> list[Stmt]:
         """g's rows and columns of the block as [row][panel][column][output]."""

@@ -13,19 +13,13 @@ channel, where direct summation takes 36 or 144.
 
 V and M are private memory that fits the second-level cache; transforms go through a tile's worth of memory, a row or a
 column of vectors at a time, so their code is small. The order of summation depends on sizes only.
-
-The points of F(4, 3) are 0, +-sqrt(1/2), +-sqrt(2) and infinity, a pair of reciprocals each with its negative (S. A. Alam et al.,
-"Winograd convolution for deep neural networks: efficient point selection", ACM TECS 21(6), 2022): its error is a third of
-that with the usual 0, +-1, +-2 (A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016),
-and twice that of direct summation. See docs/numerics.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import sqrt
 from typing import Any
 
 from ndarray.dims import Size
@@ -34,92 +28,11 @@ from ndarray.settings import settings
 from .contraction import bind, ceil_div, digits, lane_mask, minimum, multiply_add, zero
 from .direct import UNIT, Convolution
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
-from .loopir import INT, Const, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const, splat
+from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const, splat
 from .target import Target
+from .winograd_transforms import VARIANTS, Variant, both_ways
 
-__all__ = ["lower_winograd", "suits_winograd", "winograd_outputs"]
-
-
-# -- the transforms along one axis
-
-
-Vectors = list[Expr]
-Line = Callable[[KernelBuilder, list[Stmt], Sequence[Expr]], Vectors]
-
-
-def _times(value: float, x: Expr) -> Expr:
-    return Const(value, x.type) * x
-
-
-def _add_times(value: float, x: Expr, y: Expr) -> Expr:
-    """value * x + y"""
-    return multiply_add(Const(value, x.type), x, y)
-
-
-_A, _B = sqrt(0.5), sqrt(2.0)
-
-
-def _input_2(b: KernelBuilder, body: list[Stmt], d: Sequence[Expr]) -> Vectors:
-    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]]
-
-
-def _filter_2(b: KernelBuilder, body: list[Stmt], g: Sequence[Expr]) -> Vectors:
-    ends = bind(b, body, _times(0.5, g[0] + g[2]), "v")
-    middle = bind(b, body, _times(0.5, g[1]), "v")
-    return [g[0], ends + middle, ends - middle, g[2]]
-
-
-def _output_2(b: KernelBuilder, body: list[Stmt], m: Sequence[Expr]) -> Vectors:
-    return [m[0] + (m[1] + m[2]), (m[1] - m[2]) + m[3]]
-
-
-def _input_4(b: KernelBuilder, body: list[Stmt], d: Sequence[Expr]) -> Vectors:
-    found = []
-    for a, other in ((_A, _B), (_B, _A)):  # x (x +- a) (x x - other other)
-        even = bind(b, body, _add_times(-other * other, d[2], d[4]), "v")
-        odd = bind(b, body, _add_times(-other * other, d[1], d[3]), "v")
-        found += [_add_times(a, odd, even), _add_times(-a, odd, even)]
-    return [_add_times(-2.5, d[2], d[0] + d[4]), *found, _add_times(-2.5, d[3], d[1] + d[5])]
-
-
-def _filter_4(b: KernelBuilder, body: list[Stmt], g: Sequence[Expr]) -> Vectors:
-    found = []
-    for a, other in ((_A, _B), (_B, _A)):
-        scale = 1 / (2 * a * a * (a * a - other * other))
-        even = bind(b, body, _add_times(scale * a * a, g[2], _times(scale, g[0])), "v")
-        odd = bind(b, body, _times(scale * a, g[1]), "v")
-        found += [even + odd, even - odd]
-    return [g[0], *found, g[2]]
-
-
-def _output_4(b: KernelBuilder, body: list[Stmt], m: Sequence[Expr]) -> Vectors:
-    s, t = (bind(b, body, m[i] + m[i + 1], "v") for i in (1, 3))
-    d, e = (bind(b, body, m[i] - m[i + 1], "v") for i in (1, 3))
-    first, third = (_add_times(_A**n, d, _times(_B**n, e)) for n in (1, 3))
-    return [m[0] + (s + t), first, _add_times(0.5, s, _times(2.0, t)), third + m[5]]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """F(outputs, 3): its transforms along one axis, and what they cost: cycles for a vector of a tile's positions."""
-
-    outputs: int
-    input: Line
-    filter: Line
-    output: Line
-    in_cycles: float
-    out_cycles: float
-
-    @property
-    def size(self) -> int:
-        """Positions along one axis."""
-        return self.outputs + 2
-
-
-VARIANTS = {
-    2: Variant(2, _input_2, _filter_2, _output_2, 60.0, 80.0),
-    4: Variant(4, _input_4, _filter_4, _output_4, 190.0, 230.0),
-}
+__all__ = ["SPREAD", "lower_winograd", "nominal", "place_of", "suits_winograd", "winograd_outputs"]
 
 
 # -- when, and how
@@ -143,7 +56,7 @@ def winograd_outputs(c: Convolution, target: Target) -> int:
     if not most or c.dtype != "float32" or c.strided or not suits_winograd(c, target):
         return 0
     h, sizes = c.windows[1], _sizes(c)
-    met = replace(h, size=_nominal(h.size, 32), out=sizes.height).steps(1)
+    met = replace(h, size=nominal(h.size, 32), out=sizes.height).steps(1)
     best, found = 0.9 * _direct_cost(sizes, met, target), 0
     for m, variant in VARIANTS.items():
         if m <= most:
@@ -185,13 +98,13 @@ class _Sizes:
     outputs: int
 
 
-def _nominal(size: Size, otherwise: int) -> int:
+def nominal(size: Size, otherwise: int) -> int:
     return size if isinstance(size, int) else otherwise
 
 
 def _sizes(c: Convolution) -> _Sizes:
     _, h, w = c.windows
-    return _Sizes(c.dtype, _nominal(c.batch, 1), _nominal(h.out, 32), _nominal(w.out, 32), int(c.inputs), int(c.outputs))
+    return _Sizes(c.dtype, nominal(c.batch, 1), nominal(h.out, 32), nominal(w.out, 32), int(c.inputs), int(c.outputs))
 
 
 SPREAD = (1, 2, 4, 8)
@@ -296,7 +209,7 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     """A launch that transforms the weights into panels [panel][position][channel][output], zero where there is none; one task a
     block of channels of a panel."""
     builder, variant = KernelBuilder(), VARIANTS[plan.outputs]
-    size, vector = variant.size, Type(c.dtype, plan.lanes)
+    size = variant.size
     panels, blocks = ceil_div(c.outputs, plan.nr), ceil_div(c.inputs, plan.block)
     storage = Storage(c.dtype, _filters_size(c, plan), "transformed weights")
     if c.allowance is not None:
@@ -304,7 +217,7 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     half = builder.scratch(c.dtype, size * 3 * plan.lanes)
     body: list[Stmt] = []
     panel, block = (bind(builder, body, x) for x in digits(builder, Var("task", INT), (panels, blocks)))
-    channel, v, i, j = (Var(builder.fresh(x), INT) for x in "cvij")
+    channel, v = (Var(builder.fresh(x), INT) for x in "cv")
     at = bind(builder, body, block * plan.block)
     depth = bind(builder, body, builder.size(blocks) * plan.block)
     inputs, outputs = builder.size(c.inputs), builder.size(c.outputs)
@@ -316,20 +229,17 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
         mask = exists if mask is None else mask & exists
     if mask is not None:
         mask = bind(builder, inside, mask, "q")
-    columns: list[Stmt] = []
-    taps = [bind(builder, columns, c.weight(builder, first, at + channel, (const(0), const(t), j), plan.lanes, mask), "v")
-            for t in range(3)]
-    for row, value in enumerate(variant.filter(builder, columns, taps)):
-        columns.append(Store(half, (j + row * 3) * plan.lanes, value))
-    inside.append(For(j.name, const(0), const(3), 1, tuple(columns)))
-    rows: list[Stmt] = []
-    taps = [bind(builder, rows, Load(half, (i * 3 + t) * plan.lanes, vector), "v") for t in range(3)]
-    place = bind(builder, rows, ((panel * (size * size) + i * size) * depth + (at + channel)) * plan.nr + v * plan.lanes)
-    step = bind(builder, rows, depth * plan.nr)
+
+    def read(body: list[Stmt], i: int, j: Expr) -> Expr:
+        return c.weight(builder, first, at + channel, (const(0), const(i), j), plan.lanes, mask)
+
+    def store(body: list[Stmt], i: Expr) -> Callable[[int, Expr], Stmt]:
+        place = bind(builder, body, ((panel * (size * size) + i * size) * depth + (at + channel)) * plan.nr + v * plan.lanes)
+        step = bind(builder, body, depth * plan.nr)
+        return lambda j, value: Store(buffer, place + step * j, value)
+
     buffer = builder.buffer(storage, "write")
-    for column, value in enumerate(variant.filter(builder, rows, taps)):
-        rows.append(Store(buffer, place + step * column, value))
-    inside.append(For(i.name, const(0), const(size), 1, tuple(rows)))
+    inside += both_ways(builder, half, variant.filter, 3, size, read, store)
     loop: Stmt = For(v.name, const(0), const(plan.vectors), 1, tuple(inside))
     body.append(For(channel.name, const(0), const(plan.block), 1, (loop,)))
     launch = builder.launch("winograd_filters", body, "task", panels * blocks, storage.size // 2, equations=c.equations,
@@ -338,6 +248,17 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
 
 
 # -- the kernel
+
+
+def place_of(
+    builder: KernelBuilder, body: list[Stmt], number: Expr, grid: tuple[Expr, Expr], outputs: int
+) -> tuple[Expr, Expr, Expr]:
+    """(image, first row, first column) of the results of a tile, by its number among those of all images."""
+    high, wide = grid
+    at = bind(builder, body, number)
+    lines = bind(builder, body, at // wide)
+    n = bind(builder, body, lines // high, "q")
+    return n, bind(builder, body, lines % high * outputs, "row"), bind(builder, body, at % wide * outputs, "col")
 
 
 class _Winograd:
@@ -384,57 +305,32 @@ class _Winograd:
         return builder.launch(f"{c.name}_winograd_{m}x{m}_{plan.rows}x{plan.nr}", body, "task", tasks,
                               macs // (plan.lanes * 3) + moved // (plan.lanes * 3), equations=c.equations, note=f"{plan}")
 
-    def _tile(self, body: list[Stmt], t: Expr) -> tuple[Expr, Expr, Expr]:
-        """(image, first row, first column) of the results of a tile of the task."""
-        builder, m = self.builder, self.plan.outputs
-        high, wide = self.grid
-        at = bind(builder, body, self.first + t)
-        lines = bind(builder, body, at // wide)
-        n = bind(builder, body, lines // high, "q")
-        return n, bind(builder, body, lines % high * m, "row"), bind(builder, body, at % wide * m, "col")
-
     def _transform(self, t: Expr) -> list[Stmt]:
         """A tile of the image, all channels."""
         c, plan, builder, size = self.c, self.plan, self.builder, self.variant.size
         _, h, w = c.windows
         body: list[Stmt] = []
-        n, row, column = self._tile(body, t)
+        n, row, column = place_of(builder, body, self.first + t, self.grid, plan.outputs)
         row, column = bind(builder, body, row - h.low, "row"), bind(builder, body, column - w.low, "col")
         height, width = builder.parameter(h.size, "height"), builder.parameter(w.size, "width")
         whole = bind(builder, body, (row >= 0) & (row + size <= height) & (column >= 0) & (column + size <= width))
-        block, i, j = (Var(builder.fresh(x), INT) for x in "bij")
+        block = Var(builder.fresh("b"), INT)
         inside: list[Stmt] = []
         for v in range(0, plan.block, plan.lanes):
             channel = bind(builder, inside, block * plan.block + v)
-            mask = None
+            mask: Expr | None = None
             if c.inputs % plan.block:
                 mask = bind(builder, inside, lane_mask(channel, plan.lanes, builder.parameter(c.inputs, "inputs")), "q")
 
-            def read(k: int, channel: Expr = channel, mask: Expr | None = mask) -> Expr:
-                return c.read(builder, n, (const(0), row + k, column + j), channel, plan.lanes, mask)
+            def read(body: list[Stmt], i: int, j: Expr, channel: Expr = channel, mask: Expr | None = mask) -> Expr:
+                return c.read(builder, n, (const(0), row + i, column + j), channel, plan.lanes, mask)
 
-            def halved(body: list[Stmt], d: Vectors) -> tuple[Stmt, ...]:
-                for k, value in enumerate(self.variant.input(builder, body, d)):
-                    body.append(Store(self.half, (j + k * size) * plan.lanes, value))
-                return tuple(body)
+            def store(body: list[Stmt], i: Expr, v: int = v) -> Callable[[int, Expr], Stmt]:
+                to = bind(builder, body, i * size * self.place + block * self.line + t * plan.block + v)
+                return lambda j, value: Store(self.V, to + self.place * j, value)
 
-            plain: list[Stmt] = []
-            quick = halved(plain, [bind(builder, plain, read(k), "v") for k in range(size)])
-            names = [builder.fresh("d") for _ in range(size)]
-            edge: list[Stmt] = [Register(name, zero(self.vector)) for name in names]
-            found = tuple(
-                If((row + k >= 0) & (row + k < height), (Set(name, read(k)),)) for k, name in enumerate(names)
-            )
-            edge.append(If((column + j >= 0) & (column + j < width), found))
-            slow = halved(edge, [bind(builder, edge, Get(name, self.vector), "v") for name in names])
-            inside.append(If(whole, (For(j.name, const(0), const(size), 1, quick),),
-                             (For(j.name, const(0), const(size), 1, slow),)))
-            rows: list[Stmt] = []
-            d = [bind(builder, rows, Load(self.half, (i * size + k) * plan.lanes, self.vector), "v") for k in range(size)]
-            to = bind(builder, rows, i * size * self.place + block * self.line + t * plan.block + v)
-            for k, value in enumerate(self.variant.input(builder, rows, d)):
-                rows.append(Store(self.V, to + self.place * k, value))
-            inside.append(For(i.name, const(0), const(size), 1, tuple(rows)))
+            exists = (lambda i: (row + i >= 0) & (row + i < height), lambda j: (column + j >= 0) & (column + j < width))
+            inside += both_ways(builder, self.half, self.variant.input, size, size, read, store, whole, exists)
         body.append(For(block.name, const(0), self.blocks, 1, tuple(inside)))
         return body
 
@@ -475,18 +371,16 @@ class _Winograd:
         v, i, j = (Var(builder.fresh(x), INT) for x in "vij")
         body: list[Stmt] = []
         start = bind(builder, body, t * (size * size * plan.nr))
-        columns: list[Stmt] = []
-        at = bind(builder, columns, start + j * plan.nr + v * plan.lanes)
-        sums = [bind(builder, columns, Load(self.M, at + k * size * plan.nr, self.vector), "v") for k in range(size)]
-        for k, value in enumerate(self.variant.output(builder, columns, sums)):
-            columns.append(Store(self.half, (j + k * size) * plan.lanes, value))
-        rows: list[Stmt] = []
-        sums = [bind(builder, rows, Load(self.half, (i * size + k) * plan.lanes, self.vector), "v") for k in range(size)]
-        for k, value in enumerate(self.variant.output(builder, rows, sums)):
-            rows.append(Store(self.results, (i * m + k) * plan.nr + v * plan.lanes, value))
-        loops = (For(j.name, const(0), const(size), 1, tuple(columns)), For(i.name, const(0), const(m), 1, tuple(rows)))
-        body.append(For(v.name, const(0), const(plan.vectors), 1, loops))
-        n, row, column = self._tile(body, t)
+
+        def read(body: list[Stmt], i: int, j: Expr) -> Expr:
+            return Load(self.M, start + (j + i * size) * plan.nr + v * plan.lanes, self.vector)
+
+        def store(body: list[Stmt], i: Expr) -> Callable[[int, Expr], Stmt]:
+            return lambda j, value: Store(self.results, (i * m + j) * plan.nr + v * plan.lanes, value)
+
+        passes = both_ways(builder, self.half, self.variant.output, size, m, read, store)
+        body.append(For(v.name, const(0), const(plan.vectors), 1, tuple(passes)))
+        n, row, column = place_of(builder, body, self.first + t, self.grid, plan.outputs)
         output = bind(builder, body, panel * plan.nr)
         inside: list[Stmt] = []
         where = (const(0), bind(builder, inside, row + i), bind(builder, inside, column + j))

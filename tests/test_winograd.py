@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from native_kernels import TARGETS, Native
-from test_contract import convolution_reference, data_gradient_reference
+from test_contract import convolution_reference, data_gradient_reference, weight_gradient_reference
 
 import ndarray as nd
 from blocks import nn
@@ -126,6 +126,35 @@ def test_gradient_for_the_input(number, outputs):
     moved = (shape[0], *shape[2:], shape[1])
     got = native("convolution_data_gradient", last(g), w, moved, {"shape": moved, **attrs}, HOST, winograd=outputs)
     np.testing.assert_allclose(np.moveaxis(got, -1, 1), want, rtol=0, atol=1e-13 * (1 + abs(want).max()))
+
+
+@pytest.mark.parametrize("target", NATIVE.values(), ids=NATIVE)
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_gradient_for_the_filter(number, outputs, target):
+    shape, channels, padding = CASES[number]
+    attrs = attributes(padding)
+    out = tuple(n + low + high - 2 for n, (low, high) in zip(shape[2:], attrs["padding"]))
+    filters = (channels, shape[1], 3, 3)
+    for dtype, bound in (("f4", 3e-6), ("f8", 1e-14)) if target is HOST else (("f4", 3e-6),):
+        x, g = normal(number, *shape, dtype=dtype), normal(100 + number, shape[0], channels, *out, dtype=dtype)
+        want = weight_gradient_reference(x, g, filters, **attrs)
+        magnitude = weight_gradient_reference(abs(x), abs(g), filters, **attrs)
+        got = native("convolution_weight_gradient", last(x), last(g), filters, {"shape": filters, **attrs}, target,
+                     winograd=outputs)
+        assert (abs(got - want) <= bound * magnitude.max()).all()
+
+
+def test_parts_of_a_filters_gradient():
+    """Blocks of tiles over several images and parts of them, blocks of channels and panels of outputs that are not full."""
+    x, g = normal(0, 5, 37, 9, 7, dtype="f8"), normal(1, 5, 40, 9, 7, dtype="f8")
+    attrs = attributes(1)
+    filters = (40, 37, 3, 3)
+    want = weight_gradient_reference(x, g, filters, **attrs)
+    for plan in ({"parts": 3, "tiles": 4}, {"blocks": 1, "panels": 1, "block": 5, "vectors": 1, "tiles": 3}, {"parts": 8}):
+        got = native("convolution_weight_gradient", last(x), last(g), filters, {"shape": filters, **attrs}, HOST, winograd=4,
+                     **plan)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * abs(want).max())
 
 
 @pytest.mark.parametrize("plan", [{"rows": 1, "vectors": 1, "tiles": 1, "panels": 1}, {"rows": 3, "vectors": 2, "tiles": 6}])
