@@ -13,34 +13,34 @@ from ..loopir import Apply
 from . import operations as ops
 
 if TYPE_CHECKING:
-    from .printer import Value, _Printer
+    from .expressions import Expressions, Value
 
 __all__ = ["PERMUTATIONS"]
 
 
-def _operands(f: _Printer, e: Apply) -> list[Value]:
+def _operands(f: Expressions, e: Apply) -> list[Value]:
     """The vectors, as int64 where they are indices and with names."""
     vectors = e.args[:1] if e.op == "lane" else e.args
     return [f.name_of(f.wide(f.value(a)), a.type.dtype) for a in vectors]
 
 
 def _value(parts: list[str]) -> Value:
-    from .printer import Value
+    from .expressions import Value
 
     return Value(tuple(parts))
 
 
-def _from(f: _Printer, text: str, source: str, dtype: str) -> str:
+def _from(f: Expressions, text: str, source: str, dtype: str) -> str:
     return f.bind(f"from_lane<{f.lanes}>({text}, {source})", ops.value_type(dtype))
 
 
-def _lane(f: _Printer, e: Apply) -> Value:
+def _lane(f: Expressions, e: Apply) -> Value:
     (vector,), number = _operands(f, e), int(e.args[1].value)  # type: ignore[attr-defined]
     part, thread = divmod(number, f.lanes)
     return _value([_from(f, vector.parts[part], str(thread), e.type.dtype)])
 
 
-def _reduce(f: _Printer, e: Apply) -> Value:
+def _reduce(f: Expressions, e: Apply) -> Value:
     op, operand = e.op.removeprefix("reduce_"), e.args[0].type
     (vector,) = _operands(f, e)
     found, type = ops.pattern(op, operand.dtype), ops.value_type(operand.dtype)
@@ -59,13 +59,13 @@ def _reduce(f: _Printer, e: Apply) -> Value:
     return _value([f.bind(f"{name}<{f.lanes}, {min(operand.lanes, f.lanes)}>({parts[0]}, {combine})", type)])
 
 
-def _reverse(f: _Printer, e: Apply) -> Value:
+def _reverse(f: Expressions, e: Apply) -> Value:
     (vector,), lanes = _operands(f, e), e.type.lanes
     source = f"{min(lanes, f.lanes) - 1} - {f.lane_of(min(lanes, f.lanes))}"
     return _value([_from(f, p, source, e.type.dtype) for p in reversed(vector.parts)])
 
 
-def _concat(f: _Printer, e: Apply) -> Value:
+def _concat(f: Expressions, e: Apply) -> Value:
     a, b = _operands(f, e)
     lanes = e.args[0].type.lanes
     if lanes >= f.lanes:
@@ -73,7 +73,7 @@ def _concat(f: _Printer, e: Apply) -> Value:
     return _value([f"({f.lane_of(2 * lanes)} < {lanes} ? {a.parts[0]} : {b.parts[0]})"])
 
 
-def _interleave(f: _Printer, e: Apply) -> Value:
+def _interleave(f: Expressions, e: Apply) -> Value:
     a, b = _operands(f, e)
     result = []
     for p in range(f.parts_of(e.type.lanes)):
@@ -84,8 +84,8 @@ def _interleave(f: _Printer, e: Apply) -> Value:
     return _value(result)
 
 
-def _every_other(odd: int) -> Callable[[_Printer, Apply], Value]:
-    def build(f: _Printer, e: Apply) -> Value:
+def _every_other(odd: int) -> Callable[[Expressions, Apply], Value]:
+    def build(f: Expressions, e: Apply) -> Value:
         (vector,), lanes = _operands(f, e), e.type.lanes
         if len(vector.parts) == 1:
             return _value([_from(f, vector.parts[0], f"2 * {f.lane_of(lanes)} + {odd}", e.type.dtype)])
@@ -98,7 +98,7 @@ def _every_other(odd: int) -> Callable[[_Printer, Apply], Value]:
     return build
 
 
-PERMUTATIONS: dict[str, Callable[[_Printer, Apply], Value]] = {
+PERMUTATIONS: dict[str, Callable[[Expressions, Apply], Value]] = {
     "lane": _lane, "reverse": _reverse, "concat": _concat, "interleave": _interleave, "even": _every_other(0),
     "odd": _every_other(1), **{f"reduce_{op}": _reduce for op in ("add", "mul", "max", "min", "and", "or")},
 }
