@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from jit.cuda.printer import Layout, print_module
+from jit.cuda.printer import Layout, print_module, range_steps
+from jit.cuda.ranges import fits_int32
 from jit.cuda.simulate import ORDERS, NoCompiler, compiler, load_module
 from jit.guard import guarded
-from jit.interpret import run_kernel
+from jit.interpret import interpret_expr, run_kernel
+from jit.target import ITEMSIZE
 from jit.vector_math import expand
 
 try:
@@ -15,57 +17,51 @@ try:
 except NoCompiler:
     HAVE_COMPILER = False
 needs_compiler = pytest.mark.skipif(not HAVE_COMPILER, reason="needs g++ or clang++")
-
-
 WARPS = Layout()
+QUICK = ("-O0",)  # small kernels take longer to compile than to run
 
 
 class Simulated:
-    """Kernels of one module, called with NumPy arrays."""
+    """Kernels of one module, called with NumPy arrays; with sizes of 32 bits where they do and `index` says so."""
 
-    def __init__(self, kernels, layout=WARPS, index="long long"):
+    def __init__(self, kernels, layout=WARPS, index="long long", flags=QUICK):
         self.symbols = {k: f"k{n}" for n, k in enumerate(dict.fromkeys(kernels))}
-        self.layout = layout
+        self.layout, self.index, self.flags = layout, index, flags
         self.source = print_module({s: k for k, s in self.symbols.items()}, layout)
-        self.module = load_module(self.source, index)
 
-    def __call__(self, kernel, buffers, parameters, first, last, order="forward", scratch=0, blocks=None, workers=None):
-        workers = workers or min(self.layout.workers, 2)
-        tasks = max(0, last - first)
-        blocks = max(1, min(blocks or 3, -(-tasks // workers)))
-        shared = self.layout.shared_bytes(scratch, workers)
-        spill = None
+    def __call__(self, kernel, buffers, parameters, first, last, order="forward", blocks=3, workers=2):
+        workers = min(self.layout.workers, workers)
+        scratch = scratch_bytes(kernel, parameters)
+        fits = fits_int32(range_steps(kernel, self.layout), parameters, last)
+        module = load_module(self.source, self.index if fits else "long long", self.flags)
+        shared, place = self.layout.shared_bytes(scratch, workers), 0
         if shared > 48 << 10:
-            shared, spill = self.layout.exchange_bytes, np.full(scratch * workers * blocks + 64, 0xFF, np.uint8)
-        place = 0 if spill is None else (spill.ctypes.data + 63) // 64 * 64
+            spill = np.full(scratch * workers * blocks + 64, 0xFF, np.uint8)
+            shared, place = self.layout.exchange_bytes, (spill.ctypes.data + 63) // 64 * 64
         words = [*(b.ctypes.data for b in buffers), *parameters, first, last, place, scratch]
-        self.module.launch(self.symbols[kernel], blocks, (self.layout.lanes, workers), shared, np.array(words, np.int64), order)
+        module.launch(self.symbols[kernel], blocks, (self.layout.lanes, workers), shared, np.array(words, np.int64), order)
 
 
 def scratch_bytes(kernel, parameters):
     """What a worker's scratch buffers take."""
-    from jit.interpret import interpret_expr
-    from jit.target import ITEMSIZE
-
     values = dict(zip(kernel.parameters, parameters))
     sizes = [int(interpret_expr(b.size, values)) * ITEMSIZE[b.dtype] for b in kernel.buffers if b.access == "scratch"]
     return sum((n + 63) // 64 * 64 for n in sizes)
 
 
-def check(kernel, arrays, parameters, tasks, layout=WARPS, simulated=None, index="long long", rtol=0.0):
-    """Simulated in each order (between guard pages, both sides) and interpreted: all buffers come out equal."""
+def check(kernel, arrays, parameters, tasks, simulated=None, layout=WARPS, index="int"):
+    """Interpreted, and simulated in each order between guard pages on either side: all buffers come out equal.
+
+    Returns the interpreter's buffers.
+    """
     simulated = simulated or Simulated([kernel], layout, index)
     expected = [a.copy() for a in arrays]
     run_kernel(expand(kernel), expected, parameters, 0, tasks)
     for number, order in enumerate(ORDERS):
         actual = [guarded(a, "before" if number % 2 else "after") for a in arrays]
-        simulated(kernel, actual, parameters, 0, tasks, order, scratch_bytes(kernel, parameters))
+        simulated(kernel, actual, parameters, 0, tasks, order)
         for buffer, got, want in zip(kernel.buffers, actual, expected):
-            same(got, want, f"{kernel.name}, {order}, buffer {buffer.name}", rtol)
-
-
-def same(got, want, what, rtol=0.0):
-    if got.dtype.kind == "f" or got.dtype.name == "bfloat16":
-        np.testing.assert_allclose(got.astype(float), want.astype(float), rtol=rtol, atol=rtol, equal_nan=True, err_msg=what)
-    else:
-        np.testing.assert_array_equal(got, want, err_msg=what)
+            if got.dtype.name == "bfloat16":
+                got, want = got.astype("f"), want.astype("f")
+            np.testing.assert_array_equal(got, want, f"{kernel.name}, {order}, buffer {buffer.name}")
+    return expected

@@ -168,8 +168,9 @@ class _Printer(Expressions):
         if not scratch:
             return
         self.emit("SHARED(memory);")
+        first = f"memory + {self.layout.exchange_bytes}" if self.layout.exchange_bytes else "memory"
         self.emit("uint8 *scratch = spill ? spill + (blockIdx.x * blockDim.y + threadIdx.y) * spill_bytes")
-        self.emit(f"                       : memory + {self.layout.exchange_bytes} + threadIdx.y * spill_bytes;")
+        self.emit(f"                       : {first} + threadIdx.y * spill_bytes;")
         for b in scratch:
             if b.size is None:
                 raise ValueError(f"scratch buffer {b.name} has no size")

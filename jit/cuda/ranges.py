@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Ranges", "fits_int32"]
+__all__ = ["MOST_WORKERS", "Ranges", "fits_int32"]
 
 Interval = tuple[int, int]
+MOST_WORKERS = 1 << 20
+"""A launch has no more workers (blocks times workers a block)."""
 _LEAST, _MOST = -(1 << 31), (1 << 31) - 1
 
 
@@ -38,13 +40,17 @@ def fits_int32(steps: Sequence[Sequence[Any]], parameters: Sequence[int], tasks:
     for rule, *operands in steps:
         if rule == "parameter":
             low, high = parameters[operands[0]], parameters[operands[0]]
-        elif rule == "task":  # the loop's last step goes beyond the end, by no more than there are threads
-            low, high = 0, max(tasks, 1) + (1 << 20)
+        elif rule == "task":
+            low, high = 0, max(tasks, 1) - 1
+            if high + MOST_WORKERS > _MOST:  # the loop's last step goes beyond the end
+                return False
         elif rule == "const":
             low, high = operands[0], operands[0]
         elif rule == "loop":
             start, stop, step = found[operands[0]], found[operands[1]], operands[2]
-            low, high = start[0], max(start[1], stop[1] + step - 1)
+            low, high = start[0], max(start[1], stop[1] - 1)
+            if high + step > _MOST:
+                return False
         elif rule == "lanes":
             low, high = found[operands[0]][0], found[operands[0]][1] + operands[1] - 1
         else:
