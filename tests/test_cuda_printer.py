@@ -15,7 +15,26 @@ from jit.cuda.ranges import fits_int32
 from jit.cuda.simulate import SimulationError, load_module
 from jit.cuda.target import gpu_target
 from jit.interpret import run_launches
-from jit.loopir import Apply, Buffer, Const, For, Get, If, Kernel, Let, Load, Register, Set, Store, Type, Var, apply, cast, const, ramp
+from jit.loopir import (
+    Apply,
+    Buffer,
+    Const,
+    For,
+    Get,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Register,
+    Set,
+    Store,
+    Type,
+    Var,
+    apply,
+    cast,
+    const,
+    ramp,
+)
 from jit.loopir import splat as spread
 from jit.lower import lower
 from ndarray.op import OPAQUE, OPS, ArrayType
@@ -165,9 +184,10 @@ def across(dtype, lanes):
     body = [Let("v", Load("x", const(0), vector)), Let("w", Load("x", const(lanes), vector))]
     body += [Store("y", const(i), Apply(f"reduce_{op}", (y,), scalar)) for i, op in enumerate(("add", "mul", "max", "min"))]
     reverse, joined = Apply("reverse", (x,), vector), Apply("concat", (x, y), wide)
-    results = [reverse, joined, Apply("interleave", (x, y), wide), Apply("even", (joined,), vector), Apply("odd", (joined,), vector),
-               Apply("even", (Apply("interleave", (reverse, y), wide),), vector), spread(Apply("lane", (x, const(lanes - 1)), scalar), lanes),
-               ramp(Apply("lane", (y, const(1)), scalar), Apply("lane", (y, const(2)), scalar), lanes)]
+    lane = lambda v, k: Apply("lane", (v, const(k)), scalar)
+    results = [reverse, joined, Apply("interleave", (x, y), wide), Apply("even", (joined,), vector),
+               Apply("odd", (joined,), vector), Apply("even", (Apply("interleave", (reverse, y), wide),), vector),
+               spread(lane(x, lanes - 1), lanes), ramp(lane(y, 1), lane(y, 2), lanes)]
     at = 2 * lanes
     for r in results:
         body.append(Store("y", const(at), r))
@@ -197,8 +217,8 @@ def test_of_equal_places_the_last_lane_wins(layout):
     mask = Load("m", const(0), Type("bool", lanes))
     body = (Store("y", index, ramp(const(5), 1, lanes), mask),)
     buffers = (Buffer("i", "int64", "read"), Buffer("m", "bool", "read"), Buffer("y", "int64", "readwrite"))
-    check(Kernel("last", buffers, (), "t", body), [rng.integers(0, 40, lanes), rng.random(lanes) < 0.7, np.zeros(40, np.int64)], [],
-          1, layout=layout)
+    arrays = [rng.integers(0, 40, lanes), rng.random(lanes) < 0.7, np.zeros(40, np.int64)]
+    check(Kernel("last", buffers, (), "t", body), arrays, [], 1, layout=layout)
 
 
 # -- control flow: the kernels of the tests of native code
@@ -363,7 +383,7 @@ def test_a_barrier_that_not_all_reach_is_an_error(body, problem):
 
 @needs_compiler
 def test_a_block_waits_for_all_of_its_warps():
-    body = "s[threadIdx.y * 32 + lane] = lane; __syncthreads(); y[threadIdx.y * 32 + lane] = s[(1 - threadIdx.y) * 32 + lane] + 1;"
+    body = "const int w = threadIdx.y; s[w * 32 + lane] = lane; __syncthreads(); y[w * 32 + lane] = s[(1 - w) * 32 + lane] + 1;"
     for order in ("forward", "backward", "shuffled"):
         np.testing.assert_array_equal(launch(body, order, (32, 2)), [*range(1, 33)] * 2)
 
