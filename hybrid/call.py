@@ -21,6 +21,7 @@ from ndarray.op import OPAQUE, ArrayType, Op, Sample, register
 from ndarray.tape import Leaf, Node, Step, _kept_out, _with_entry, keep
 
 from .backend import Options, Program, get_backend
+from .garbage import collection_paused
 from .graph import Graph
 from .passes import optimize
 from .passes.gradient import Joint, Split, joint, split
@@ -54,7 +55,8 @@ def compile_graph(graph: Graph, backend: str = "jit", options: Options | None = 
         programs: dict[Any, Program] = graph.__dict__.setdefault("_programs", {})  # lives as long as the graph
         program = programs.get(key)
         if program is None:
-            program = programs[key] = get_backend(backend).compile(optimize(graph), options)
+            with collection_paused():
+                program = programs[key] = get_backend(backend).compile(optimize(graph), options)
             statistics.compilations += 1
     return program
 
@@ -64,7 +66,8 @@ def joint_of(graph: Graph, wanted: tuple[bool, ...]) -> Joint:
     with _lock:
         known: dict[tuple[bool, ...], Joint] = graph.__dict__.setdefault("_joints", {})
         if wanted not in known:
-            known[wanted] = joint(graph, wanted)
+            with collection_paused():
+                known[wanted] = joint(graph, wanted)
         return known[wanted]
 
 

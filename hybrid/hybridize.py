@@ -32,6 +32,7 @@ from .call import statistics
 from .entry import Cores, Entry, Overlap, Unfit, form_of, with_names
 from .epoch import epoch as _epoch
 from .explain import Explanation, explain_entry
+from .garbage import collection_paused
 from .scalars import argument_scalar, scalar_input
 from .signature import describe_change, flatten, paths, rebuild, repeats, snapshot, symbolic_pattern, typed
 from .surroundings import Surroundings, is_open
@@ -230,7 +231,8 @@ class CompiledFunction:
             with self._lock:
                 entry = self._entries.get((family, shapes)) or self._match(family, shapes)
                 if entry is None:
-                    entry, trace = self._trace(args, kwargs, raw, leaves, structure, shapes, recording)
+                    with collection_paused():
+                        entry, trace = self._trace(args, kwargs, raw, leaves, structure, shapes, recording)
                     if entry is None:  # the trace has shown that more is part of the signature
                         return self._entry(args, kwargs, recording)
         self._remember(args, kwargs, values, recording, entry)

@@ -226,7 +226,8 @@ class FunctionEmitter:
         if expr.type == INT and op in _LINEAR:
             return self._add_up(self.linear(expr))
         if op in ("even", "odd") and isinstance(pair := expr.args[0], Apply) and pair.op == "concat":
-            return ops.every_second(self, expr.type, *map(self.value, pair.args), first=op == "odd")
+            left, right = map(self.value, pair.args)
+            return ops.every_second(self, expr.type, left, right, int(op == "odd"))
         if op in ops.VECTOR:
             return ops.VECTOR[op](self, operand, expr.type, *map(self.value, expr.args))
         if expr.type == INT and op in ("floordiv", "mod") and all(map(self.is_natural, expr.args)):

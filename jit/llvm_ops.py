@@ -484,7 +484,7 @@ def _shuffle(f: FunctionEmitter, t: Type, a: str, b: str, numbers: Any) -> str:
 def every_second(f: FunctionEmitter, t: Type, a: str, b: str, first: int) -> str:
     """Every second lane of `a`, then of `b`, from lane number `first` on: one instruction, where going through the vector of
     twice the length takes LLVM three times as long to compile to slower code."""
-    return _shuffle(f, t, a, b, range(int(first), 2 * t.lanes, 2))
+    return _shuffle(f, t, a, b, range(first, 2 * t.lanes, 2))
 
 
 def splat(f: FunctionEmitter, t: Type, r: Type, a: str) -> str:
