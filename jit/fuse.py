@@ -36,6 +36,7 @@ OTHER_ROW = "a reduction's result is read at another row"
 OTHER_LOOPS = "its loops differ from the reduction's"
 TWO_STAGES = "a reduction over few long rows runs in two stages"
 MAX_BUFFERS = 40
+COLUMNS = 64  # that one task folds, where reductions go across the rows
 MAX_EQUATIONS = 160
 MAX_EPILOGUE_READS = 20
 KEPT_ALONE = 1 << 20  # elements: values of constants that are stored for later calls are no larger
@@ -62,6 +63,8 @@ class Rows:
     def parallel(self) -> bool:
         """Whether there are enough positions (or little enough work) to run whole rows in one task."""
         p, r = hint(volume(self.positions)), hint(volume(self.domain))
+        if self.layout and self.layout[-1][0] == "p":  # columns: a task walks many side by side
+            return p >= 16 * COLUMNS or p * r <= 1 << 18
         return p >= 16 or p * r <= 1 << 15
 
 
