@@ -47,7 +47,7 @@ _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}  # system cal
 _JOB = """
 %job = type { ptr, ptr, ptr, i64, i64, ptr, i64 } ; kernel, buffers, parameters, tasks, parts, scratch, stride
 
-define internal void @hybrid.part(ptr %job, i64 %t) {
+define internal void @hybrid.part(ptr %job, i64 %t, i64 %me) {
   %kernel = load ptr, ptr %job
   %buffers.at = getelementptr %job, ptr %job, i64 0, i32 1
   %buffers = load ptr, ptr %buffers.at
@@ -65,7 +65,7 @@ define internal void @hybrid.part(ptr %job, i64 %t) {
   %begin = udiv i64 %low, %parts
   %high = add i64 %low, %tasks
   %end = udiv i64 %high, %parts
-  %skip = mul i64 %stride, %t
+  %skip = mul i64 %stride, %me
   %own = getelementptr i8, ptr %scratch, i64 %skip
   call void %kernel(ptr %buffers, ptr %parameters, i64 %begin, i64 %end, ptr %own)
   ret void
@@ -76,7 +76,7 @@ entry:
   br label %part
 part:
   %t = phi i64 [ 0, %entry ], [ %t.next, %part ]
-  call void @hybrid.part(ptr %job, i64 %t)
+  call void @hybrid.part(ptr %job, i64 %t, i64 0)
   %t.next = add i64 %t, 1
   %more = icmp slt i64 %t.next, %parts
   br i1 %more, label %part, label %done
@@ -125,7 +125,11 @@ launch:
   %p1 = getelementptr i64, ptr %p, i64 1
   %tasks = load i64, ptr %p1
   %p2 = getelementptr i64, ptr %p, i64 2
-  %threads = load i64, ptr %p2
+  %split.word = load i64, ptr %p2
+  %threads = and i64 %split.word, 1023
+  %finer = lshr i64 %split.word, 10
+  %coarse = icmp eq i64 %finer, 0
+  %parts = select i1 %coarse, i64 %threads, i64 %finer
   %p3 = getelementptr i64, ptr %p, i64 3
   %scratch.slot = load i64, ptr %p3
   %p4 = getelementptr i64, ptr %p, i64 4
@@ -179,12 +183,12 @@ split:
   %j3 = getelementptr %job, ptr %job, i64 0, i32 3
   store i64 %tasks, ptr %j3
   %j4 = getelementptr %job, ptr %job, i64 0, i32 4
-  store i64 %threads, ptr %j4
+  store i64 %parts, ptr %j4
   %j5 = getelementptr %job, ptr %job, i64 0, i32 5
   store ptr %scratch, ptr %j5
   %j6 = getelementptr %job, ptr %job, i64 0, i32 6
   store i64 %stride, ptr %j6
-  call void @hybrid.fork(ptr %job, i64 %threads)
+  call void @hybrid.fork(ptr %job, i64 %threads, i64 %parts)
   br label %finished
 finished:
   call void @llvm.stackrestore.p0(ptr %stack)
@@ -585,8 +589,8 @@ done:
 """
 
 _SERIAL = """
-define internal void @hybrid.fork(ptr %job, i64 %threads) {
-  call void @hybrid.alone(ptr %job, i64 %threads)
+define internal void @hybrid.fork(ptr %job, i64 %threads, i64 %parts) {
+  call void @hybrid.alone(ptr %job, i64 %parts)
   ret void
 }
 define i64 @hybrid_start(i64 %count) {
@@ -602,7 +606,7 @@ _POOL = """
 @state = internal global i64 0, align 128      ; launch counter << 20 | parts << 10 | participants
 @epoch = internal global i32 0, align 128      ; changes after state does: what idle workers sleep on
 @job.now = internal global ptr null, align 128
-@claims = internal global [1024 x i64] zeroinitializer, align 128 ; of each part: 2 * launch counter, + 1 once taken
+@claims = internal global [1024 x [8 x i64]] zeroinitializer, align 128 ; of each part: 2 * launch counter, + 1 once taken
 @pending = internal global i32 0, align 128    ; parts that aren't finished
 @waiting = internal global i32 0, align 128    ; 1 while the caller sleeps on pending
 @sleepers = internal global i32 0, align 128   ; workers that sleep on epoch, or are about to
@@ -615,18 +619,24 @@ declare i32 @pthread_detach(ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sigfillset(ptr)
 
-; Run those of the parts first, first + step, ... that nobody has taken yet. The job is only looked at with a part in
-; hand: a late worker may hold the number of a launch that is over.
-define internal void @hybrid.parts(i64 %open, i64 %first, i64 %step, i64 %parts) {
+; Run the parts that nobody has taken yet: those from participant `me`'s own share on, all round. The job is only looked at
+; with a part in hand: a late worker may hold the number of a launch that is over.
+define internal void @hybrid.parts(i64 %open, i64 %me, i64 %participants, i64 %parts) {
 entry:
   %taken = add i64 %open, 1
+  %before.me = mul i64 %parts, %me
+  %begin = udiv i64 %before.me, %participants
   br label %look
 look:
-  %t = phi i64 [ %first, %entry ], [ %t.next, %next ]
-  %inside = icmp slt i64 %t, %parts
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %inside = icmp slt i64 %i, %parts
   br i1 %inside, label %peek, label %done
 peek:
-  %claim = getelementptr i64, ptr @claims, i64 %t
+  %on = add i64 %begin, %i
+  %over = icmp sge i64 %on, %parts
+  %round = sub i64 %on, %parts
+  %t = select i1 %over, i64 %round, i64 %on
+  %claim = getelementptr [8 x i64], ptr @claims, i64 %t
   %now = load atomic i64, ptr %claim monotonic, align 8
   %free = icmp eq i64 %now, %open
   br i1 %free, label %take, label %next
@@ -636,7 +646,7 @@ take:
   br i1 %mine, label %work, label %next
 work:
   %job = load ptr, ptr @job.now, align 8
-  call void @hybrid.part(ptr %job, i64 %t)
+  call void @hybrid.part(ptr %job, i64 %t, i64 %me)
   %before = atomicrmw sub ptr @pending, i32 1 seq_cst, align 4
   %last = icmp eq i32 %before, 1
   br i1 %last, label %report, label %next
@@ -648,15 +658,15 @@ rouse:
   %roused = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @pending, i64 129, i64 1)
   br label %next
 next:
-  %t.next = add i64 %t, %step
+  %i.next = add i64 %i, 1
   br label %look
 done:
   ret void
 }
 
-define internal void @hybrid.fork(ptr %job, i64 %threads) {
+define internal void @hybrid.fork(ptr %job, i64 %threads, i64 %parts) {
 entry:
-  %many = icmp sgt i64 %threads, 1023
+  %many = icmp sgt i64 %parts, 1023
   br i1 %many, label %alone, label %try
 try:
   %exchange = cmpxchg ptr @lock, i32 0, i32 1 acquire monotonic
@@ -670,15 +680,15 @@ give.back:
   store atomic i32 0, ptr @lock release, align 4
   br label %alone
 alone:
-  call void @hybrid.alone(ptr %job, i64 %threads)
+  call void @hybrid.alone(ptr %job, i64 %parts)
   ret void
 prepare:
   %most = add i64 %workers, 1
   %fewer = icmp slt i64 %threads, %most
   %participants = select i1 %fewer, i64 %threads, i64 %most
   store ptr %job, ptr @job.now, align 8
-  %threads32 = trunc i64 %threads to i32
-  store atomic i32 %threads32, ptr @pending monotonic, align 4
+  %parts32 = trunc i64 %parts to i32
+  store atomic i32 %parts32, ptr @pending monotonic, align 4
   %old = load atomic i64, ptr @state monotonic, align 8
   %before = lshr i64 %old, 20
   %count = add i64 %before, 1
@@ -686,14 +696,14 @@ prepare:
   br label %each
 each:
   %t = phi i64 [ 0, %prepare ], [ %t.next, %each ]
-  %claim = getelementptr i64, ptr @claims, i64 %t
+  %claim = getelementptr [8 x i64], ptr @claims, i64 %t
   store atomic i64 %open, ptr %claim monotonic, align 8
   %t.next = add i64 %t, 1
-  %t.more = icmp slt i64 %t.next, %threads
+  %t.more = icmp slt i64 %t.next, %parts
   br i1 %t.more, label %each, label %publish
 publish:
   %count.field = shl i64 %count, 20
-  %parts.field = shl i64 %threads, 10
+  %parts.field = shl i64 %parts, 10
   %fields = or i64 %count.field, %parts.field
   %new = or i64 %fields, %participants
   store atomic i64 %new, ptr @state seq_cst, align 8
@@ -704,9 +714,8 @@ publish:
 wake:
   %woken = call i64 (i64, ...) @syscall(i64 FUTEX, ptr @epoch, i64 129, i64 2147483647)
   br label %work
-work: ; the caller's own parts, then those that no worker has begun
-  call void @hybrid.parts(i64 %open, i64 0, i64 %participants, i64 %threads)
-  call void @hybrid.parts(i64 %open, i64 1, i64 1, i64 %threads)
+work:
+  call void @hybrid.parts(i64 %open, i64 0, i64 %participants, i64 %parts)
   %patience = call i64 @hybrid.patience()
   %since = call i64 @hybrid.clock()
   br label %poll

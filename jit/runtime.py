@@ -3,20 +3,20 @@
 ``run(void **slots, int64_t *plan, void **kernels)`` where the plan is
 
     number of records (+ number of slots for storages that move << 32), then for each launch:
-    kernel, tasks, threads, scratch slot, scratch offset, scratch stride, number of buffers B, number of parameters P,
-    (slot, byte offset) * B, parameters * P
+    kernel, tasks, threads + (parts << PARTS), scratch slot, scratch offset, scratch stride, number of buffers B,
+    number of parameters P, (slot, byte offset) * B, parameters * P
 
 and for each loop LOOP, for each branch BRANCH, and what `jit.runner_ir` says, with the records inside of it. The slots of
 moving storages come behind those that are given: a loop puts there, before each step, the address of the step's slice.
 
-Launches run one after the other. One with threads = T is cut into T parts, always the same: part t runs the tasks
-tasks*t//T .. tasks*(t+1)//T with its own scratch at slots[scratch slot] + offset + t*stride. Which thread runs a part
-doesn't matter, so results don't depend on how many there are.
+Launches run one after the other. One is cut into parts (as many as threads, if that field is 0), always the same: part t
+runs the tasks tasks*t//parts .. tasks*(t+1)//parts. Which thread runs a part doesn't matter, so results don't depend on how
+many there are. Participant k, of at most `threads`, has its own scratch at slots[scratch slot] + offset + k*stride.
 
 Workers are plain pthreads in generated code: they never touch Python. A launch is published by one store to `state`: a
 launch counter, the number of parts and that of participants. Each part must be claimed before the job is looked at.
-Worker k claims part k (and k + participants, ...), so that the same data tend to stay in the same core's cache; the
-caller takes part 0 and then whatever no worker has begun, so that it never waits for a thread that is asleep or
+Each participant claims the parts of its own share first, so that the same data tend to stay in the same core's cache, and
+then whatever nobody has begun, so that no one waits for a thread that is asleep or
 descheduled, only for parts that are being run. Everyone spins for some microseconds before sleeping in a futex, so that
 the pool is harmless when there are more threads than processors. A second caller that finds the pool in use runs all
 parts itself. Where there are no futexes (not Linux), launches run serially.
@@ -38,8 +38,8 @@ from ndarray.settings import settings
 from .runner_ir import ir
 
 __all__ = [
-    "BRANCH", "LAUNCH_HEADER", "LOOP", "Runner", "is_ready", "native_calls", "run", "run_arrays", "runner", "start_workers",
-    "worker_count",
+    "BRANCH", "LAUNCH_HEADER", "LOOP", "PARTS", "Runner", "is_ready", "native_calls", "run", "run_arrays", "runner",
+    "start_workers", "worker_count",
 ]
 
 log = logging.getLogger("hybrid.runtime")
@@ -49,6 +49,9 @@ LAUNCH_HEADER = 8
 
 LEVEL = 0
 """Of optimization: what the runner does between launches is little, and every process with an empty cache folder waits for it."""
+
+PARTS = 10
+"""The bit of a launch's third word at which the number of parts begins."""
 
 LOOP, BRANCH = -1, -2
 """In place of a kernel's number: what a record is if not a launch."""
