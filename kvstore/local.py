@@ -249,8 +249,9 @@ def _total(values: list[NDArray], out: NDArray | None) -> NDArray:
         return total
     device = values[0].device
     data = [v._data if v.device.kind == device.kind == "cpu" else _on(v, device)._data for v in values]
-    if out is None or any(out is v for v in values[1:]):
-        return wrap(device.kernels.total(data), device)
-    device.kernels.total(data, out._data)
+    with device.active():
+        if out is None or any(out is v for v in values[1:]):
+            return wrap(device.kernels.total(data), device)
+        device.kernels.total(data, out._data)
     out._touch()
     return out

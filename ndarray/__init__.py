@@ -40,6 +40,7 @@ from .device import (  # noqa: E402, F401
     Context,
     Device,
     DeviceError,
+    OutOfMemoryError,
     cpu,
     current_context,
     current_device,
@@ -50,8 +51,10 @@ from .device import (  # noqa: E402, F401
 from .dtypes import *  # noqa: E402, F403
 from .functions import *  # noqa: E402, F403
 from .inspection import *  # noqa: E402, F403
+from .memory import empty_cache, gpu_memory_info, limit_memory, memory_stats  # noqa: E402, F401
 from .saving import load, save  # noqa: E402, F401
 from .settings import settings  # noqa: E402, F401
+from .streams import Event, Stream, copy_async, pin_memory  # noqa: E402, F401
 
 _methods.bind(functions)
 _examples.document(vars(functions))
@@ -71,9 +74,8 @@ def __getattr__(name: str) -> _Any:
 
 
 def waitall() -> None:
-    """Wait until everything is computed (on the CPU it is).
+    """Wait until all GPUs that were used have computed everything. (On the CPU it is computed when a call returns.)
 
     >>> nd.waitall()
     """
-    if num_gpus():
-        gpu(0).module.cuda.runtime.deviceSynchronize()
+    device.synchronize()

@@ -247,7 +247,8 @@ class NDArray(Methods):
         data = self._concrete("DLPack export")
         if type(data) is not _ndarray:
             self._export()
-            return data.__dlpack__(stream=stream)
+            with self._device.active():
+                return data.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
         if dl_device is not None and tuple(dl_device) != (1, 0):
             raise BufferError(f"DLPack export: expected the CPU (1, 0), got dl_device {tuple(dl_device)}; use to_device first")
         if copy or (not data.flags.writeable and copy is None):
@@ -262,13 +263,13 @@ class NDArray(Methods):
             return data.__dlpack__(stream=stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """The DLPack device: (1, 0) for the CPU."""
+        """The DLPack device: (1, 0) for the CPU (and ``sim(i)``, whose memory is the host's), (2, i) for ``gpu(i)``."""
         return self._concrete("DLPack export").__dlpack_device__()
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         data = self._concrete("__cuda_array_interface__")
-        if type(data) is _ndarray:
+        if self._device.kind != "gpu":
             raise AttributeError(f"an array on {self._device} has no __cuda_array_interface__")
         self._export()
         return data.__cuda_array_interface__
@@ -368,13 +369,19 @@ class NDArray(Methods):
         return other
 
     def to_device(self, device: Device | str, /, *, stream: Any = None) -> NDArray:
-        """The array on `device`: itself if it is there already, else a copy. Gradients flow back."""
+        """The array on `device`: itself if it is there already, else a copy. Gradients flow back.
+
+        With a `Stream` as `stream` the copy is its work; others must wait for it.
+        """
         device = _device(device)
         if device is self._device:
             return self
         from . import autograd
 
-        return autograd.move(self, device)
+        if stream is None:
+            return autograd.move(self, device)
+        with stream:
+            return autograd.move(self, device)
 
     def as_in_context(self, context: Device) -> NDArray:
         """MXNet's name of `to_device`."""
@@ -384,9 +391,14 @@ class NDArray(Methods):
     as_nd_ndarray = as_np_ndarray = lambda self: self
 
     def wait_to_read(self) -> None:
-        """Wait until the array is computed. (On the CPU it is, as soon as the call that made it returns.)"""
+        """Wait until the array is computed, and whatever else its GPU has been given. (On the CPU it is computed as soon as
+        the call that made it returns.)"""
         if self._device.kind == "gpu":
-            self._device.module.cuda.get_current_stream().synchronize()
+            from . import cuda
+
+            cuda.synchronize(self._device.index)
+        elif self._device.kind == "sim":
+            self._concrete("wait_to_read()").synchronize()
 
     # -- autograd
     def attach_grad(self, grad_req: str = "write", stype: str | None = None) -> None:
@@ -563,7 +575,7 @@ def _with_ellipsis(index: tuple) -> tuple:
 
 
 def _unpickle(data: np.ndarray, device: Device, request: str | None) -> NDArray:
-    out = wrap(data if device.kind == "cpu" else device.module.asarray(data), device)
+    out = wrap(data if device.kind == "cpu" else device.module.array(data), device)
     if request is not None:
         out.attach_grad(request)
     return out

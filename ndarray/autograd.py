@@ -20,7 +20,7 @@ from . import apply as _apply
 from . import precision
 from .apply import Frame, apply
 from .array import NDArray, _twin, storage_of, wrap
-from .device import Device
+from .device import Device, transfer
 from .dims import Size
 from .dtypes import is_inexact
 from .op import OPS
@@ -492,14 +492,7 @@ def checkpoint(function: Callable) -> Callable:
 def move(array: NDArray, device: Device) -> NDArray:
     """A copy on another device through which gradients flow back."""
     data = array._concrete(f"to_device({device})")
-    if array._device.kind == device.kind == "cpu":
-        data = data.copy()
-    elif device.kind == "cpu":
-        data = data.get()
-    else:
-        with device.active():
-            data = device.module.asarray(data)
-    out = wrap(data, device)
+    out = wrap(transfer(data, array._device, device), device)
     home = array._device
     add_node("to_device", (array,), (out,), lambda cotangents, wanted: [cotangents[0].to_device(home)])
     return out

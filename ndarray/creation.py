@@ -54,8 +54,12 @@ def array(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None,
     if isinstance(data, (bool, int, float, complex)):
         dtype = scalar_dtype(data) if dtype is None else canonical(dtype)
         return wrap(place.module.asarray(data, dtype=dtype), place)
-    if not isinstance(data, (np.ndarray, np.generic)) and hasattr(data, "__dlpack__"):
-        data = np.from_dlpack(data)
+    if not isinstance(data, (np.ndarray, np.generic)):
+        found = _foreign(data)
+        if found is not None:
+            return array(found, dtype, found._device if device is None and ctx is None else place, copy=copy)
+        if hasattr(data, "__dlpack__"):
+            data = np.from_dlpack(data)
     if isinstance(data, (np.ndarray, np.generic)):
         dtype = canonical(data.dtype if dtype is None else dtype)
     else:
@@ -69,6 +73,27 @@ def array(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None,
     if shared is data or shared.base is not None:
         out._export()
     return out
+
+
+def _foreign(data: Any) -> NDArray | None:
+    """An array on the memory of an object whose memory is a GPU's (or of ``sim(i)``); None for others."""
+    if hasattr(data, "__cuda_array_interface__") or (
+        hasattr(data, "__dlpack_device__") and int(data.__dlpack_device__()[0]) in _CUDA_DEVICES
+    ):
+        from . import cuda
+
+        found, index = cuda.adopt(data)
+        out = wrap(found, Device("gpu", index))
+    elif type(data).__module__ == "ndarray.simulated" and hasattr(data, "_memory"):
+        out = wrap(data, Device("sim", data.device))
+    else:
+        return None
+    canonical(out.dtype)
+    out._export()
+    return out
+
+
+_CUDA_DEVICES = (2, 13)  # kDLCUDA, kDLCUDAManaged
 
 
 def _from_nested(data: Any, dtype: Any) -> tuple[np.ndarray, np.dtype]:
@@ -121,6 +146,9 @@ def asarray(
             raise ValueError(f"asarray: copy=False: {obj.dtype} on {obj._device} needs a copy for {out.dtype} on {out._device}")
         return out
     if copy is False:
+        found = None if isinstance(obj, np.ndarray) else _foreign(obj)
+        if found is not None:
+            return asarray(found, dtype, device, ctx, copy=False)
         _refuse_copy(obj, dtype, _place(device, ctx))
     return array(obj, dtype, device, ctx, copy=bool(copy))
 
@@ -197,7 +225,8 @@ def from_numpy(data: np.ndarray, zero_copy: bool = True) -> NDArray:
 
 
 def from_dlpack(x: Any, /, *, device: Place = None, copy: bool | None = None) -> NDArray:
-    """An array on the memory of an object with ``__dlpack__`` (PyTorch, JAX, CuPy, NumPy ...), or a copy of it.
+    """An array on the memory of an object with ``__dlpack__`` (PyTorch, JAX, CuPy, NumPy ...), or a copy of it: on the GPU
+    where that memory is one's.
 
     Read-only memory is copied. Raises ValueError for ``copy=False`` where memory can't be shared.
 
@@ -206,6 +235,12 @@ def from_dlpack(x: Any, /, *, device: Place = None, copy: bool | None = None) ->
     """
     if isinstance(x, NDArray):
         return x.copy() if copy and (device is None or _device(device) is x._device) else asarray(x, device=device)
+    found = _foreign(x)
+    if found is not None:
+        place = found._device if device is None else _device(device)
+        if copy is False and place is not found._device:
+            raise ValueError(f"from_dlpack: copy=False: memory on {found._device} needs a copy for {place}")
+        return found.copy() if copy and place is found._device else found.to_device(place)
     shared = np.from_dlpack(x)
     place = _device("cpu") if device is None else _device(device)
     if copy is False and not (shared.flags.writeable and place.kind == "cpu"):

@@ -11,6 +11,7 @@ the CPU the compiled ones of ``jit.kernels`` are asked where arrays are large.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
@@ -21,13 +22,17 @@ import numpy as np
 from .settings import settings
 
 __all__ = [
-    "Context", "Device", "DeviceError", "KernelProvider", "cpu", "current_context", "current_device", "device", "gpu",
-    "num_gpus", "sim", "use_kernels",
+    "Context", "Device", "DeviceError", "KernelProvider", "OutOfMemoryError", "cpu", "current_context", "current_device",
+    "device", "gpu", "num_gpus", "sim", "synchronize", "transfer", "use_kernels",
 ]
 
 
 class DeviceError(RuntimeError):
     """A device that was named can't be used on this machine."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device's memory does not suffice; the text says what holds it and what would fit."""
 
 
 class Device:
@@ -61,18 +66,18 @@ class Device:
     @property
     def module(self) -> Any:
         """The array module: NumPy, CuPy or `sim`'s. Raises `DeviceError` where the device can't be used."""
-        module = self._module
-        if module is None:
-            if self.kind == "sim":
-                return _sim().module(self.index)
-            module = self._module = _cupy_for(self)
-        return module
+        return self._module or (_sim() if self.kind == "sim" else _cuda()).module(self.index)
+
+    @property
+    def inner(self) -> Any:
+        """The array module, for use under `active` only."""
+        return self._module or (_cuda().cupy() if self.kind == "gpu" else _sim().module(self.index))
 
     def active(self) -> AbstractContextManager[Any]:
         """Context in which arrays of this device may be used through their own methods: CUDA's current device is this one."""
         if self.kind == "cpu":
             return _NOTHING
-        return _sim().use(self.index) if self.kind == "sim" else self.module.cuda.Device(self.index)
+        return _sim().use(self.index) if self.kind == "sim" else _cuda().active(self.index)
 
     # MXNet's names
     @property
@@ -293,25 +298,29 @@ def num_gpus() -> int:
     >>> nd.num_gpus() >= 0
     True
     """
-    try:
-        return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
-    except Exception:  # no CuPy, no driver, no GPU: each its own exception class
-        return 0
+    return _cuda().count()
+
+
+def synchronize() -> None:
+    """Wait for all GPUs that this process has used."""
+    cuda = sys.modules.get("ndarray.cuda")
+    if cuda is not None:
+        for index in cuda.used():
+            cuda.synchronize(index)
+
+
+def transfer(data: Any, home: Device, device: Device) -> Any:
+    """A backend array's values as a new backend array of another device."""
+    if device.kind == "cpu":
+        return data.copy() if home.kind == "cpu" else data.get()
+    if home.kind == device.kind == "gpu":
+        return _cuda().between(data, device.index)
+    return device.module.array(data.get() if home.kind not in ("cpu", device.kind) else data)
 
 
 def _sim() -> Any:
     return importlib.import_module("ndarray.simulated")
 
 
-def _cupy_for(device: Device) -> Any:
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError:
-        raise DeviceError(
-            f"{device} needs CuPy, which is not installed; `pip install cupy-cuda13x` on a machine with an NVIDIA GPU "
-            f"and its driver, or use nd.cpu()"
-        ) from None
-    count = num_gpus()
-    if device.index >= count:
-        raise DeviceError(f"{device}: CuPy finds {count} GPUs; check the NVIDIA driver (nvidia-smi), or use nd.cpu()")
-    return cupy
+def _cuda() -> Any:
+    return importlib.import_module("ndarray.cuda")

@@ -11,6 +11,7 @@ import numpy as np
 from . import apply as _apply
 from .array import NDArray, raw_index, storage_of, wrap
 from .device import Device, current_device
+from .memory import failed
 from .op import Op
 
 __all__ = ["Eager"]
@@ -41,8 +42,7 @@ class Eager:
             device, data = current_device(), []
         module = device._module
         if module is None:
-            with device.active():
-                return self._wrapped(op, device, arrays, self._run(op, device, data, attrs))
+            return self._elsewhere(op, device, arrays, data, attrs)
         try:
             if op.name in device.kernels.offers:
                 result = self._run(op, device, data, attrs)
@@ -52,6 +52,14 @@ class Eager:
             with np.errstate(all="ignore"):
                 result = self._run(op, device, data, attrs)
         return self._wrapped(op, device, arrays, result)
+
+    def _elsewhere(self, op: Op, device: Device, arrays: tuple, data: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """The same on another device than the CPU, which is made the current one of its kind."""
+        with device.active():
+            try:
+                return self._wrapped(op, device, arrays, op.eager(device.inner, *data, **attrs))
+            except MemoryError as error:
+                raise failed(device, error) from None
 
     def _wrapped(self, op: Op, device: Device, arrays: tuple[NDArray, ...], result: Any) -> Any:
         if op.results != 1 or type(result) is tuple:

@@ -71,7 +71,7 @@ def load(fname: str | os.PathLike, mmap: bool = False, device: Device | None = N
     """
     arrays, names = load_named(fname, mmap)
     where = _device(device)
-    made = [wrap(a if where.kind == "cpu" else where.module.asarray(a), where) for a in arrays]
+    made = [wrap(a if where.kind == "cpu" else where.module.array(a), where) for a in arrays]
     return made if names is None else dict(zip(names, made))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from .cupy_rules import METHODS, SCATTER_DTYPES, Parameters, functions, loop, loops
 from .cupy_table import VERSION
+from .memory import exhausted
 
 __all__ = ["SimArray", "SimModule", "adopt", "capture", "current", "host", "module", "use"]
 
@@ -72,26 +73,26 @@ def refuse_in_capture(what: str) -> None:
         raise CaptureError(f"{what} while a stream is being captured (a GPU would fail with cudaErrorStreamCaptureUnsupported)")
 
 
-class OutOfMemoryError(MemoryError):
-    """The memory of a ``sim(i)`` does not suffice; CuPy's error of this name is a MemoryError too."""
+UNLIMITED = 1 << 40
+"""The memory of a ``sim(i)`` of which nobody has said how much it has."""
 
 
 class Pool:
     """How much memory a device has, and what arrays hold of it."""
 
-    def __init__(self) -> None:
-        self.total, self.used, self.peak, self.count = 16 << 30, 0, 0, 0
-        self.lock = threading.Lock()
+    def __init__(self, index: int) -> None:
+        self.index, self.total, self.used, self.peak, self.count = index, UNLIMITED, 0, 0, 0
+        self.lock = threading.RLock()  # an array may be collected, and give its memory back, while another is made
 
     def take(self, size: int) -> None:
-        """Count an allocation. Raises `OutOfMemoryError` where memory would not suffice."""
+        """Count an allocation. Raises OutOfMemoryError where memory would not suffice."""
         with self.lock:
-            if self.used + size > self.total:
-                raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {self.used:,} bytes, limit "
-                                       f"set to: {self.total:,} bytes).")
-            self.used += size
-            self.count += 1
-            self.peak = max(self.peak, self.used)
+            if self.used + size <= self.total:
+                self.used += size
+                self.count += 1
+                self.peak = max(self.peak, self.used)
+                return
+        raise exhausted("sim", self.index, MemoryError(f"Out of memory allocating {size:,} bytes"))
 
     def give(self, size: int) -> None:
         """Count the end of an allocation."""
@@ -105,23 +106,25 @@ _pools: dict[int, Pool] = {}
 def pool(index: int) -> Pool:
     """The memory of ``sim(index)``; its size is `total`, which may be set."""
     found = _pools.get(index)
-    return found if found is not None else _pools.setdefault(index, Pool())
+    return found if found is not None else _pools.setdefault(index, Pool(index))
 
 
 class Memory:
     """One allocation: its device, address and size."""
 
-    __slots__ = ("device_id", "held", "ptr", "size")
+    __slots__ = ("device_id", "pool", "ptr", "size")
 
     def __init__(self, device_id: int, ptr: int, size: int, counted: bool = True):
-        self.device_id, self.ptr, self.size, self.held = device_id, ptr, size, 0
+        self.device_id, self.ptr, self.size = device_id, ptr, size
+        self.pool: Pool | None = None
         if counted:
-            pool(device_id).take(size)
-            self.held = size
+            found = pool(device_id)
+            found.take(size)
+            self.pool = found
 
     def __del__(self) -> None:
-        if self.held:
-            pool(self.device_id).give(self.held)
+        if self.pool is not None:
+            self.pool.give(self.size)
 
 
 class MemoryPointer:
@@ -166,6 +169,26 @@ class SimArray:
     def device(self) -> int:
         """The index of the device."""
         return self._memory.device_id
+
+    def synchronize(self) -> None:
+        """Wait for the array: it is there."""
+        refuse_in_capture("the host waited for an array")
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None,
+    ) -> Any:
+        """A capsule that says what this is: memory of the host."""
+        if dl_device is not None and tuple(dl_device) != (1, 0):
+            raise BufferError(f"an array of sim({self._memory.device_id}) is memory of the host (1, 0), not {tuple(dl_device)}")
+        refuse_in_capture("an array was exported")
+        values = self._host.copy() if copy or not self._host.flags.writeable else self._host
+        try:
+            return values.__dlpack__(max_version=max_version)
+        except TypeError:  # NumPy 1 knows no versions
+            return values.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
 
     # -- to and from the host
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
