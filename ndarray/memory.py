@@ -38,6 +38,10 @@ def gpu_memory_info(device_id: Device | str | int = 0) -> tuple[int, int]:
 def memory_stats(device: Device | str | None = None) -> dict[str, int]:
     """What holds a GPU's memory, in bytes: `total` and `free` of the device, `used` by arrays and programs of this process,
     `cached` by the pool for later, the pool's `limit` (0: none), and the `arrays` that are known as such.
+
+    >>> x = nd.zeros((1024,), device=nd.sim(6))
+    >>> nd.memory_stats(nd.sim(6))["arrays"]
+    4096
     """
     place = _place(current_device() if device is None else device, "memory_stats")
     if place.kind == "sim":
@@ -54,7 +58,10 @@ def memory_stats(device: Device | str | None = None) -> dict[str, int]:
 
 
 def empty_cache(device: Device | str | None = None) -> None:
-    """Give memory that is kept for later arrays back to the driver, for other processes."""
+    """Give memory that is kept for later arrays back to the driver, for other processes.
+
+    >>> nd.empty_cache(nd.sim(0))
+    """
     place = _place(current_device() if device is None else device, "empty_cache")
     if place.kind == "gpu":
         from . import cuda
