@@ -198,9 +198,9 @@ class KernelBuilder:
         self.part: Any = None  # what is being built: equal sizes of different parts are different parameters
 
     def fresh(self, prefix: str) -> str:
-        """A name not used before in this kernel."""
+        """A name not used before in this kernel, nor for a buffer."""
         self._count += 1
-        return f"{prefix}{self._count}"
+        return f"{prefix}{'_' if prefix in ('b', 's') else ''}{self._count}"
 
     def buffer(self, storage: Storage, access: str) -> str:
         """The name of the buffer through which the kernel reaches `storage`."""
