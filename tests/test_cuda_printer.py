@@ -161,6 +161,15 @@ def test_casts():
             check(kernel, [values, np.zeros(len(values), dtype_of(b))], [len(values)], -(-len(values) // 32), simulated)
 
 
+@needs_compiler
+def test_variables_may_have_the_names_of_buffers():
+    x, i = Var("b1", Type("float32", 32)), Var("b0")
+    inner = (Let("b1", Load("b0", i, x.type)), Store("b1", i, x + x))
+    kernel = Kernel("names", (Buffer("b0", "float32", "read"), Buffer("b1", "float32", "write")), ("n",), "t",
+                    (For("b0", const(0), Var("n"), 32, inner),))
+    check(kernel, [rng.standard_normal(96).astype(np.float32), np.zeros(96, np.float32)], [96], 1)
+
+
 # -- vectors
 
 @needs_compiler

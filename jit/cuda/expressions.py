@@ -122,8 +122,12 @@ class Expressions:
         return Value((ops.literal(e.value, e.type.dtype),) * count)
 
     def _names(self, prefix: str, e: Any, bounds: int | None = None) -> Value:
-        count, name = self.parts_of(e.type.lanes), prefix + identifier(e.name)
+        count, name = self.parts_of(e.type.lanes), prefix + self.local(e.name)
         return Value((name,) if count == 1 else tuple(f"{name}__{p}" for p in range(count)), bounds)
+
+    def local(self, name: str) -> str:
+        """The C name of a variable, which may have a buffer's name: in loop IR those are apart."""
+        return identifier(name) + "_v" * (name in self.dtypes)
 
     def _var(self, e: Var) -> Value:
         return self._names("", e, self.known.get(e.name))

@@ -154,7 +154,7 @@ class _Printer(Expressions):
         self.body(self.kernel.body)
         if self.barriers.scratch:
             self.emit(f"synchronize<{self.lanes}>();  // the next task uses the same memory")
-        task = identifier(self.kernel.task)
+        task = self.local(self.kernel.task)
         first = "(I)first_task + (I)(blockIdx.x * blockDim.y + threadIdx.y)"
         loop = f"for (I {task} = {first}; {task} < (I)end_task; {task} += (I)(gridDim.x * blockDim.y)) {{"
         lanes = ["  const int lane = threadIdx.x;"]
@@ -299,7 +299,7 @@ class _Printer(Expressions):
         number = None
         if start.bounds is not None and stop.bounds is not None:
             number = self.ranges.note("loop", start.bounds, stop.bounds, s.step)
-        type, name = self.c_type("int64", number is not None), identifier(s.var)
+        type, name = self.c_type("int64", number is not None), self.local(s.var)
         self._know(s.var, number)
         (self.natural.add if self.is_natural(s.start) else self.natural.discard)(s.var)
         if s.unroll > 1:
