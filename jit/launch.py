@@ -257,7 +257,9 @@ class KernelBuilder:
                in_place: bool | tuple[tuple[int, int], ...] = (), equations: tuple = (), note: str = "") -> Launch:
         """The finished kernel with its bindings; `in_place` as in `Launch`."""
         buffers = tuple(self._buffers.values()) + tuple(b for b, _ in self._scratch)
-        kernel = Kernel(name, buffers, tuple(self._names), task, tuple(body), bool(in_place))
+        places = [s for s, _ in self._buffers]
+        alike = bool(in_place) or len(set(places)) < len(places)  # a new state is written where the old one is read
+        kernel = Kernel(name, buffers, tuple(self._names), task, tuple(body), alike)
         scratch: Size = 0
         for b, size in self._scratch:
             scratch = scratch + (size * _ITEMSIZE[b.dtype] + 63) // 64 * 64

@@ -69,7 +69,7 @@ def version() -> str:
 def compile_cubin(source: str, arch: str, index: str = "int", options: Sequence[str] = ()) -> Cubin:
     """Compile a module for `arch` ("sm_90"), with sizes of C type `index`. Raises CompileError with NVRTC's log."""
     image, log = _compile(source, (f"-arch={arch}", f"-DINDEX={index}", "--ptxas-options=-v", *options), "getCUBIN")
-    return Cubin(bytes(image), log, _usage(log))
+    return Cubin(bytes(image) + b"\0", log, _usage(log))  # CuPy cuts the last byte off, as if it ended a string
 
 
 def ptx(source: str, arch: str, index: str = "int", options: Sequence[str] = ()) -> str:

@@ -49,6 +49,7 @@ from . import operations as ops
 from .barriers import Barriers, expressions
 from .expressions import Expressions, Value
 from .text import bare, identifier, prelude
+from .unroll import independent, interleaved, rounds_of
 
 __all__ = ["ABI_VERSION", "Layout", "print_kernel", "print_module", "range_steps"]
 
@@ -132,6 +133,7 @@ class _Printer(Expressions):
         super().__init__(kernel, layout.lanes)
         self.layout = layout
         self.barriers = Barriers(kernel, layout.lanes)
+        self.joined: set[Stmt] = set()  # loops that have been made of others
 
     # -- the frame
     def text(self) -> str:
@@ -291,6 +293,11 @@ class _Printer(Expressions):
         return False
 
     def _for(self, s: For) -> None:
+        if s not in self.joined and independent(s, self.kernel):
+            parts = interleaved(s, rounds_of(s, self.kernel))
+            self.joined.update(parts)  # type: ignore[arg-type]
+            self.body(tuple(parts))
+            return
         start, stop = self.value(s.start), self.value(s.stop)
         if not isinstance(s.stop, Const | Var):
             stop = self.name_of(stop, "int64")
@@ -304,7 +311,7 @@ class _Printer(Expressions):
         (self.natural.add if self.is_natural(s.start) else self.natural.discard)(s.var)
         if s.unroll > 1:
             self.lines.append(f"#pragma unroll {s.unroll}")
-        elif any(isinstance(inner, For) for inner in walk_statements(s.body)):
+        elif s in self.joined or any(isinstance(inner, For) for inner in walk_statements(s.body)):
             self.lines.append("#pragma unroll 1")
         first, step = bare(start.parts[0]), f"{name} += {s.step}" if s.step != 1 else f"{name}++"
         self.emit(f"for ({type} {name} = {first}; {name} < {stop.parts[0]}; {step}) {{")
