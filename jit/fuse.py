@@ -11,6 +11,7 @@ Kinds of groups
     rows      positions P, and reductions over a domain R for each; values of shape P, of the shape F that the
               reductions fold (`full`), or of any shape if they are only read; softmax, norms, losses, pooling
     template  a contraction or another kernel family, with elementwise equations on its operands and its result
+    library   a product, convolution or attention that a library computes, with what its epilogue does (`jit.cuda.library`)
     control   a loop or a branch: its bodies are lowered by themselves
     join      a concatenation whose parts lie one behind the other: they are computed in place, or copied there
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hybrid.graph import Atom, Equation, Graph, Value
 from ndarray.dims import Size
@@ -82,6 +84,7 @@ class Group:
     rows: Rows = None  # type: ignore[assignment]  # of row groups only
     template: Equation = None  # type: ignore[assignment]  # of template groups only
     parts: tuple[Value, ...] = ()  # of joins only: what lies one behind the other
+    claim: Any = None  # of library groups only
     outputs: list[Value] = field(default_factory=list)
     reads: set[Value] = field(default_factory=set)
 
@@ -113,12 +116,18 @@ class _Access:
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, pull: Pull, constants: Iterable[Value] = ()):
+    def __init__(self, graph: Graph, pull: Pull, constants: Iterable[Value] = (), libraries: Collection[str] = ()):
         self.graph, self.pull, self.arena = graph, pull, pull.arena
         self.results = {a for a in graph.results() if isinstance(a, Value)}
         self.outside = set(self.results)
         self.results |= {a for eq in graph.equations if is_control(eq) for a in eq.inputs if isinstance(a, Value)}
         self.aliases: dict[Value, Value] = {}
+        self.claimed: dict[Equation, Any] = {}  # equation -> the claim of a library on it
+        if libraries:
+            from .cuda.library import find_claims
+
+            for claim in find_claims(graph, pull, self.results, libraries):
+                self.claimed.update(dict.fromkeys(claim.equations, claim))
         self._find_aliases()
         self.equations = [eq for eq in graph.equations if self._makes_group(eq)]
         self.accesses: dict[Equation, list[_Access]] = {}
@@ -143,7 +152,7 @@ class _Fuser:
         scope = Scope(self.pull, ())
         for value in list(self.results):
             eq = self.pull.producer.get(value)
-            if eq is None or eq.op.name not in CHEAP:
+            if eq is None or eq.op.name not in CHEAP or value in self.pull.stored:
                 continue
             index = self.pull.variables("i", value.shape)
             node = scope.element(value, index)
@@ -155,6 +164,8 @@ class _Fuser:
     def _makes_group(self, eq: Equation) -> bool:
         if eq.op.lower is OPAQUE:
             raise NotImplementedError(f"{eq.op.name} has no native code, its graph has to be cut (jit.cuts); at {eq.source}")
+        if eq in self.claimed:
+            return True
         if eq.op.name in CHEAP:
             return any(v in self.results and v not in self.aliases for v in eq.outputs)
         return True
@@ -166,6 +177,12 @@ class _Fuser:
 
     def find_accesses(self, eq: Equation) -> list[_Access]:
         """All reads of stored or computed values, through cheap ops."""
+        claim = self.claimed.get(eq)
+        if claim is not None:
+            self.costs[eq] = 1
+            last = eq is claim.equations[-1]
+            loads = [n for n in walk(claim.nodes(self.pull)) if n.op == "load"] if last else []
+            return [_Access(n.args[0], n.args[3], n.args[1]) for n in loads]
         parts = self.parts(eq)
         if parts is not None:
             self.costs[eq] = 1
@@ -220,7 +237,12 @@ class _Fuser:
         """The equation as a group of its own."""
         lower, number = eq.op.lower, self.position[eq]
         parts = self.parts(eq)
-        if parts is not None:
+        members = [eq]
+        if eq in self.claimed:
+            claim = self.claimed[eq]
+            members = list(claim.equations)
+            group = Group(number, "library", members, claim.outputs[0].shape, template=claim.template, claim=claim)
+        elif parts is not None:
             group = Group(number, "join", [eq], eq.outputs[0].shape, parts=parts)
         elif is_control(eq):
             group = Group(number, "control", [eq])
@@ -231,7 +253,8 @@ class _Fuser:
         else:
             group = Group(number, "map", [eq], eq.outputs[0].shape)
         group.reads = {x.value for x in self.accesses[eq]}
-        self.groups[number] = self.group_of[eq] = group
+        self.groups[number] = group
+        self.group_of.update(dict.fromkeys(members, group))
         self.before[number], self.after[number] = 0, set()
         for p in self.producers(group):
             self.before[number] |= self.before[p] | 1 << p
@@ -262,6 +285,10 @@ class _Fuser:
     def run(self) -> None:
         self.start()
         for eq in self.equations:
+            if eq in self.claimed:
+                if eq is self.claimed[eq].equations[-1]:  # all that it reads comes before, all that reads it behind
+                    self.create(eq)
+                continue
             self.create(eq)
             tried: set[int] = set()
             while True:
@@ -340,6 +367,8 @@ class _Fuser:
 
     def combine(self, a: Group, b: Group) -> tuple | str:
         """How to join: (kind, space, rows), or the reason why not."""
+        if "library" in (a.kind, b.kind):
+            return "a library computes it"
         if "control" in (a.kind, b.kind):
             return "loops and branches are kernels of their own"
         if "join" in (a.kind, b.kind):
@@ -563,10 +592,12 @@ def _core(shape: tuple[Size, ...]) -> tuple[Size, ...]:
     return tuple(shape[k] for k in axes_of(shape))
 
 
-def fuse(graph: Graph, constants: Iterable[Value] = (), repeated: Mapping[Value, int] | None = None) -> Fusion:
+def fuse(graph: Graph, constants: Iterable[Value] = (), repeated: Mapping[Value, int] | None = None,
+         libraries: Collection[str] = ()) -> Fusion:
     """The graph's equations as fused groups in execution order. `constants` are inputs that rarely change: what depends on
-    them only isn't fused with the rest, so that it can be kept. `repeated` says how often steps of a loop read an input."""
+    them only isn't fused with the rest, so that it can be kept. `repeated` says how often steps of a loop read an input.
+    `libraries` are those that may compute products and the like."""
     pull = Pull(graph, Arena(), repeated)
-    fuser = _Fuser(graph, pull, constants)
+    fuser = _Fuser(graph, pull, constants, libraries)
     fuser.run()
     return fuser.finish()

@@ -81,6 +81,11 @@ def run_launches(
                 raise ValueError(f"[{launch.kernel.name}] storage {storage.name or '?'}: its array is not contiguous")
             arrays.append(array.reshape(-1))
         arguments = [evaluate(a, sizes) for a in launch.arguments]
+        if hasattr(launch.kernel, "step"):  # a library's
+            from .cuda.library_numpy import run_step
+
+            run_step(launch.kernel.step, arrays, arguments)
+            continue
         run(launch.kernel, arrays, arguments, 0, evaluate(launch.tasks, sizes))
     return memory
 

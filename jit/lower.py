@@ -101,7 +101,7 @@ class _Lowerer:
                  repeated: Mapping[Value, int] | None = None):
         self.graph, self.target = graph, target
         constants = [graph.inputs[i] for i in sorted(constant_inputs) if i not in graph.state]
-        self.fusion = fuse(graph, constants, repeated)
+        self.fusion = fuse(graph, constants, repeated, target.libraries)
         self.pull = self.fusion.pull
         self.group_of = {v: g for g in self.fusion.groups for v in g.outputs}
         if inputs is None:
@@ -153,11 +153,22 @@ class _Lowerer:
             return lower_control(self, group)
         if group.kind == "join":
             return self.join(group)
+        if group.kind == "library":
+            return self.library(group)
         if group.kind == "map":
             return [lower_map(*arguments)]
         if group.kind == "rows":
             return lower_rows(*arguments)
         return lower_template(*arguments, self.fusion.constants, self.allowance)
+
+    def library(self, group: Group) -> list[Launch]:
+        """A library step, and copies of its results where they are needed twice."""
+        from .cuda.library import lower_library
+
+        launches = lower_library(group, self.pull, self.target, self.home.__getitem__)
+        return launches + [
+            self.copy_storage(self.home[v], s, v) for v in group.outputs for s in self.results[v] if s is not self.home[v]
+        ]
 
     # -- joins
     def place_parts(self, group: Group) -> None:
@@ -220,7 +231,8 @@ class _Lowerer:
         """Bring a computed value to one more place."""
         group = self.group_of[value]
         template = group.template
-        if template is None or (len(group.equations) > 1 and not template_name(template).startswith("scatter")):
+        fused = len(group.equations) > 1 and template is not None and not template_name(template).startswith("scatter")
+        if template is None or group.kind == "library" or fused:
             self.results[value].append(storage)
         else:
             self.after.append(self.copy(value, storage))
@@ -300,7 +312,7 @@ class _Lowerer:
         """Whether a group may write `new` over `old`: it reads `old` nowhere, or only where it writes."""
         if group.kind == "template" and template_name(group.template).startswith("scatter"):
             return False
-        if group.kind == "join" or (group.kind == "control" and old in group.reads):
+        if group.kind == "join" or (group.kind in ("control", "library") and old in group.reads):
             return False
         if old not in group.reads:
             return True

@@ -36,6 +36,7 @@ class Pull:
         self.producer: dict[Value, Equation] = {v: eq for eq in graph.equations for v in eq.outputs}
         self._rules: dict[Equation, tuple[Scalar, ...]] = {}
         self.repeated = repeated or {}
+        self.stored: set[Value] = set()  # results of cheap ops that are stored all the same
         self._uses = Counter(_use(eq, n) for eq in graph.equations if isinstance(eq.op.lower, Template)
                              for n in range(len(eq.inputs)))
 
@@ -106,7 +107,7 @@ class Scope:
         eq = self.pull.producer.get(value)
         if eq is None or self._stored(value):
             return None
-        return eq if eq in self.inside or eq.op.name in CHEAP else None
+        return eq if eq in self.inside or (eq.op.name in CHEAP and value not in self.pull.stored) else None
 
     def element(self, atom: Atom, index: tuple[Node, ...]) -> Node:
         """The node for ``atom[index]``."""

@@ -26,6 +26,8 @@ class Target:
     tasks         below so many, tasks are cut smaller, as far as sizes are known
     piece         elements of a piece of a long fold
     keys          keys whose scores attention holds
+    libraries     what may compute products ("cublaslt"), convolutions and attention ("cudnn") in place of kernels
+    precision     how a library multiplies float32: "float32", or "tf32" (inputs rounded to 10 bits)
     """
 
     triple: str
@@ -44,6 +46,8 @@ class Target:
     tasks: int = 8
     piece: int = 32768
     keys: int = 128
+    libraries: tuple[str, ...] = ()
+    precision: str = "float32"
 
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` fill a vector register."""
