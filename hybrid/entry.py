@@ -13,6 +13,7 @@ from ndarray.array import NDArray, count_writes, wrap
 from ndarray.device import Device, cpu
 from ndarray.dims import Dim, evaluate
 from ndarray.op import ArrayType
+from ndarray.settings import settings
 from ndarray.tape import is_repeating
 
 from .backend import Options, Program, backend_on, overlapping
@@ -70,7 +71,11 @@ class Cores:
         literals = float_literals(graph)
         values = tuple([a.value for a in literals])
         skeleton = _map_literals(graph, lambda i, a: Literal("float", a.dtype)).hash
-        known = self._by_skeleton.setdefault((skeleton, backend), [])
+        options = dict(self.options)
+        if device.kind != "cpu":
+            options |= {"static": True} if self._static else {}
+            options |= {"precision": settings.matmul_precision} if settings.matmul_precision != "float32" else {}
+        known = self._by_skeleton.setdefault((skeleton, backend, options.get("precision")), [])
         differing: set[int] = set()
         for core in known:
             different = {i for i, (a, b) in enumerate(zip(values, core.values)) if repr(a) != repr(b)} - set(core.lifted)
@@ -78,7 +83,6 @@ class Cores:
                 return core, [np.asarray(values[i], literals[i].dtype) for i in core.lifted]
             differing |= different | set(core.lifted)
         lifted = tuple(sorted(differing))
-        options = {**self.options, "static": True} if self._static and device.kind != "cpu" else self.options
         core = Core(lift(graph, lifted), values, lifted, backend, options)
         known.append(core)
         return core, [np.asarray(values[i], literals[i].dtype) for i in lifted]

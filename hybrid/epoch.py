@@ -6,6 +6,8 @@ remembers the epoch at which it last compared the attributes of its Blocks, and 
 
 from __future__ import annotations
 
+from ndarray.settings import changed
+
 __all__ = ["epoch", "raise_epoch"]
 
 
@@ -23,3 +25,6 @@ epoch = _Epoch()
 def raise_epoch() -> None:
     """Say that an attribute, a child or a parameter's array has been replaced."""
     epoch.value += 1
+
+
+changed.append(raise_epoch)

@@ -288,7 +288,7 @@ class CompiledFunction:
         """Plain attributes of all Blocks within reach, and their arrays."""
         from .block import identities, static_attributes
 
-        attributes: dict[str, Any] = {"precision:": precision.current()}
+        attributes: dict[str, Any] = {"precision:": (precision.current(), settings.matmul_precision)}
         arrays: dict[str, Any] = {}
         if self._surroundings is not None:
             attributes["variables:"] = tuple(self._surroundings.names)

@@ -53,7 +53,7 @@ from .functions import *  # noqa: E402, F403
 from .inspection import *  # noqa: E402, F403
 from .memory import empty_cache, gpu_memory_info, limit_memory, memory_stats  # noqa: E402, F401
 from .saving import load, save  # noqa: E402, F401
-from .settings import settings  # noqa: E402, F401
+from .settings import set_matmul_precision, settings  # noqa: E402, F401
 from .streams import Event, Stream, copy_async, pin_memory  # noqa: E402, F401
 
 _methods.bind(functions)

@@ -8,6 +8,9 @@
     HYBRID_EAGER_KERNELS 0 or 1 (1)        whether eager work on large arrays goes through compiled kernels
     HYBRID_WINOGRAD      0, 2 or 4 (4)     the largest tile of outputs by which 3x3 convolutions are computed in fewer
                                            products (docs/numerics.md); 0: none. Read when a program is compiled
+    HYBRID_CUDA_LIBRARIES    auto, none, or names (auto): which libraries programs of a GPU may use, of cublaslt and cudnn;
+                             auto: those at hand; none: all kernels are generated
+    HYBRID_MATMUL_PRECISION  float32 or tf32 (float32): how a GPU multiplies float32 matrices (see `set_matmul_precision`)
 
 The ladder of HYBRID_DEBUG. Everything goes to standard error; the compiler's rungs show what is compiled, so from 3 on
 recipes kept on disk are not used.
@@ -36,7 +39,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["SETTINGS", "Setting", "Settings", "settings"]
+__all__ = ["SETTINGS", "Setting", "Settings", "set_matmul_precision", "settings"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,26 @@ def _folder(value: Any) -> str:
     return os.path.abspath(os.path.expanduser(text)) if text.strip() else ""
 
 
+def _libraries(value: Any) -> frozenset[str]:
+    if isinstance(value, frozenset):
+        return value
+    known = {"cublaslt", "cudnn"}
+    names = {n.strip().lower() for n in value.split(",")} - {""}
+    if names == {"auto"}:
+        return frozenset(known)
+    if names in ({"none"}, set()):
+        return frozenset()
+    if not names <= known:
+        raise ValueError
+    return frozenset(names)
+
+
+def _precision(value: Any) -> str:
+    if value not in ("float32", "tf32"):
+        raise ValueError
+    return value
+
+
 def _cache_dir() -> str:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "hybrid")
@@ -92,6 +115,8 @@ SETTINGS = {
         Setting("HYBRID_NUM_THREADS", _cores, _integer(1, 1024), "an integer from 1 to 1024"),
         Setting("HYBRID_EAGER_KERNELS", lambda: 1, _integer(0, 1), "0 or 1"),
         Setting("HYBRID_WINOGRAD", lambda: 4, _tile, "0, 2 or 4"),
+        Setting("HYBRID_CUDA_LIBRARIES", lambda: _libraries("auto"), _libraries, "auto, none, or names among cublaslt and cudnn"),
+        Setting("HYBRID_MATMUL_PRECISION", lambda: "float32", _precision, "float32 or tf32"),
     )
 }
 """Every setting by name."""
@@ -147,6 +172,16 @@ class Settings:
         """HYBRID_WINOGRAD."""
         return self.get("HYBRID_WINOGRAD")
 
+    @property
+    def cuda_libraries(self) -> frozenset[str]:
+        """HYBRID_CUDA_LIBRARIES: names of libraries that may be used."""
+        return self.get("HYBRID_CUDA_LIBRARIES")
+
+    @property
+    def matmul_precision(self) -> str:
+        """HYBRID_MATMUL_PRECISION."""
+        return self.get("HYBRID_MATMUL_PRECISION")
+
     @contextmanager
     def __call__(self, **values: Any) -> Iterator[Settings]:
         """Change settings for the code inside the ``with`` block."""
@@ -176,3 +211,23 @@ def _parse(setting: Setting, value: Any, where: str = "") -> Any:
 
 
 settings = Settings()
+
+
+def set_matmul_precision(precision: str) -> str:
+    """How GPUs multiply float32 matrices, convolve and attend from now on: "float32", or "tf32", which rounds what is
+    multiplied to 10 bits and is several times as fast; sums are float32 either way. Returns what held before.
+
+    Half precision is chosen by dtypes: see `blocks.amp`. Programs are compiled anew where the precision changed.
+
+    >>> nd.set_matmul_precision("float32")
+    'float32'
+    """
+    before = settings.matmul_precision
+    os.environ["HYBRID_MATMUL_PRECISION"] = _parse(SETTINGS["HYBRID_MATMUL_PRECISION"], precision, "set_matmul_precision: ")
+    for tell in changed:
+        tell()
+    return before
+
+
+changed: list[Callable[[], None]] = []
+"""Called when a setting has been changed for the whole process."""

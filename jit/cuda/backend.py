@@ -27,6 +27,7 @@ from ..launch import Launch
 from ..loopir import Kernel, Load, Register, Set, Store, walk_exprs, walk_statements
 from ..lower import lower
 from ..recipe import Recipe
+from .calls import available
 from .driver import Driver, driver_of, layout_of
 from .printer import print_module
 from .program import CudaProgram
@@ -66,7 +67,11 @@ class CudaBackend:
     @property
     def target(self) -> GpuTarget:
         """What kernels are lowered for."""
-        return gpu_target(self.driver.arch)
+        return self.target_with("float32")
+
+    def target_with(self, precision: str) -> GpuTarget:
+        """The same with float32 products of a precision."""
+        return gpu_target(self.driver.arch, available(self.device.kind), precision)
 
     def compile(self, graph: Graph, options: Options = Options()) -> CudaProgram | CutProgram:  # noqa: B008 (frozen)
         """A program for the device."""
@@ -78,10 +83,11 @@ class CudaBackend:
         static = bool(extra.pop("static", False))
         with self._lock, self.driver.active():
             disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
-            key = self._key(graph, options.constant_inputs, extra)
+            target = self.target_with(extra.pop("precision", "float32"))
+            key = self._key(graph, options.constant_inputs, extra, target)
             recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
             if recipe is None:
-                recipe = self._generate(graph, disk, options.constant_inputs)
+                recipe = self._generate(graph, disk, options.constant_inputs, target)
                 self.statistics.compilations += 1
                 if disk:
                     disk.store(key, recipe.to_json(), b"")
@@ -96,23 +102,23 @@ class CudaBackend:
         """Refused: there is no native export for a GPU."""
         raise NotImplementedError("emitting code of a GPU for other programs is not supported; use export and load")
 
-    def _key(self, graph: Graph, constants: frozenset[int], extra: Mapping[str, Any]) -> str:
+    def _key(self, graph: Graph, constants: frozenset[int], extra: Mapping[str, Any], target: GpuTarget) -> str:
         return key_of({
             "backend": "cuda",
             "graph": graph.hash,
             "constant inputs": sorted(constants),
             "options": sorted(extra.items()),
-            "target": self.target,
+            "target": target,
             "generator": generator_stamp(),
             "compiler": self.driver.compiler,
         })
 
-    def _generate(self, graph: Graph, disk: DiskCache | None, constants: frozenset[int]) -> Recipe:
-        lowered = lower(graph, self.target, None, constants)
+    def _generate(self, graph: Graph, disk: DiskCache | None, constants: frozenset[int], target: GpuTarget) -> Recipe:
+        lowered = lower(graph, target, None, constants)
         if settings.debug >= 3:
             from .. import debug
 
-            debug.show(lowered, self.target, min(settings.debug, 4))
+            debug.show(lowered, target, min(settings.debug, 4))
         return make_recipe(lowered, self.functions_of(lowered.launches, disk))
 
     def functions_of(self, launches: Sequence[Launch], disk: DiskCache | None = None) -> list[tuple[str, str]]:

@@ -179,15 +179,16 @@ class Matmul:
         p, put = problem, library.put
         scale = "float64" if p.dtype == "float64" else "int32" if p.dtype == "int8" else "float32"
         compute = COMPUTE["tf32" if p.precision == "tf32" else scale]
-        number = {"float64": ctypes.c_double, "int32": ctypes.c_int32, "float32": ctypes.c_float}[scale]
+        number: Any = {"float64": ctypes.c_double, "int32": ctypes.c_int32, "float32": ctypes.c_float}[scale]
         self.alpha = number(p.alpha if scale != "int32" else int(p.alpha))
         self.beta = number(1 if p.residual else 0)
         self.descriptor = library.made("cublasLtMatmulDescCreate", compute, DATA_TYPES[scale])
         out_stride = p.rows * p.columns
         # y.T: (columns, depth), x.T: (depth, rows), out.T: (columns, rows), all column-major
         y_normal, x_normal = p.y.outer == 1 and p.y.depth != 1, p.x.depth == 1
-        self.y = self._layout(p.dtype, *((p.columns, p.depth, p.y.depth) if y_normal else (p.depth, p.columns, p.y.outer)), p.y.batch)
-        self.x = self._layout(p.dtype, *((p.depth, p.rows, p.x.outer) if x_normal else (p.rows, p.depth, p.x.depth)), p.x.batch)
+        y = (p.columns, p.depth, p.y.depth) if y_normal else (p.depth, p.columns, p.y.outer)
+        x = (p.depth, p.rows, p.x.outer) if x_normal else (p.rows, p.depth, p.x.depth)
+        self.y, self.x = self._layout(p.dtype, *y, p.y.batch), self._layout(p.dtype, *x, p.x.batch)
         self.out = self._layout(p.out, p.columns, p.rows, p.columns, out_stride)
         put("MatmulDesc", self.descriptor, DESC_TRANSA, _int32(OP_NORMAL if y_normal else OP_TRANSPOSED))
         put("MatmulDesc", self.descriptor, DESC_TRANSB, _int32(OP_NORMAL if x_normal else OP_TRANSPOSED))

@@ -26,7 +26,7 @@ __all__ = ["Captured", "Driver", "Lease", "Record", "driver_of", "layout_of"]
 class Record:
     """One launch: `function` of a module, the grid's size, the block's, its dynamic shared memory, and where its arguments
     lie in the words of its table. Without a function it is a copy whose words are (to, from, bytes); without lanes a step of
-    a library: the function is called with the words, the addresses of its buffers."""
+    a library (`calls.LibraryCall`), called with the words: the addresses of its buffers and of its workspace."""
 
     function: Any
     blocks: int

@@ -237,8 +237,13 @@ def match(claim: Claim, pull: Pull) -> Matched | None:
             if found is not None:
                 activation = name
                 break
-    if found is None or (activation == "gelu" and claim.kind != "product"):
+    if found is None:
         return None
+    if claim.kind == "convolution":
+        forward = template_name(claim.template) == "convolution"
+        more = found.bias is not None or found.residual is not None or activation
+        if found.alpha != 1.0 or activation == "gelu" or (more and not forward):
+            return None
     if value.dtype == np.float64 and (found.bias is not None or activation):
         return None  # no library has them
     if found.residual is not None and found.residual.dtype != value.dtype:
@@ -370,7 +375,8 @@ class StepBuilder:
         from ..maps import lower_map
 
         pull = self.pull
-        value, equations = atom, []
+        value: Any = atom
+        equations: list[Equation] = []
         if atom.dtype.name != dtype:
             value = self._made("cast", value, equations, dtype=np.dtype(dtype) if dtype != "bfloat16" else _bfloat16())
         value = self._made("transpose", value, equations, axes=tuple(order))
@@ -513,7 +519,7 @@ def _matrix(
         return None
     (_, b), (_, m), (_, k) = groups  # type: ignore[misc]
     m, k = 1 if m is None else m, 1 if k is None else k
-    if same(k, 1) and _spans(m, extents[1]) or same(m, 1) and _spans(k, extents[0]):
+    if (same(k, 1) and _spans(m, extents[1])) or (same(m, 1) and _spans(k, extents[0])):
         return builder.home(value), offset, 0 if b is None else b, m, k
     return None
 

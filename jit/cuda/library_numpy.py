@@ -7,19 +7,21 @@ With the same operands, strides, offsets, epilogues and roundings: inputs as the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-
-from ..numerics import dtype_of
 
 __all__ = ["NUMPY_STEPS", "run_step", "tf32"]
 
 
 def run_step(step: dict[str, Any], arrays: Sequence[np.ndarray], arguments: Sequence[int]) -> None:
     """Run a step on flat arrays, one for each buffer. Views that leave their array are an error."""
+    kind = step["kind"]
+    if kind not in NUMPY_STEPS:
+        import_module(f".library_{kind}", __package__)
     with np.errstate(all="ignore"):
-        NUMPY_STEPS[step["kind"]](step, {name: a for (name, _), a in zip(step["buffers"], arrays, strict=True)}, list(arguments))
+        NUMPY_STEPS[kind](step, {name: a for (name, _), a in zip(step["buffers"], arrays, strict=True)}, list(arguments))
 
 
 def view(array: np.ndarray, offset: int, shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
@@ -27,7 +29,7 @@ def view(array: np.ndarray, offset: int, shape: Sequence[int], strides: Sequence
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
     if 0 in shape:
         return np.empty(shape, array.dtype)
-    assert 0 <= offset and last < array.size, f"elements {offset} to {last} of {array.size}"
+    assert offset >= 0 and last < array.size, f"elements {offset} to {last} of {array.size}"
     return np.lib.stride_tricks.as_strided(array[offset:], shape, [s * array.itemsize for s in strides])
 
 
@@ -80,15 +82,3 @@ def _product(step: dict[str, Any], arrays: dict[str, np.ndarray], arguments: lis
 
 NUMPY_STEPS: dict[str, Any] = {"product": _product}
 """How each kind of step is computed."""
-
-
-def arrays_at(step: dict[str, Any], addresses: Sequence[int], sizes: Sequence[int]) -> list[np.ndarray]:
-    """Flat arrays over memory of the host: `sizes` elements each."""
-    import ctypes
-
-    found = []
-    for (_, dtype), address, size in zip(step["buffers"], addresses, sizes, strict=True):
-        kind = dtype_of(dtype)
-        memory = (ctypes.c_char * (size * kind.itemsize)).from_address(address)
-        found.append(np.frombuffer(memory, kind) if size else np.empty(0, kind))
-    return found

@@ -144,8 +144,10 @@ class _Maker:
         if function.module is None:
             from .calls import bind_step
 
-            call = bind_step(self.driver, function.symbol, [(s.dtype, n) for s, n in zip(buffers, elements)], arguments)
-            parts.add(Record(call, 0, 0, 0, 0, 0, 0), [where[b] for b in launch.buffers])
+            call = bind_step(self.driver, function.symbol, elements, arguments)
+            self.spilled = max(self.spilled, call.workspace)  # which steps and kernels share, one after the other
+            workspace: Place | int = (0, self.spill_at) if call.workspace else 0
+            parts.add(Record(call, 0, 0, 0, 0, 0, 0), [*[where[b] for b in launch.buffers], workspace])
             return
         scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
         layout = layout_of(function.lanes)

@@ -24,7 +24,7 @@ class GpuTarget(Target):
         return WARP
 
 
-def gpu_target(arch: str) -> GpuTarget:
+def gpu_target(arch: str, libraries: tuple[str, ...] = (), precision: str = "float32") -> GpuTarget:
     """The target for an architecture ("sm_90"; "sim" is the host).
 
     registers  vectors that a tile may hold: 72 of the 255 registers of a thread leave room for four warps a scheduler
@@ -34,5 +34,5 @@ def gpu_target(arch: str) -> GpuTarget:
     """
     return GpuTarget(
         "nvptx64-nvidia-cuda", arch, "", 4 * WARP, 72, l1=16 << 10, l2=48 << 10, l3=1 << 20, threads=True,
-        task=256, tasks=4096, piece=4096, keys=32,
+        task=256, tasks=4096, piece=4096, keys=32, libraries=libraries, precision=precision,
     )
