@@ -91,7 +91,7 @@ class _OnHost:
 
 def _memory(address: int, size: int, dtype: np.dtype) -> np.ndarray:
     memory = (ctypes.c_uint8 * (size * dtype.itemsize)).from_address(address)
-    return np.frombuffer(memory, np.uint8).view(dtype) if size else np.empty(0, dtype)
+    return np.frombuffer(memory, np.uint8).view(dtype) if size else np.empty(0, dtype)  # type: ignore[call-overload]
 
 
 class _OnGpu:
