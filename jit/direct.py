@@ -24,7 +24,7 @@ from typing import Any
 
 from ndarray.dims import Size, product
 
-from .contraction import Digits, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .contraction import Digits, bind, ceil_div, hint, lane_mask, minimum, multiply_add, zero
 from .gemm import out_of_loop
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
 from .loopir import (
@@ -245,20 +245,23 @@ def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     size = c.groups * panels * blocks * product(taps) * plan.block * plan.nr
     packed = Storage(c.dtype, size, "packed weights")
     body: list[Stmt] = []
-    with builder.within("task"):
-        group, panel, block = (
-            bind(builder, body, d) for d in digits(builder, Var("task", INT), (c.groups, panels, blocks))
-        )
+    panel_count, block_count = builder.parameter(panels), builder.parameter(blocks)  # also where there is one
+    block = bind(builder, body, Var("task", INT) % block_count)
+    panel = bind(builder, body, Var("task", INT) // block_count)
+    group: Expr = const(0)
+    if c.groups != 1:
+        group, panel = bind(builder, body, panel // panel_count), bind(builder, body, panel % panel_count)
     outputs, inputs = builder.parameter(c.outputs, "outputs"), builder.parameter(c.inputs, "inputs")
     channel = builder.fresh("c")
     names = [builder.fresh("t") for _ in taps]
     tap = tuple(const(0) if k == 1 else Var(name, INT) for k, name in zip(taps, names))
     inside: list[Stmt] = []
     at = bind(builder, inside, block * plan.block + Var(channel, INT))
-    place: Expr = group * builder.parameter(panels, "panels") + panel
-    extents = (*taps[:2], blocks, taps[2], plan.block)
-    for number, (digit, extent) in enumerate(zip((*tap[:2], block, tap[2], Var(channel, INT)), extents)):
-        place = place * builder.parameter(extent, ("extent", number)) + digit
+    extents = tuple(builder.parameter(k, ("taps", axis)) for axis, k in enumerate(taps))
+    place: Expr = group * panel_count + panel
+    for digit, extent in ((tap[0], extents[0]), (tap[1], extents[1]), (block, block_count), (tap[2], extents[2])):
+        place = place * extent + digit
+    place = place * plan.block + Var(channel, INT)
     place = bind(builder, inside, place * plan.nr)
     even = isinstance(c.inputs, int) and c.inputs % plan.block == 0
     whole = isinstance(c.outputs, int) and c.outputs % plan.nr == 0
@@ -420,7 +423,7 @@ class _Direct(Patched):
         self.sums = builder.scratch(c.dtype, plan.rows * plan.columns * plan.nr)
         body += self.copy()
         run, panel, i, j = (builder.fresh(x) for x in "gpij")
-        count, parts = builder.parameter(panels, "panels"), builder.parameter(plan.parts)
+        count, parts = builder.parameter(panels), builder.parameter(plan.parts)
         first, last = (bind(builder, body, p * count // parts, "p") for p in (part, part + 1))
         together = builder.parameter(plan.together)
         begin = bind(builder, outer := list[Stmt](), first + Var(run, INT) * together, "p")
@@ -453,7 +456,7 @@ class _Direct(Patched):
         d, h, w = c.windows
         body: list[Stmt] = []
         counts = (d.taps, h.taps, self.blocks, w.taps)
-        merged = self.blocks == 1 and w.step == 1  # the taps of a row lie one behind the other
+        merged = w.step == 1  # the taps of a row lie one behind the other
         one = const(1)
         sizes = tuple(
             one if isinstance(n, int) and n == 1 else self.block_count if x == 2 else builder.parameter(n, ("tap", x))
@@ -518,8 +521,7 @@ class _Direct(Patched):
             return []
         q = Var(builder.fresh("q"), INT)
         beyond = isinstance(w.out, int) and plan.width < w.out
-        down = const(0) if beyond else builder.parameter(plan.height, "down")
-        right = builder.parameter(plan.width, "right") if beyond else const(0)
+        down, right = builder.parameter(0 if beyond else plan.height), builder.parameter(plan.width if beyond else 0)
         row, column = (self.h0 + i + down) * h.stride - h.low, (self.w0 + j + right + q) * w.stride - w.low
         channel = self.group * builder.parameter(self.channels, "inputs") + block * plan.block
         value = c.read(builder, self.n, (self.depth * d.stride - d.low, row, column), channel, plan.lanes, None)

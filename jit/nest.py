@@ -135,15 +135,15 @@ def nest(em: Emitter, outer: list[Axis], lane: Axis | None, lanes: int, weight: 
         chunk = max(1, math.ceil(goal / lanes)) * lanes
         chunks = (n + (chunk - 1)) // chunk
         if outer:
-            row = builder.size(chunks)
+            row = builder.parameter(chunks, "chunks")
             em.body.append(Let("row", task // row))
             em.push(unravel(em, Var("row", INT), outer))
-            start: Expr = (task % row) * builder.size(chunk)
+            start: Expr = (task % row) * builder.parameter(chunk, "chunk")
         else:
             em.push({})
-            start = task * builder.size(chunk)
+            start = task * builder.parameter(chunk, "chunk")
         start = em.let(em.blocks[-1], start, "first")
-        stop = em.let(em.blocks[-1], apply("min", start + builder.size(chunk), builder.size(n)), "stop")
+        stop = em.let(em.blocks[-1], apply("min", start + builder.parameter(chunk, "chunk"), builder.size(n)), "stop")
         lane_loop(em, lane, lanes, start, stop, target, body, unroll)
         statements = em.pop()
         em.body.extend(statements)
@@ -159,8 +159,9 @@ def nest(em: Emitter, outer: list[Axis], lane: Axis | None, lanes: int, weight: 
     rows = product(a.extent for a in split)
     per_row = max(1, hint(product(a.extent for a in rest)) * hint(n))
     per_task = max(1, goal // per_row)
-    first = em.let(em.blocks[-1], task * builder.size(per_task), "first")
-    stop = em.let(em.blocks[-1], apply("min", first + builder.size(per_task), builder.size(rows)), "stop")
+    length = builder.parameter(per_task)  # also where it is 1: one kernel for rows of any length
+    first = em.let(em.blocks[-1], task * length, "first")
+    stop = em.let(em.blocks[-1], apply("min", first + length, builder.parameter(rows, "rows")), "stop")
     em.push({})  # the row's block: its variables are known once they are computed
     em.blocks[-1].variables.update(unravel(em, Var("row", INT), split))
 
