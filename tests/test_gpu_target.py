@@ -8,7 +8,7 @@ from jit.contract import lower_contraction, plain_sink, plain_source
 from jit.cuda.target import gpu_target
 from jit.interpret import run_launches
 from jit.launch import Storage
-from jit.loopir import Apply, Load, Prefetch, walk_exprs, walk_statements
+from jit.loopir import Apply, Load, walk_exprs, walk_statements
 from jit.lower import lower
 from ndarray.dims import product, symbol
 from ndarray.op import OPAQUE, OPS, Template
@@ -32,7 +32,6 @@ def lengths(kernel):
     """The lengths of all vectors in a kernel."""
     found = set()
     for s in walk_statements(kernel.body):
-        assert not isinstance(s, Prefetch)
         for name in ("value", "index", "mask", "condition", "start", "stop"):
             e = getattr(s, name, None)
             for x in walk_exprs(e) if e is not None else ():
