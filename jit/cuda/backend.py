@@ -29,7 +29,7 @@ from ..lower import lower
 from ..recipe import Recipe
 from .calls import available
 from .driver import Driver, driver_of, layout_of
-from .printer import print_module
+from .printer import print_module, range_steps
 from .program import CudaProgram
 from .table import Function, Module
 from .target import WARP, GpuTarget, gpu_target
@@ -137,19 +137,21 @@ class CudaBackend:
                 new[f"k{len(new)}"] = kernel
         if new:
             lanes = {symbol: lanes_of(kernel) for symbol, kernel in new.items()}
-            source = print_module(new, {s: layout_of(n) for s, n in lanes.items()})
+            layouts = {s: layout_of(n) for s, n in lanes.items()}
+            source = print_module(new, layouts)
+            ranges = {s: range_steps(kernel, layouts[s]) for s, kernel in new.items()}
             digest = hashlib.sha256(source.encode()).hexdigest()
-            self._load(digest, source, lanes)
+            self._load(digest, source, lanes, ranges)
             if disk:
-                disk.store(f"cuda-{digest}", {"lanes": lanes}, source.encode())
+                disk.store(f"cuda-{digest}", {"lanes": lanes, "ranges": ranges}, source.encode())
             known.update((kernel, (digest, symbol)) for symbol, kernel in new.items())
             self.statistics.kernels += len(new)
         return [known[x.kernel] for x in launches]
 
-    def _load(self, digest: str, source: str, lanes: Mapping[str, int]) -> None:
+    def _load(self, digest: str, source: str, lanes: Mapping[str, int], ranges: Mapping[str, Any]) -> None:
         module = Module(self.driver, source, list(lanes))
         module.functions(False)  # so that code that can't be compiled is found out now
-        self._functions.loaded.update({(digest, s): Function(module, s, n) for s, n in lanes.items()})
+        self._functions.loaded.update({(digest, s): Function(module, s, n, ranges[s]) for s, n in lanes.items()})
 
     def _from_disk(self, disk: DiskCache, key: str) -> Recipe | None:
         found = disk.load(key)
@@ -166,7 +168,8 @@ class CudaBackend:
                 payload = disk.load(f"cuda-{digest}")
                 if payload is None or hashlib.sha256(payload[1]).hexdigest() != digest:
                     return None
-                self._load(digest, payload[1].decode(), {str(s): int(n) for s, n in payload[0]["lanes"].items()})
+                lanes = {str(s): int(n) for s, n in payload[0]["lanes"].items()}
+                self._load(digest, payload[1].decode(), lanes, payload[0]["ranges"])
             if not all(k in self._functions.loaded for k in recipe.kernels):
                 return None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

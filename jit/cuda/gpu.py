@@ -1,14 +1,14 @@
-"""The driver of ``gpu(i)``: CUDA through CuPy. Nothing here has run on a GPU yet."""
+"""The driver of ``gpu(i)``: CUDA through CuPy (`ndarray.cuda`). Nothing here has run on a GPU yet."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
+from ndarray import cuda
 from ndarray.device import Device
 
 from .driver import Lease, Record
@@ -17,20 +17,14 @@ from .printer import ABI_VERSION
 
 __all__ = ["GpuDriver"]
 
-SHARED_SIZE = 8
-"""CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
-
-UPLOAD, DOWNLOAD, WITHIN = 1, 2, 3
-"""cudaMemcpyKind."""
-
 
 class _Kernel:
     """A function of a loaded module, which it keeps loaded."""
 
-    __slots__ = ("module", "ptr")
+    __slots__ = ("address", "module")
 
-    def __init__(self, module: Any, ptr: int):
-        self.module, self.ptr = module, ptr
+    def __init__(self, module: Any, address: int):
+        self.module, self.address = module, address
 
 
 class GpuDriver:
@@ -39,14 +33,7 @@ class GpuDriver:
     def __init__(self, device: Device):
         self.device, self.module = device, device.module
         self.launches = self.copies = self.captures = self.replays = 0
-        cuda = self._cuda = self.module.cuda
-        self._driver = importlib.import_module("cupy_backends.cuda.api.driver")
-        self._runtime = cuda.runtime
-        place = cuda.Device(device.index)
-        attributes = place.attributes
-        self.arch = f"sm_{place.compute_capability}"
-        self.multiprocessors = attributes["MultiProcessorCount"]
-        self.shared_limit = attributes["MaxSharedMemoryPerBlockOptin"]
+        self.arch, self.multiprocessors, self.shared_limit = cuda.properties(device.index)
 
     @property
     def compiler(self) -> str:
@@ -59,23 +46,18 @@ class GpuDriver:
 
     def load(self, source: str, symbols: Sequence[str], wide: bool) -> dict[str, Any]:
         """The functions of a module."""
-        module = self._cuda.function.Module()
-        module.load(cached_cubin(source, self.arch, "long long" if wide else "int").image)
-        found = {}
-        for symbol in symbols:
-            ptr = module.get_function(symbol).ptr
-            self._driver.funcSetAttribute(ptr, SHARED_SIZE, self.shared_limit)
-            found[symbol] = _Kernel(module, ptr)
-        return found
+        image = cached_cubin(source, self.arch, "long long" if wide else "int").image
+        loaded = cuda.load(self.device.index, image, symbols, self.shared_limit)
+        return {s: _Kernel(loaded, address) for s, address in loaded.functions.items()}
 
     def allocate(self, nbytes: int) -> Lease:
         """Memory of CuPy's pool, which aligns it to 512 bytes."""
-        memory = self._cuda.alloc(max(1, nbytes))
-        return Lease(memory, memory.ptr, nbytes)
+        memory = self.module.empty(max(1, nbytes), np.uint8)
+        return Lease(memory, memory.data.ptr, nbytes)
 
     def stream(self) -> int:
         """The address of the thread's current stream."""
-        return self._cuda.get_current_stream().ptr
+        return int(cuda.cupy().cuda.get_current_stream().ptr)
 
     def prepare(self, records: Sequence[Record]) -> Sequence[Record]:
         """Nothing to prepare."""
@@ -83,67 +65,59 @@ class GpuDriver:
 
     def submit(self, prepared: Sequence[Record], words: np.ndarray) -> None:
         """Launch all; the driver copies the arguments."""
-        pointers = words.ctypes.data + 8 * np.arange(len(words), dtype=np.int64)
-        at, stream, launch = pointers.ctypes.data, self.stream(), self._driver.launchKernel
+        pointers = cuda.pointers(words)
+        at, stream = pointers.ctypes.data, self.stream()
         for r in prepared:
             if r.function is None:
                 to, source, nbytes = words[r.begin : r.end].tolist()
-                self._runtime.memcpyAsync(to, source, nbytes, WITHIN, stream)
+                cuda.copy(to, source, nbytes, stream, cuda.WITHIN)
                 self.copies += 1
-            elif not r.lanes:
-                r.function(words[r.begin : r.end])
-                self.launches += 1
+                continue
+            self.launches += 1
+            if r.lanes:
+                cuda.launch(r.function.address, r.blocks, (r.lanes, r.workers), r.shared, stream, at + 8 * r.begin)
             else:
-                launch(r.function.ptr, r.blocks, 1, 1, r.lanes, r.workers, 1, r.shared, stream, at + 8 * r.begin, 0)
-                self.launches += 1
+                r.function(words[r.begin : r.end])
 
     def upload(self, address: int, values: np.ndarray) -> None:
         """Copy a small array of the host, which CUDA stages before it returns."""
-        self._runtime.memcpyAsync(address, values.ctypes.data, values.nbytes, UPLOAD, self.stream())
+        cuda.copy(address, values.ctypes.data, values.nbytes, self.stream(), cuda.HOST_TO_DEVICE)
 
     def read(self, address: int, dtype: str) -> Any:
         """A number, once the stream is done."""
         found = np.empty((), dtype)
-        stream = self._cuda.get_current_stream()
-        self._runtime.memcpyAsync(found.ctypes.data, address, found.nbytes, DOWNLOAD, stream.ptr)
+        stream = cuda.cupy().cuda.get_current_stream()
+        cuda.copy(found.ctypes.data, address, found.nbytes, stream.ptr, cuda.DEVICE_TO_HOST)
         stream.synchronize()
         return found.item()
 
     def capture(self, prepared: Sequence[Record], words: np.ndarray) -> _Graph:
         """The launches as a CUDA graph."""
-        stream = self._cuda.Stream(non_blocking=True)
         before = self.launches, self.copies
-        with stream:
-            stream.begin_capture()
-            try:
-                self.submit(prepared, words)
-            finally:
-                graph = stream.end_capture()
+        graph = cuda.capture(self.device.index, lambda: self.submit(prepared, words))
         self.launches, self.copies = before
         self.captures += 1
-        return _Graph(self, graph, stream)
+        return _Graph(self, graph)
 
-    def seconds(self, prepared: Sequence[Record], words: np.ndarray, rounds: int = 10) -> float | None:
-        """The shortest time of the launches, by events."""
-        make = self._cuda.Event
+    def seconds(self, prepared: Sequence[Record], words: np.ndarray) -> float:
+        """The shortest time of the launches in ten rounds, by events."""
         best = float("inf")
-        for _ in range(rounds):
-            begin, end = make(), make()
-            begin.record()
+        for _ in range(10):
+            begin = cuda.event(self.device.index, None, True)
             self.submit(prepared, words)
-            end.record()
+            end = cuda.event(self.device.index, None, True)
             end.synchronize()
-            best = min(best, self._cuda.get_elapsed_time(begin, end) / 1e3)
+            best = min(best, cuda.milliseconds(begin, end) / 1e3)
         return best
 
 
 class _Graph:
-    """A captured graph, with the stream that it was captured on."""
+    """A captured graph."""
 
-    def __init__(self, driver: GpuDriver, graph: Any, stream: Any):
-        self.driver, self.graph, self.stream = driver, graph, stream
+    def __init__(self, driver: GpuDriver, graph: cuda.Graph):
+        self.driver, self.graph = driver, graph
 
     def launch(self) -> None:
         """Run it on the current stream."""
-        self.graph.launch(self.driver._cuda.get_current_stream())
+        self.graph.launch()
         self.driver.replays += 1

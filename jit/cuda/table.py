@@ -17,6 +17,7 @@ from ndarray.dims import evaluate
 
 from ..recipe import LaunchRecipe, LoopRecipe, Recipe
 from .driver import Driver, Record, layout_of
+from .ranges import fits_int32
 
 __all__ = ["Function", "Module", "Plan", "Table", "make_plan"]
 
@@ -30,10 +31,6 @@ STEPS_KEPT = 1024
 """Tables of steps that a loop with an unknown number of them remembers."""
 
 Place = tuple[int, int]
-
-
-SMALL = (1 << 31) - (1 << 16)
-"""Sizes and numbers below it leave room for indices beyond the last of a task in 32 bits."""
 
 
 class Module:
@@ -59,6 +56,7 @@ class Function:
     module: Module | None
     symbol: str
     lanes: int
+    ranges: Sequence[Sequence[Any]] = ()  # by which `fits_int32` tells whether 32-bit indices do
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class _Maker:
         values: list[int | Place] = [where[b] for b in launch.buffers]
         values += arguments
         values += [0, tasks, (0, self.spill_at) if spills else 0, scratch]
-        wide = max(tasks, *map(abs, arguments), *elements, 0) >= SMALL
+        wide = not fits_int32(function.ranges, arguments, tasks)
         handle = function.module.functions(wide)[function.symbol]
         parts.add(Record(handle, blocks, layout.lanes, workers, shared, 0, 0), values)
 
