@@ -1,7 +1,7 @@
 """Depthwise convolutions over channels-last arrays: vectors run along the channels, each of which has a filter of its own.
 
-A task copies the rows that it sees into a patch, as `direct` does, one vector of channels behind the other; then, for a
-few neighbouring outputs at a time, each vector of the patch is loaded once and multiplied with all the taps that it meets.
+Row by row, for a few neighbouring outputs at a time, one vector of channels after the other, so that x is read as it lies in
+memory: each vector of a row of x is loaded once and multiplied with all the taps that it meets.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import Any
 from ndarray.dims import Size, product
 
 from .contraction import bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
-from .direct import Convolution, Patched, Plan
+from .direct import UNIT, Convolution, Patched, Plan
+from .gemm import out_of_loop
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Position, Sink, Storage
 from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Var, const
 from .target import Target
 
 __all__ = ["is_depthwise", "lower_depthwise", "lower_depthwise_filters"]
-
-UNROLLED = 25
-"""Taps of rows and columns that are written out."""
 
 
 def is_depthwise(c: Convolution) -> bool:
@@ -37,7 +35,8 @@ def lower_depthwise(c: Convolution, target: Target, **override: Any) -> list[Lau
 
 
 def _choose(c: Convolution, target: Target) -> Plan:
-    """The plan, from sizes alone: patches of half the first-level cache's size, and 16 tasks where there is work enough."""
+    """The plan, from sizes alone: rows of a vector of channels that fit the first-level cache, and 16 tasks where there is work
+    enough."""
     _, h, w = c.windows
     lanes = target.lanes(c.dtype)
     lanes = target.fewer(lanes, c.groups)
@@ -77,71 +76,60 @@ def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
 
 
 class _Depthwise(Patched):
-    """A part of the channels in the patch, a block of them after the other."""
-
-    def __init__(self, c: Convolution, plan: Plan, packed: Storage):
-        super().__init__(c, plan, packed)
-        self.channels, self.blocks = c.groups, -(-ceil_div(c.groups, plan.lanes) // plan.parts)
+    """Some rows and a part of the channels; x is read where it lies."""
 
     def build(self) -> Launch:
         c, plan, builder = self.c, self.plan, self.builder
         count: Size = ceil_div(c.groups, plan.lanes)
-        body, part, tasks = self.begin(plan.parts, 1)
+        body, part, tasks = self.begin(plan.parts, 1, patched=False)
         self.sums = builder.scratch(c.dtype, plan.columns * plan.lanes)
         every, parts = builder.parameter(count), builder.parameter(plan.parts)
         first, last = (bind(builder, body, p * every // parts, "p") for p in (part, part + 1))
-        self.blocks_here = bind(builder, body, last - first, "p")
-        self.first_channel = bind(builder, body, first * plan.lanes, "c")
         self.outputs = builder.parameter(c.groups, "channels")
-        body += self.copy()
         block, i, j = builder.fresh("b"), builder.fresh("i"), builder.fresh("j")
-        tile = self._tile(Var(block, INT), first, Var(i, INT), Var(j, INT))
-        loop: Stmt = For(j, const(0), self.columns, plan.columns, tuple(tile))
-        loop = For(i, const(0), self.rows, 1, (loop,))
-        body.append(For(block, const(0), self.blocks_here, 1, (loop,)))
+        loop: list[Stmt] = out_of_loop(For(block, first, last, 1, tuple(self._tile(Var(block, INT), Var(i, INT), Var(j, INT)))))
+        loop = [For(j, const(0), self.columns, plan.columns, tuple(loop))]
+        body.append(For(i, const(0), self.rows, 1, tuple(loop)))
         return self.launch(body, tasks, f"depthwise_{plan.columns}x{plan.lanes}", plan.lanes)
 
-    def _tile(self, block: Expr, first: Expr, i: Expr, j: Expr) -> list[Stmt]:
+    def _tile(self, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        """A vector of channels of some neighbouring outputs. Taps above and below x are left out, columns beside it are zero."""
         c, plan, builder = self.c, self.plan, self.builder
         d, h, w = c.windows
-        names = [builder.fresh("s") for _ in range(plan.columns)]
-        body: list[Stmt] = [Register(name, zero(self.vector)) for name in names]
-        start = bind(builder, body, (i * h.pitch) * self.row + block * self.line + j * (w.pitch * plan.lanes))
-        taps = builder.parameter(product(self.taps))
-        weights = bind(builder, body, (first + block) * taps * plan.lanes)
-        written_out = h.taps * w.taps <= UNROLLED
-        kd, kh = builder.fresh("k"), builder.fresh("k")
-        inside: list[Stmt] = []
-        for row in range(h.taps) if written_out else (Var(kh, INT),):
-            inside += self._row(names, start, weights, Var(kd, INT), row)
-        if not written_out:
-            inside = [For(kh, const(0), const(h.taps), 1, tuple(inside))]
-        if 0 not in self.taps:
-            body.append(For(kd, const(0), const(d.taps), 1, tuple(inside)))
-        return body + self._sink(names, first, block, i, j)
-
-    def _row(self, names: list[str], start: Expr, weights: Expr, kd: Expr, kh: Expr | int) -> list[Stmt]:
-        """Products with one row of taps."""
-        c, plan, builder = self.c, self.plan, self.builder
-        _, h, w = c.windows
         body: list[Stmt] = []
-        line = bind(builder, body, start + (kd * self.plane + kh * h.step) * self.row)
-        at = bind(builder, body, weights + (kd * (h.taps * w.taps) + kh * w.taps) * plan.lanes)
+        start = bind(builder, body, (self.w0 + j) * w.stride - w.low)
+        size = builder.parameter(w.size, "width")
+        met = sorted({q * w.stride + t * w.step for q in range(plan.columns) for t in range(w.taps)})
+        exists = {x: bind(builder, body, (start + x >= 0) & (start + x < size)) for x in met}
+        kd, kh = Var(builder.fresh("k"), INT), Var(builder.fresh("k"), INT)
+        depths = d.met(self.depth, 1, builder.parameter(d.size, "depth")) if d is not UNIT else (const(0), const(1))
+        heights = h.met(self.h0 + i, 1, builder.parameter(h.size, "height"))
+        depths, heights = ((bind(builder, body, x, "k"), bind(builder, body, y, "k")) for x, y in (depths, heights))
+        channel = bind(builder, body, block * plan.lanes)
+        mask = None if c.groups % plan.lanes == 0 else bind(builder, body, lane_mask(channel, plan.lanes, self.outputs))
+        weights = bind(builder, body, channel * builder.parameter(product(self.taps), "taps"))
+        names = [builder.fresh("s") for _ in range(plan.columns)]
+        body += [Register(name, zero(self.vector)) for name in names]
+        row: list[Stmt] = []
+        at = bind(builder, row, weights + (kd * (h.taps * w.taps) + kh * w.taps) * plan.lanes)
         buffer = builder.buffer(self.packed, "read")
-        ws = [bind(builder, body, Load(buffer, at + t * plan.lanes, self.vector), "v") for t in range(w.taps)]
-        meets: dict[int, list[tuple[int, int]]] = {}
-        for q in range(plan.columns):
-            for t in range(w.taps):
-                meets.setdefault(q * w.pitch + t * w.step, []).append((q, t))
-        for column, pairs in sorted(meets.items()):
-            x = bind(builder, body, Load(self.patch, line + column * plan.lanes, self.vector), "x")
-            body += [Set(names[q], multiply_add(x, ws[t], Get(names[q], self.vector))) for q, t in pairs]
-        return body
+        ws = [bind(builder, row, Load(buffer, at + t * plan.lanes, self.vector), "v") for t in range(w.taps)]
+        depth, height = self.depth * d.stride + kd * d.step - d.low, (self.h0 + i) * h.stride + kh * h.step - h.low
+        where = bind(builder, row, depth), bind(builder, row, height)
+        for x in met:
+            value = c.read(builder, self.n, (*where, start + x), channel, plan.lanes, mask)
+            pairs = [(q, t) for q in range(plan.columns) for t in range(w.taps) if q * w.stride + t * w.step == x]
+            inside: list[Stmt] = []
+            value = bind(builder, inside, value, "x")
+            inside += [Set(names[q], multiply_add(value, ws[t], Get(names[q], self.vector))) for q, t in pairs]
+            row.append(If(exists[x], tuple(inside)))
+        loop: Stmt = For(kh.name, *heights, 1, tuple(row))
+        body.append(For(kd.name, *depths, 1, (loop,)))
+        return body + self._sink(names, channel, i, j)
 
-    def _sink(self, names: list[str], first: Expr, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
+    def _sink(self, names: list[str], channel: Expr, i: Expr, j: Expr) -> list[Stmt]:
         """Deliver the sums: from the registers, or through memory at the end of a row."""
         plan, builder = self.plan, self.builder
-        channel = (first + block) * plan.lanes
         limit = None if self.c.groups % plan.lanes == 0 else self.outputs
         body: list[Stmt] = []
         row, column = bind(builder, body, self.h0 + i), bind(builder, body, self.w0 + j)

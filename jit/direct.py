@@ -306,8 +306,8 @@ class Patched:
         self.plane = const(self.extent[1] if d.taps > 1 else 0)  # rows from one depth tap to the next
         self.first_channel: Expr = const(0)
 
-    def begin(self, parts: Size, groups: Size) -> tuple[list[Stmt], Expr, Size]:
-        """(statements that say what the task is, its part, the number of tasks)."""
+    def begin(self, parts: Size, groups: Size, patched: bool = True) -> tuple[list[Stmt], Expr, Size]:
+        """(statements that say what the task is, its part, the number of tasks). `patched`: it has a patch."""
         c, plan, builder = self.c, self.plan, self.builder
         d, h, w = c.windows
         body: list[Stmt] = []
@@ -323,11 +323,12 @@ class Patched:
         self.w0 = bind(builder, body, block_w * builder.parameter(plan.width), "col")
         self.rows = bind(builder, body, minimum(builder.parameter(plan.height), builder.parameter(h.out) - self.h0), "row")
         self.columns = bind(builder, body, minimum(builder.parameter(plan.width), builder.parameter(w.out) - self.w0), "col")
-        self.block_count = self.blocks_here = builder.parameter(self.blocks, "blocks")
-        self.line = bind(builder, body, builder.parameter(self.extent[2] * plan.block, "line"))  # of one block of channels
-        self.row = bind(builder, body, self.line * self.block_count)
         self.outputs = builder.parameter(c.outputs, "outputs")
-        self.patch = builder.scratch(c.dtype, product(self.extent) * self.blocks * plan.block)
+        if patched:
+            self.block_count = self.blocks_here = builder.parameter(self.blocks, "blocks")
+            self.line = bind(builder, body, builder.parameter(self.extent[2] * plan.block, "line"))  # of one block of channels
+            self.row = bind(builder, body, self.line * self.block_count)
+            self.patch = builder.scratch(c.dtype, product(self.extent) * self.blocks * plan.block)
         return body, part, product(counts)
 
     def launch(self, body: list[Stmt], tasks: Size, tile: str, work: int) -> Launch:
