@@ -30,6 +30,7 @@ bench:
 	$(BIN)/python -m benchmarks.peak
 	$(BIN)/python -m benchmarks.figures
 	$(BIN)/python -m benchmarks.matmul
+	$(BIN)/python -m benchmarks.winograd
 	$(BIN)/python -m benchmarks.table
 
 # for a machine with a GPU; with the packages of `python3` where that has CuPy, else in .venv

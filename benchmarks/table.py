@@ -6,7 +6,7 @@
 
 The suite is the one that `fw_ours.py` is an adapter for; it lives outside of this project. Frameworks that are not
 installed are left out; without any, our own times stand beside the ceilings. Peak and bandwidth are measured before and
-after the run, and the better figure counts.
+after the run, and the better figure counts. What has convolutions is run once more with direct summation only.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ HERE = Path(__file__).resolve().parent
 OURS = "ours"
 NEEDS = {"torch": ("torch",), "torch_mkl512": ("torch",), "torch_compile": ("torch",), "torch_freeze": ("torch",),
          "jax": ("jax",), "ort": ("onnxruntime", "onnx", "onnxscript", "torch")}
+DIRECT = "ours_direct"  # with HYBRID_WINOGRAD=0
 NO_PEER = "_mkl512"  # suffix of what is shown, but is no peer
 LOSS = 0.95  # below this share of the best peer's speed we lose
-INFERENCE_GOAL, TRAINING_GOAL, SHARE_GOAL, LARGE = 1.3, 1.5, 0.9, 100e6
+DIRECT_GOAL, INFERENCE_GOAL, TRAINING_GOAL, SHARE_GOAL, LARGE = 1.15, 1.3, 1.5, 0.9, 100e6
 COLD_MS, WARM_MS, TINY_MS = 50.0, 100.0, 0.003
 
 
@@ -58,7 +59,7 @@ class Figures:
     @property
     def peers(self) -> dict[str, float]:
         """Milliseconds of all peers."""
-        every = {f: self.value(f) for f in self.records if f != OURS and not f.endswith(NO_PEER)}
+        every = {f: self.value(f) for f in self.records if f not in (OURS, DIRECT) and not f.endswith(NO_PEER)}
         return {f: v for f, v in every.items() if v is not None}
 
     @property
@@ -69,7 +70,15 @@ class Figures:
     @property
     def ratio(self) -> float | None:
         """The best peer's time over ours: above 1 we are faster."""
-        ours = self.value(OURS)
+        return self.ratio_of(self.value(OURS))
+
+    @property
+    def direct_ratio(self) -> float | None:
+        """The same with direct convolutions only."""
+        return self.ratio_of(self.value(DIRECT) or self.value(OURS))
+
+    def ratio_of(self, ours: float | None) -> float | None:
+        """The best peer's time over a time of ours."""
         return self.peers[self.best] / ours if self.best is not None and ours else None
 
     def first_ms(self, framework: str, field: str = "first_s") -> float | None:
@@ -119,7 +128,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def report(meta: Mapping[str, Any], figures: Sequence[Figures], limits: Limits) -> str:
     """The whole report as Markdown."""
-    frameworks = [f for f in (OURS, *NEEDS, *{f for w in figures for f in w.records})
+    frameworks = [f for f in (OURS, DIRECT, *NEEDS, *{f for w in figures for f in w.records})
                   if any(w.value(f) is not None for w in figures)]
     frameworks = list(dict.fromkeys(frameworks))
     versions = ", ".join(f"{f} {v}" for f, v in meta.get("versions", {}).items() if not f.endswith(NO_PEER))
@@ -128,7 +137,8 @@ def report(meta: Mapping[str, Any], figures: Sequence[Figures], limits: Limits) 
         what = ", ".join(run.get("frameworks", ())) or "settling of " + (", ".join(run.get("settled", ())) or "nothing")
         load = [f"{run[k][0]:.2f}" for k in ("load_start", "load_end") if run.get(k)]
         lines.append(f"- {run.get('date', '')}: {run.get('rounds', '?')} rounds of {what}; load average {' to '.join(load)}")
-    lines += [f"- ceilings measured in the same run: {limits}", "", *_goals(figures, limits), ""]
+    lines += [f"- ceilings measured in the same run: {limits}", "", *_goals(figures, limits)]
+    lines += [f"- {meta['errors']}", ""] if "errors" in meta else [""]
     lines += ["### Time per call, ms", "", _times(figures, frameworks, limits), ""]
     lines += ["### First call less a steady one, ms", "", _first_calls(figures, frameworks), ""]
     lines += ["### Peak resident memory, MB", "", _memory(figures, frameworks), ""]
@@ -147,6 +157,10 @@ def _goals(figures: Sequence[Figures], limits: Limits) -> list[str]:
         mean = geometric_mean(w.ratio for w in figures if w.train == train and w.ratio is not None)
         if mean is not None:
             lines.append(f"- geometric mean of best peer / ours, {name}: {mean:.3f} (goal {goal})")
+        direct = geometric_mean(w.direct_ratio for w in figures if w.train == train and w.direct_ratio is not None)
+        if direct is not None and any(w.train == train and w.value(DIRECT) is not None for w in figures):
+            goal = goal if train else DIRECT_GOAL
+            lines.append(f"- the same with direct convolutions only (HYBRID_WINOGRAD=0): {direct:.3f} (goal {goal})")
     large = [(w.name, w.share(limits)) for w in figures if w.work is not None and w.work.flops > LARGE]
     short = [f"{n} {s:.0%}" for n, s in large if s is not None and s < SHARE_GOAL]
     if large:
@@ -235,7 +249,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         after = _limits()
         limits = Limits(limits.threads, max(limits.gflops, after.gflops), max(limits.gigabytes, after.gigabytes))
     data = json.loads(path.read_text())
-    trains, works = _work(suite, list(data["results"]))
+    trains, works, convolving = _work(suite, list(data["results"]))
+    other = path.with_name(path.stem + "-direct.json")
+    if convolving and not options.only_table:
+        one = argparse.Namespace(workloads=",".join(convolving), rounds=options.rounds)
+        _run_suite(suite, other, [OURS], one, {"HYBRID_WINOGRAD": "0"})
+        data["meta"]["errors"] = _errors()
+    if other.is_file():
+        for name, records in json.loads(other.read_text())["results"].items():
+            if OURS in records and name in data["results"]:
+                data["results"][name][DIRECT] = records[OURS]
     figures = [Figures(n, trains.get(n, "_train" in n), r, works.get(n)) for n, r in data["results"].items()]
     text = report(data["meta"], figures, limits)
     print(text)
@@ -250,17 +273,29 @@ def _installed() -> list[str]:
     return [OURS, *found]
 
 
-def _run_suite(suite: Path, path: Path, frameworks: Sequence[str], options: argparse.Namespace) -> None:
-    """One run of the suite, and a further round of what varied. Our packages have bytecode then, as installed ones do."""
+def _run_suite(
+    suite: Path, path: Path, frameworks: Sequence[str], options: argparse.Namespace, extra: Mapping[str, str] | None = None
+) -> None:
+    """One run of the suite, and a further round of what varied; `extra` is added to the environment. Our packages have bytecode
+    then, as installed ones do."""
     for package in ("ndarray", "hybrid", "jit", "kvstore", "blocks"):
         compileall.compile_dir(HERE.parent / package, quiet=2)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]), **(extra or {})}
     environment.setdefault("PEERS_CACHE", str(HERE.parent / "build" / "peers-cache"))
     run = [sys.executable, str(suite / "suite.py")]
     subprocess.run([*run, "run", "--frameworks", ",".join(frameworks), "--workloads", options.workloads,
                     "--rounds", str(options.rounds), "--json", str(path)], env=environment, cwd=HERE.parent, check=True)
     if options.rounds > 1:
         subprocess.run([*run, "settle", "--json", str(path)], env=environment, cwd=HERE.parent, check=True)
+
+
+def _errors() -> str:
+    """The errors of a convolution in float32, direct and by Winograd's method."""
+    from benchmarks.winograd import measure
+
+    largest = [f"{measure(1, 28, 128, 128, tile).largest:.1e} with {what}" for tile, what in
+               ((0, "direct summation"), (2, "tiles of 2 x 2"), (4, "tiles of 4 x 4"))]
+    return f"largest error of a 3x3 layer of 128 channels, relative to |x| * |w|: {', '.join(largest)}"
 
 
 def _limits() -> Limits:
@@ -271,22 +306,25 @@ def _limits() -> Limits:
     return Limits(2, max(t.gflops for t in tries), max(t.gigabytes for t in tries))
 
 
-def _work(suite: Path, names: Sequence[str]) -> tuple[dict[str, bool], dict[str, Work]]:
-    """Which workloads train, and the work of each, counted in a process of its own: it traces the adapter's models."""
+def _work(suite: Path, names: Sequence[str]) -> tuple[dict[str, bool], dict[str, Work], list[str]]:
+    """Which workloads train, the work of each, and those with convolutions, counted in a process of its own: it traces the
+    adapter's models."""
     code = "import sys; from benchmarks.table import count; count(sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(suite), str(HERE.parent)])}
     done = subprocess.run([sys.executable, "-c", code, *names], env=environment, cwd=HERE.parent, capture_output=True, text=True)
     if done.returncode:
         print(f"the work of the workloads can't be counted:\n{done.stderr}", file=sys.stderr)
-        return {}, {}
+        return {}, {}, []
     found = json.loads(done.stdout.splitlines()[-1])
-    return {n: f["train"] for n, f in found.items()}, {n: Work(f["flops"], f["bytes"]) for n, f in found.items() if "flops" in f}
+    works = {n: Work(f["flops"], f["bytes"]) for n, f in found.items() if "flops" in f}
+    return {n: f["train"] for n, f in found.items()}, works, [n for n, f in found.items() if f.get("convolves")]
 
 
 def count(names: Sequence[str]) -> None:
     """Print {workload: {train, flops, bytes}} as JSON; what can't be traced has `train` only."""
     adapter, specs = importlib.import_module("fw_ours"), importlib.import_module("models").load_specs()
     from benchmarks.ceilings import work_of
+    from hybrid.graph import every_equation
     from hybrid.passes import optimize
 
     found: dict[str, dict[str, Any]] = {}
@@ -297,11 +335,13 @@ def count(names: Sequence[str]) -> None:
         try:
             function, given = adapter.compiled(name)
             traced = function.graph if hasattr(function, "graph") else function._compile().graph  # a step, or a Block
-            work = work_of(optimize(traced(*given)))
+            graph = optimize(traced(*given))
+            work = work_of(graph)
         except Exception as error:
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        found[name] |= {"flops": work.flops, "bytes": work.bytes}
+        convolves = any(eq.op.name.startswith("convolution") for eq in every_equation(graph))
+        found[name] |= {"flops": work.flops, "bytes": work.bytes, "convolves": convolves}
     print(json.dumps(found))
 
 

@@ -124,9 +124,8 @@ class CompiledKernels(NumpyKernels):
             batched, in_shape = (), False  # pooling of an array that has no other axes
         shapes = [a.shape[1:] if i in batched else a.shape for i, a in enumerate(arrays)]
         fixed = {**attrs, "shape": attrs["shape"][1:]} if in_shape else attrs
-        key = op, tuple([(s, a.dtype) for s, a in zip(shapes, arrays)]), tuple(sorted(fixed.items()))
-        if op.startswith("convolution"):
-            key = *key, settings.winograd
+        winograd = settings.winograd if op.startswith("convolution") else 0
+        key = op, tuple([(s, a.dtype) for s, a in zip(shapes, arrays)]), tuple(sorted(fixed.items())), winograd
 
         def types() -> list[ArrayType]:
             n: Size = symbol("n", arrays[0].shape[0]) if batched else 0

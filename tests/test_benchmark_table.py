@@ -127,8 +127,17 @@ def test_of_a_kept_run(tmp_path, capsys, monkeypatch):
     kept = tmp_path / "out.json"
     kept.write_text(json.dumps({"meta": {"cpu": "a CPU", "cores": 2}, "results": {"one": FAST.records, "step": TRAINS.records}}))
     monkeypatch.setattr(table, "_limits", lambda: LIMITS)
-    monkeypatch.setattr(table, "_work", lambda suite, names: ({"one": False, "step": True}, {"one": FAST.work}))
+    monkeypatch.setattr(table, "_work", lambda suite, names: ({"one": False, "step": True}, {"one": FAST.work}, []))
     table.main(["--suite", str(tmp_path), "--json", str(kept), "--only-table", "--output", str(tmp_path / "out.md")])
     text = capsys.readouterr().out
     assert "training: 2.000" in text
     assert text.strip() in (tmp_path / "out.md").read_text()
+
+
+def test_direct_convolutions_beside():
+    net = Figures("net", False, {"ours": record(2.0), "ours_direct": record(3.0), "torch": record(6.0)})
+    assert (net.best, net.ratio, net.direct_ratio, FAST.direct_ratio) == ("torch", 3.0, 2.0, FAST.ratio)
+    lines = report({}, [net, FAST], LIMITS).splitlines()
+    assert f"- geometric mean of best peer / ours, inference: {math.sqrt(4.5):.3f} (goal 1.3)" in lines
+    assert f"- the same with direct convolutions only (HYBRID_WINOGRAD=0): {math.sqrt(3.0):.3f} (goal 1.15)" in lines
+    assert not any("HYBRID_WINOGRAD" in line for line in report({}, [FAST, SLOW], LIMITS).splitlines())
