@@ -301,6 +301,14 @@ class _Fuser:
                 tried.add(rest[0])
                 self.attempt(self.groups[rest[0]], group, eq)
         self.join_siblings()
+        self.join_copies()
+
+    def join_copies(self) -> None:
+        """A mere copy becomes a part of another pass over as many elements."""
+        for copy in [g for g in self.groups.values() if g.kind == "map" and all(eq.op.name == "copy" for eq in g.equations)]:
+            for other in [g for g in self.groups.values() if g.kind == "map" and same_sizes(g.space, copy.space)]:
+                if copy.number in self.groups and other.number in self.groups and other is not copy:
+                    self.attempt_siblings(*sorted((copy, other), key=lambda g: g.number))
 
     def join_siblings(self) -> None:
         """Row or map groups over one space that read the same value become one pass over it."""
@@ -312,9 +320,9 @@ class _Fuser:
             for i, a in enumerate(ordered):
                 for b in ordered[i + 1:]:
                     if a in self.groups and b in self.groups:
-                        self.attempt_siblings(self.groups[a], self.groups[b], value)
+                        self.attempt_siblings(self.groups[a], self.groups[b])
 
-    def attempt_siblings(self, a: Group, b: Group, value: Value) -> None:
+    def attempt_siblings(self, a: Group, b: Group) -> None:
         alike = (a.kind == b.kind == "map" and same_sizes(a.space, b.space)) or \
                 (a.kind == b.kind == "rows" and a.rows.same_as(b.rows))
         linked = self.before[a.number] >> b.number & 1 or self.before[b.number] >> a.number & 1

@@ -365,3 +365,16 @@ def test_the_gradient_of_a_gradient_of_its_own_is_that_of_backward(backend):
         z = (g * g).sum()
     z.backward()
     np.testing.assert_allclose(x.grad.asnumpy(), 36 * x.asnumpy() ** 3, rtol=1e-10)
+
+
+def test_states_kept_for_the_gradient_are_stored_by_what_computes_the_new_ones():
+    """A step of an LSTM that is recorded is a product and one pass, as without a gradient."""
+    arrays = [array(6, 3, 5), array(16, 5), array(16, 4)]
+    net = hybridize(lambda x, w, v: nd.lstm_layer(x, w, v)[0])
+    for a in arrays:
+        a.attach_grad()
+    with autograd.record():
+        net(*arrays)
+        forward = net.explain(*arrays).programs[0]
+    assert [k.note.split()[0] for k in forward.kernels if k.repeats == 6 and not k.note.startswith("pack")] == \
+        [k.note.split()[0] for k in net.explain(*arrays).programs[0].kernels if k.repeats == 6 and not k.note.startswith("pack")]

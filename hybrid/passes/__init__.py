@@ -17,7 +17,7 @@ from ndarray.settings import settings
 from ..graph import Graph
 from ..verify import verify
 from .absorb import absorb
-from .bodies import each_body, prune
+from .bodies import each_body, hand_over, prune
 from .cse import cse
 from .dce import dce
 from .detach import detach
@@ -29,8 +29,8 @@ from .turn import turn
 from .widen import widen
 
 __all__ = [
-    "PIPELINE", "Pass", "absorb", "always_verify", "cse", "dce", "detach", "fold", "inline", "layout", "optimize", "prune",
-    "simplify", "skip_passes", "turn", "widen",
+    "PIPELINE", "Pass", "absorb", "always_verify", "cse", "dce", "detach", "fold", "hand_over", "inline", "layout", "optimize",
+    "prune", "simplify", "skip_passes", "turn", "widen",
 ]
 
 Pass = Callable[[Graph], Graph]
@@ -48,6 +48,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify again", simplify),  # equal values have become identical
     ("dce again", dce),  # what nothing uses is left out
     ("turn", turn),  # sums of padded parts are stored as they are read
+    ("hand over", hand_over),  # what steps are given and hand on is copied by an operation
     ("layout", layout),  # convolutions work with channels last
 )
 """The passes in order, by name."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ndarray.op import OPS
+
 from ..graph import Atom, Equation, Graph, Value
 from .dce import dce
 from .rewrite import Rewriter, rewrite
 
-__all__ = ["each_body", "prune"]
+__all__ = ["each_body", "hand_over", "prune"]
 
 
 def each_body(function: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
@@ -27,6 +29,27 @@ def each_body(function: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
         return rewrite(graph, step) if any(isinstance(v, Graph) for eq in graph.equations for v in eq.attrs.values()) else graph
 
     return run
+
+
+def hand_over(graph: Graph) -> Graph:
+    """What a loop's step was given and hands on to be stacked, as a residual of the gradient, is copied by an operation, which
+    can become a part of another one; simplification would take it away."""
+
+    def step(rewriter: Rewriter, eq: Equation) -> Mapping[Value, Atom] | None:
+        if eq.op.name != "scan":
+            return None
+        body, carried = eq.attrs["body"], eq.attrs["carried"]
+        given = dict.fromkeys(a for a in body.outputs[carried:] if a in body.inputs)
+        if not given:
+            return None
+        copies = {a: Equation(OPS["copy"], (a,), (Value(a.type),), {}, eq.source) for a in given}
+        stacked = [copies[a].output if a in copies else a for a in body.outputs[carried:]]
+        new = body.replace(equations=(*body.equations, *copies.values()), outputs=(*body.outputs[:carried], *stacked))
+        outputs = tuple([Value(v.type, v.name) for v in eq.outputs])
+        rewriter.append(Equation(eq.op, eq.inputs, outputs, {**eq.attrs, "body": new}, eq.source))
+        return dict(zip(eq.outputs, outputs))
+
+    return rewrite(graph, step)
 
 
 def prune(graph: Graph) -> Graph:
