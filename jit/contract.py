@@ -80,6 +80,7 @@ def lower_dot_general(
             y_free,
             x_free,
         )
+    beside, lanes_beside = max(1, sink.beside), target.lanes(x.dtype)
     lane_axis = y_free[-1] if y_free else None
     matrix = not x_batch and len(y_free) == 1  # the result has rows, and columns behind them
     row_sizes = tuple(x.shape[a] for a in x_free)
@@ -87,6 +88,13 @@ def lower_dot_general(
     sizes = tuple(x.shape[a] for a in x_batch) + outer_sizes
     inner = tuple(x.shape[a] for a in x_contract)
     columns: Size = y.shape[lane_axis] if lane_axis is not None else 1
+
+    def true(column: Expr) -> Expr:
+        """Which column stands at a place: where parts are read together, a vector of each, then the next of each."""
+        if beside == 1:
+            return column
+        inside, width = column % (beside * lanes_beside), columns // beside
+        return inside // lanes_beside * width + column // (beside * lanes_beside) * lanes_beside + inside % lanes_beside
 
     def load_x(builder: KernelBuilder, batch: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
         place = (
@@ -100,7 +108,7 @@ def lower_dot_general(
         if lane_axis is None:  # one column
             index = tuple(place[a] for a in range(len(y.shape)))
             return splat(y.load(builder, Position(index)), lanes)
-        place[lane_axis] = column
+        place[lane_axis] = true(column)
         index = tuple(place[a] for a in range(len(y.shape)))
         return y.load(builder, Position(index, lane_axis if lanes > 1 else None, lanes, mask))
 
@@ -130,7 +138,7 @@ def lower_dot_general(
             else:
                 place |= dict(zip(free[:-1], batch[batch_rank:]))
                 if free:
-                    place[free[-1]] = position
+                    place[free[-1]] = true(position)
             return source.load(
                 builder, Position(tuple(place[i] for i in range(len(source.shape))), axis, lanes, mask)
             )
@@ -170,9 +178,12 @@ def lower_dot_general(
         b,
         store,
         vector_store=lane_axis is not None,
+        beside=beside,
         name="dot",
         equations=equations,
     )
+    if beside > 1:
+        return lower_product(c, target, choose(c, target, **{**schedule, "nv": beside, "pack_b": "global"}))
     if not schedule and suits_inner_product(c, target):
         return lower_inner_product(c, a.along_k, b.along_k, target)
     return lower_product(c, target, choose(c, target, **schedule))

@@ -34,7 +34,8 @@ OFTEN = 16
 """Reads of an operand from which on it is packed although vectors can be loaded where it lies."""
 
 Digits = tuple[Expr, ...]
-Deliver = Callable[[Expr, Expr], list[Stmt]]
+Deliver = Callable[[Expr, Any], list[Stmt]]
+"""(row, vector of results, or a tuple of them) -> statements."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Contraction:
                   consecutive columns, for each row: ``over_rows(deliver)`` makes the loop over rows around
                   the statements ``deliver(row, value)``
     vector_store  False: it is called with one lane only
+    beside        if not 1, columns are delivered in so many vectors at once, see `Sink`; the tile is that wide
 
     The last digit of k is unrolled where it is a small constant (the taps of a filter row).
     """
@@ -83,6 +85,7 @@ class Contraction:
     b: Operand
     store: Callable[[KernelBuilder, Digits, Expr, int, Expr | None, Callable[[Deliver], list[Stmt]]], list[Stmt]]
     vector_store: bool = True
+    beside: int = 1
     name: str = "product"
     equations: tuple[Any, ...] = ()
 
@@ -269,7 +272,7 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) ->
     # rows that lie a whole number of pages apart share one set, of 8 lines or so, of the first-level cache
     conflict = c.a.k_contiguous and c.a.cheap and k and hint(c.inner[-1]) * _ITEMSIZE[c.dtype] % 4096 == 0
     most = 8 if conflict else 24
-    for nv in range(1, 9):
+    for nv in (c.beside,) if c.beside > 1 else range(1, 9):
         for mr in range(1, most + 1):
             if mr * nv + nv + 1 + spare > target.registers:
                 break

@@ -311,10 +311,11 @@ def report(
 
 def _main_launches(recipe: Any, sizes: Mapping[str, int]) -> dict[tuple[int, ...], int]:
     """For each set of equations, which launch computes them; others with the same set help it."""
+    rank = lambda launch: (not launch.note.startswith("pack"), evaluate(launch.work, sizes))
     found: dict[tuple[int, ...], int] = {}
     for i, launch in enumerate(recipe.launches):
         best = found.get(launch.equations)
-        if launch.equations and (best is None or evaluate(launch.work, sizes) > evaluate(recipe.launches[best].work, sizes)):
+        if launch.equations and (best is None or rank(launch) > rank(recipe.launches[best])):
             found[launch.equations] = i
     return found
 

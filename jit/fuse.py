@@ -29,6 +29,7 @@ from hybrid.graph import Atom, Equation, Graph, Value
 from ndarray.dims import Size
 from ndarray.op import OPAQUE, Reduction, Template
 
+from .contraction import OFTEN
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import CHEAP, Pull, Scope, axes_of, template_name
 
@@ -85,6 +86,7 @@ class Group:
     template: Equation = None  # type: ignore[assignment]  # of template groups only
     parts: tuple[Value, ...] = ()  # of joins only: what lies one behind the other
     claim: Any = None  # of library groups only
+    beside: int = 0  # of templates only: in how many equal parts of the columns the epilogue reads the result, all at once
     outputs: list[Value] = field(default_factory=list)
     reads: set[Value] = field(default_factory=set)
 
@@ -116,8 +118,9 @@ class _Access:
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, pull: Pull, constants: Iterable[Value] = (), libraries: Collection[str] = ()):
-        self.graph, self.pull, self.arena = graph, pull, pull.arena
+    def __init__(self, graph: Graph, pull: Pull, constants: Iterable[Value] = (), libraries: Collection[str] = (),
+                 beside: bool = True):
+        self.graph, self.pull, self.arena, self.beside = graph, pull, pull.arena, beside
         self.results = {a for a in graph.results() if isinstance(a, Value)}
         self.outside = set(self.results)
         self.results |= {a for eq in graph.equations if is_control(eq) for a in eq.inputs if isinstance(a, Value)}
@@ -302,6 +305,48 @@ class _Fuser:
                 self.attempt(self.groups[rest[0]], group, eq)
         self.join_siblings()
         self.join_copies()
+        if self.beside:
+            self.join_beside()
+
+    def join_beside(self) -> None:
+        """What reads the columns of a product in a few equal parts, position by position, becomes its epilogue: the gates of a
+        recurrent layer."""
+        for a in [g for g in self.groups.values() if g.kind == "template" and template_name(g.template) == "dot_general"]:
+            made = {v for eq in a.equations for v in eq.outputs}
+            readers = {self.group_of[eq].number for v in made for eq in self.consumers.get(v, ())} - {a.number}
+            if len(readers) != 1 or made & self.results:
+                continue
+            b = self.groups[readers.pop()]
+            count = self.parts_beside(a, b)
+            if count and self.may_join(a, b) and self.fits(a, b) is None:
+                self.merge(a, b, "template", a.space)
+                a.beside = count
+
+    def parts_beside(self, a: Group, b: Group) -> int:
+        """In how many equal parts of its columns a map reads a product whose packed operand serves often; 0 if it reads it in
+        any other way."""
+        eq, whole, own = a.template, _core(a.template.outputs[0].shape), _core(b.space)
+        (x_contract, y_contract), (x_batch, _) = eq.attrs["contract"], eq.attrs["batch"]
+        x, y = eq.inputs
+        if b.kind != "map" or x_batch or len(y.shape) != len(y_contract) + 1 or len(x.shape) == len(x_contract):
+            return 0
+        if not (y in self.constant or self.pull.uses(eq, 1) >= OFTEN) or not 1 <= len(whole) == len(own) <= 2:
+            return 0
+        columns, width = whole[-1], own[-1]
+        if not isinstance(columns, int) or not isinstance(width, int) or width % 16 or columns % width:
+            return 0
+        count = columns // width
+        if not 2 <= count <= 4 or not same_sizes(whole[:-1], own[:-1]):
+            return 0
+        if not all(same_sizes(_core(e.outputs[0].shape), whole) for e in a.equations) or \
+                not all(same_sizes(_core(e.outputs[0].shape), own) for e in b.equations):
+            return 0
+        for reader, access in self.crossing(a, b):
+            index = tuple([i for i in self.canonical(reader)[0] if i.op == "var"])
+            terms, const = self.arena.parts(access.flat)
+            if terms != self.arena.parts(self.arena.flatten(index, whole))[0] or const not in range(0, columns, width):
+                return 0
+        return count
 
     def join_copies(self) -> None:
         """A mere copy becomes a part of another pass over as many elements."""
@@ -601,11 +646,12 @@ def _core(shape: tuple[Size, ...]) -> tuple[Size, ...]:
 
 
 def fuse(graph: Graph, constants: Iterable[Value] = (), repeated: Mapping[Value, int] | None = None,
-         libraries: Collection[str] = ()) -> Fusion:
+         libraries: Collection[str] = (), beside: bool = True) -> Fusion:
     """The graph's equations as fused groups in execution order. `constants` are inputs that rarely change: what depends on
     them only isn't fused with the rest, so that it can be kept. `repeated` says how often steps of a loop read an input.
-    `libraries` are those that may compute products and the like."""
+    `libraries` are those that may compute products and the like, `beside` says whether epilogues may read a product's columns
+    in parts."""
     pull = Pull(graph, Arena(), repeated)
-    fuser = _Fuser(graph, pull, constants, libraries)
+    fuser = _Fuser(graph, pull, constants, libraries, beside)
     fuser.run()
     return fuser.finish()

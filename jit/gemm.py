@@ -397,7 +397,7 @@ class _Product:
         """Outer products over the block of k."""
         c, s, builder = self.c, self.s, self.builder
         body: list[Stmt] = []
-        vectors = s.mr * s.nv
+        vectors = s.mr * s.nv // c.beside
         fetched = bind(builder, body, apply("select", last, vectors, const(0))) if last is not None else const(vectors)
         a_base = b_base = None
         if self.packed_a is not None:
@@ -524,7 +524,8 @@ class _Product:
             if storage is not None and index.type == INT and row in parts and not any(isinstance(e, Load) for e in parts):
                 found.setdefault((storage, index), Prefetch(buffer, index))
 
-        value = Var(builder.fresh("v"), self.vector)
+        one = Var(builder.fresh("v"), self.vector)
+        value = (one,) * c.beside if c.beside > 1 else one
         for x in c.store(builder, self.batch, column, s.lanes, None, lambda deliver: deliver(row, value)):
             if not isinstance(x, (Let, Store)):
                 return []
@@ -537,13 +538,18 @@ class _Product:
                 note(x.buffer, x.index)
         if not found:
             return []
-        at = [Let(row.name, self.m + number // s.nv), Let(column.name, self.n + number % s.nv * s.lanes)]
+        if c.beside > 1:
+            at = [Let(row.name, self.m + number), Let(column.name, self.n // s.nr * s.lanes)]
+        else:
+            at = [Let(row.name, self.m + number // s.nv), Let(column.name, self.n + number % s.nv * s.lanes)]
         return [If(number < stop, (*at, *found.values()))]
 
     def _sink(self) -> list[Stmt]:
         """Delivers the sums of a tile: columns outside, so that what depends on them only is computed once for
         all rows."""
         c, s, builder = self.c, self.s, self.builder
+        if c.beside > 1:
+            return self._sink_beside()
         j = builder.fresh("j")
         column = self.n + Var(j, INT)
         rows = minimum(const(s.mr), self.m1 - self.m)
@@ -561,3 +567,18 @@ class _Product:
             masked = c.store(builder, self.batch, column, lanes, lane_mask(column, lanes, self.columns), over_rows)
             store = [If(column + lanes <= self.columns, tuple(store), tuple(masked))]
         return out_of_loop(For(j, const(0), columns, lanes, tuple(store)))
+
+    def _sink_beside(self) -> list[Stmt]:
+        """Delivers the vectors of a row of the tile together: they are the same columns of several parts."""
+        c, s, builder = self.c, self.s, self.builder
+        body: list[Stmt] = []
+        column = bind(builder, body, self.n // s.nr * s.lanes, "col")
+
+        def over_rows(deliver: Deliver) -> list[Stmt]:
+            i = builder.fresh("i")
+            row = self.place + Var(i, INT) * s.nr
+            values = tuple([Load(self.sums, row + v * s.lanes, self.vector) for v in range(s.nv)])
+            loop = For(i, const(0), minimum(const(s.mr), self.m1 - self.m), 1, tuple(deliver(self.m + Var(i, INT), values)))
+            return out_of_loop(loop)
+
+        return [*body, *c.store(builder, self.batch, column, s.lanes, None, over_rows)]

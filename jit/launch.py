@@ -314,7 +314,10 @@ class Source:
 class Sink:
     """Where a template delivers its result: ``store(builder, at, value)`` gives the statements that apply the fused
     epilogue and store. It must be called exactly once for each element of the result. `flat`, if there is one, does the
-    same at a position in the result as one row-major axis, `matrix` as two: the last axis and all before it."""
+    same at a position in the result as one row-major axis, `matrix` as two: the last axis and all before it.
+
+    With `beside` n, the result is n times as wide as what is delivered: `matrix`, the only function then, takes n values, of
+    the same column in each of n equal parts of the result's columns."""
 
     shape: tuple[Size, ...]
     dtype: str
@@ -322,3 +325,4 @@ class Sink:
     storage: Storage | None = None  # set when nothing is fused and the result is a plain row-major array
     flat: Any = None
     matrix: Any = None
+    beside: int = 0

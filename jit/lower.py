@@ -101,7 +101,7 @@ class _Lowerer:
                  repeated: Mapping[Value, int] | None = None):
         self.graph, self.target = graph, target
         constants = [graph.inputs[i] for i in sorted(constant_inputs) if i not in graph.state]
-        self.fusion = fuse(graph, constants, repeated, target.libraries)
+        self.fusion = fuse(graph, constants, repeated, target.libraries, not target.threads)
         self.pull = self.fusion.pull
         self.group_of = {v: g for g in self.fusion.groups for v in g.outputs}
         if inputs is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 
 from hybrid.graph import Atom, Equation, Value
@@ -103,7 +103,7 @@ def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]
 def template_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
     """Whether a template group reads a stored value in its epilogue only, at the position that it is about to write."""
     eq = group.template
-    if len(eq.outputs) > 1:
+    if len(eq.outputs) > 1 or group.beside:
         return False
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
     operands = [scope.element(a, pull.variables("i", a.shape)) for a in eq.inputs]
@@ -113,23 +113,46 @@ def template_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
     return all(n.args[1] is own.args[1] for n in walk(node for _, node in nodes) if n.op == "load" and n.args[0] is value)
 
 
+def _beside(group: Group, pull: Pull) -> tuple[Node, dict[Node, int], list[tuple[Value, Node]]]:
+    """As `_epilogue`, where columns are read in parts: (an output at a position, the loads of the template's result there with
+    the number of the part, each output)."""
+    arena, result = pull.arena, group.template.outputs[0]
+    index = pull.variables("i", group.outputs[0].shape)
+    loops = [v for v in index if v.op == "var"]
+    scope = Scope(pull, group.equations, stored=lambda v: v is result)
+    nodes = []
+    for value in group.outputs:
+        it = iter(loops)
+        nodes.append((value, scope.element(value, tuple(next(it) if n != 1 else arena.size(0) for n in value.shape))))
+    width = group.outputs[0].shape[-1]
+    loads = {n: arena.parts(n.args[1])[1] // width for n in walk(n for _, n in nodes) if n.op == "load" and n.args[0] is result}
+    return arena.load(group.outputs[0], index), loads, nodes
+
+
 def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
               results: dict[Value, list[Storage]], shuffles: bool = True) -> Sink:
     """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
     arena = pull.arena
     result = group.template.outputs[0]
-    index = pull.variables("i", result.shape)
-    own, nodes = _epilogue(group, pull)
+    if group.beside:
+        place, loads, nodes = _beside(group, pull)
+        index = pull.variables("i", group.outputs[0].shape)
+    else:
+        place, nodes = _epilogue(group, pull)
+        loads = {place: 0}
+        index = pull.variables("i", result.shape)
     values = [v for v, _ in nodes]
 
-    def storing(names: list[str], own: Node, nodes: list[Node]) -> Callable[..., list[Stmt]]:
-        flat = own.args[1]
+    def storing(names: list[str], roots: Sequence[Node]) -> Callable[..., list[Stmt]]:
+        flat, own, nodes = roots[0].args[1], roots[1 : len(loads) + 1], roots[len(loads) + 1 :]
 
-        def store(builder: KernelBuilder, at: Position, value: Expr) -> list[Stmt]:
+        def store(builder: KernelBuilder, at: Position, value: Expr | tuple[Expr, ...]) -> list[Stmt]:
+            given = value if isinstance(value, tuple) else (value,)
             em = Emitter(builder, arena, storage)
             em.masked = shuffles
             _at(em, names, at)
-            em.blocks[0].memo[own, None] = em.let(em.blocks[0], value, "v")
+            for load, part in zip(own, loads.values()):
+                em.blocks[0].memo[load, None] = em.let(em.blocks[0], given[part], "v")
             with builder.within("result"):
                 results_here = [em.emit(node) for node in nodes]
                 for v, expr in zip(values, results_here):
@@ -139,13 +162,16 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
 
         return store
 
-    roots = [own, *(node for _, node in nodes)]
+    roots = [place, *loads, *(node for _, node in nodes)]
     axes, joined = collapse(arena, [[Axis(v.args[0], v.args[1]) for v in index if v.op == "var"]], roots)
     left = axes[0]
-    flat = storing([left[0].name], joined[0], joined[1:]) if len(left) == 1 else None
+    if group.beside:
+        store = storing([left[0].name if len(left) == 2 else "", left[-1].name], joined)
+        return Sink(result.shape, result.dtype.name, None, matrix=store, beside=group.beside)
+    flat = storing([left[0].name], joined) if len(left) == 1 else None
     two = len(left) == 2 and same(left[1].extent, result.shape[-1])
-    matrix = storing([a.name for a in left], joined[0], joined[1:]) if two else None
-    store = storing([v.args[0] if v.op == "var" else "" for v in index], own, roots[1:])
+    matrix = storing([a.name for a in left], joined) if two else None
+    store = storing([v.args[0] if v.op == "var" else "" for v in index], roots)
     alone = results[result][0] if group.outputs == [result] and len(results[result]) == 1 else None
     return Sink(result.shape, result.dtype.name, store, alone, flat, matrix)
 

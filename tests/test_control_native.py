@@ -87,6 +87,30 @@ def test_recurrent_layers_between_guard_pages(layer, recorded):
     check_guarded(list(recorded))
 
 
+@pytest.mark.parametrize("layer", [rnn.LSTM, rnn.GRU])
+def test_gates_are_made_where_their_product_is(layer, recorded):
+    """With widths that fill vectors a step is one kernel; its results are those of the interpreter."""
+    net = layer(48, num_layers=1, input_size=17)
+    net.initialize(init="xavier")
+    for batch in (1, 3, 19):
+        x = array(5, batch, 17)
+        x.attach_grad()
+        grads, outs = [], []
+        for backend_name in ("interpreter", "jit"):
+            net.hybridize(backend=backend_name)
+            with autograd.record():
+                y = net(x)
+                loss = (y * y).sum()
+            loss.backward()
+            outs.append(net(x).asnumpy())
+            grads.append(x.grad.asnumpy().copy())
+        np.testing.assert_allclose(outs[1], outs[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(grads[1], grads[0], rtol=1e-4, atol=1e-5)
+        steps = [k for k in net.explain(x).programs[0].kernels if k.repeats == 5]
+        assert len(steps) == 1 and {"dot_general", "tanh"} <= set(steps[0].operations)
+    check_guarded(list(recorded))
+
+
 def test_kernels_and_arena_do_not_grow_with_the_steps():
     net = rnn.LSTM(32, input_size=16)
     net.initialize()
