@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from jit.cuda.simulate import load_module
 from ndarray import simulated
 
 LOG: list[tuple] = []
@@ -24,7 +26,7 @@ class Stream:
 
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int = 0):
         self.ptr, self.device_id, self.non_blocking, self.priority = id(self), simulated.current(), non_blocking, priority
-        self.done = True
+        self.done, self.captured = True, None
         LOG.append(("stream", self.device_id, non_blocking))
 
     def __enter__(self) -> Stream:
@@ -49,19 +51,33 @@ class Stream:
 
     def begin_capture(self, mode: int | None = None) -> None:
         assert self.non_blocking and mode == 1
-        self.context = simulated.capture()
+        self.context, self.captured = simulated.capture(), []
         self.context.__enter__()
 
     def end_capture(self) -> Graph:
         self.context.__exit__(None, None, None)
-        return Graph()
+        captured, self.captured = self.captured, None
+        return Graph(captured)
 
 
 class Graph:
-    """Counts its launches."""
+    """What was captured, and how often it is done again is in the log."""
+
+    def __init__(self, work: list):
+        self.work = work
 
     def launch(self, stream: Any = None) -> None:
         LOG.append(("graph", stream.ptr))
+        with simulated.capture():
+            for each in self.work:
+                each()
+
+
+def enqueue(stream: int, work: Any) -> None:
+    """Do something, or let the stream that is being captured keep it."""
+    current = Stream.stack[-1]
+    assert stream in (0, current.ptr), "not the current stream"
+    work() if current.captured is None else current.captured.append(work)
 
 
 class Event:
@@ -88,15 +104,23 @@ class Device:
         self.attributes = {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 232448}
 
 
+KERNELS: dict[int, tuple[Any, str, int]] = {}
+"""The loaded kernels by their addresses: (module, symbol, number of arguments)."""
+
+
 class Module:
-    """A module whose kernels' addresses are lengths of their names."""
+    """A module; its "cubin" is its source, which the simulator compiles, or nothing that could run."""
 
     def load(self, cubin: bytes) -> None:
         assert isinstance(cubin, bytes)
-        self.cubin = cubin
+        index, _, self.source = cubin.decode().partition("\n")
+        self.module = None if cubin.startswith(b"\x7fELF") else load_module(self.source, index)
 
     def get_function(self, name: str) -> Any:
-        return SimpleNamespace(ptr=len(name))
+        address = 4096 + len(KERNELS)
+        taken = re.search(rf"\b{name}\(([^)]*)\)", self.source)
+        KERNELS[address] = self.module, name, 3 if taken is None else taken[1].count(",") + 1
+        return SimpleNamespace(ptr=address)
 
 
 def set_device(index: int) -> None:
@@ -107,15 +131,20 @@ def set_device(index: int) -> None:
 
 def copy_memory(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
     """``memcpyAsync``."""
-    ctypes.memmove(to, source, nbytes)
+    enqueue(stream, lambda: ctypes.memmove(to, source, nbytes))
 
 
 def launch_kernel(*args: int) -> None:
     """``launchKernel``: notes its arguments, of which there are eleven, and the values that parameters point to."""
     assert len(args) == 11
     assert all(isinstance(a, int) for a in args)
-    parameters = np.ctypeslib.as_array((ctypes.c_int64 * 3).from_address(args[9]))
-    LOG.append(("launch", *args[:9], [ctypes.c_int64.from_address(int(p)).value for p in parameters]))
+    module, symbol, count = KERNELS[args[0]]
+    parameters = (ctypes.c_int64 * count).from_address(args[9])
+    words = np.array([ctypes.c_int64.from_address(p).value for p in parameters], np.int64)
+    LOG.append(("launch", *args[:9], words.tolist()))
+    if module is not None:
+        assert args[2:4] == (1, 1) and args[6] == 1
+        enqueue(args[8], lambda: module.launch(symbol, args[1], (args[4], args[5]), args[7], words))
 
 
 class MemoryPointer(simulated.MemoryPointer):
@@ -134,6 +163,14 @@ class MemoryPointer(simulated.MemoryPointer):
     def copy_from_device_async(self, src: Any, size: int, stream: Any = None) -> None:
         LOG.append(("peer", src.device_id, self.device_id, stream.ptr))
         ctypes.memmove(self.ptr, src.ptr, size)
+
+
+class Block:
+    """Memory of the pool."""
+
+    def __init__(self, size: int):
+        self.array = simulated.SimArray(size + 512, np.uint8)
+        self.ptr = (self.array.data.ptr + 511) // 512 * 512
 
 
 class Late:
@@ -176,7 +213,7 @@ class Cupy:
             memGetInfo=lambda: (1 << 30, 1 << 31))
         self.cuda = SimpleNamespace(
             runtime=runtime, Stream=Stream, Event=Event, Device=Device, function=SimpleNamespace(Module=Module),
-            get_current_stream=lambda: Stream.stack[-1], get_elapsed_time=lambda a, b: 2.5,
+            alloc=Block, get_current_stream=lambda: Stream.stack[-1], get_elapsed_time=lambda a, b: 2.5,
             alloc_pinned_memory=lambda size: LOG.append(("pinned", size)) or bytearray(size))
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
@@ -211,4 +248,15 @@ def install(patch: Any) -> Cupy:
     cuda._check.cache_clear()
     cuda.module.cache_clear()
     LOG.clear()
+    KERNELS.clear()
     return fake
+
+
+def install_compiler(patch: Any) -> None:
+    """Let programs for ``gpu(i)`` be compiled by the simulator's compiler, and forgotten behind the test."""
+    from hybrid import backend
+    from jit.cuda import driver, gpu
+
+    patch.setattr(gpu, "cached_cubin", lambda source, arch, index: SimpleNamespace(image=f"{index}\n{source}".encode()))
+    patch.setattr(driver, "_drivers", {})
+    patch.setattr(backend, "_backends", {k: v for k, v in backend._backends.items() if not k.startswith("cuda:")})

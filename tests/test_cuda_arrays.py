@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 import ndarray as nd
+from blocks.data import ArrayDataset, DataLoader
+from hybrid import hybridize
+from jit.cuda.simulate import NoCompiler, compiler
 from ndarray import autograd, cuda, simulated
 from ndarray.apply import apply
 from ndarray.op import OPS
 from ndarray.testing import assert_close
 from tests import fake_cupy
 from tests.fake_cupy import LOG
+from tests.test_sim_arrays import trained
 
 GPU = nd.gpu(0)
 
@@ -196,18 +200,27 @@ def test_arrays_of_other_libraries_on_a_gpu_are_taken_without_a_copy(fake: Any, 
     assert nd.array(Foreign(data), device=nd.cpu()).tolist() == [1, 1, 1]
 
 
+def test_batches_in_pinned_memory(fake: Any) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(6, 2)
+    target = nd.zeros((3, 2), device=GPU)
+    for k, (x, _) in enumerate(DataLoader(ArrayDataset(values, np.arange(6)), batch_size=3, pin_memory=True)):
+        assert ("pinned", 24) in LOG
+        nd.copy_async(x, target).synchronize()
+        assert target.tolist() == values[3 * k : 3 * k + 3].tolist()
+
+
 def test_modules_launches_and_graphs(fake: Any) -> None:
     assert cuda.properties(1) == ("sm_90", 132, 232448)
     loaded = cuda.load(1, b"\x7fELF", ["one", "three"], shared=100_000)
-    assert loaded.functions == {"one": 3, "three": 5}
-    assert [e for e in LOG if e[0] == "attribute"] == [("attribute", 3, 8, 100_000), ("attribute", 5, 8, 100_000)]
+    assert loaded.functions == {"one": 4096, "three": 4097}
+    assert [e for e in LOG if e[0] == "attribute"] == [("attribute", 4096, 8, 100_000), ("attribute", 4097, 8, 100_000)]
     words = np.array([5, 7, 9], np.int64)
     at = cuda.pointers(words)
     with cuda.active(1):
         cuda.launch(loaded.functions["one"], 10, (32, 8), 1024, 0, at.ctypes.data)
-    assert LOG[-1] == ("launch", 3, 10, 1, 1, 32, 8, 1, 1024, 0, [5, 7, 9])
+    assert LOG[-1] == ("launch", 4096, 10, 1, 1, 32, 8, 1, 1024, 0, [5, 7, 9])
     x = nd.ones(2, device=nd.gpu(1))
-    graph = cuda.capture(1, lambda: cuda.launch(3, 1, (32, 1), 0, 0, at.ctypes.data))
+    graph = cuda.capture(1, lambda: cuda.launch(4096, 1, (32, 1), 0, 0, at.ctypes.data))
     with cuda.active(1):
         graph.launch()
     assert LOG[-1][0] == "graph"
@@ -217,6 +230,51 @@ def test_modules_launches_and_graphs(fake: Any) -> None:
     target = np.zeros(2, np.float32)
     cuda.copy(target.ctypes.data, x._data.data.ptr, 8, 0)
     assert target.tolist() == [1, 1]
+
+
+def test_programs_on_a_gpu(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver of a GPU: modules, packed arguments, streams, graphs. What kernels compute, the simulator computes."""
+    try:
+        compiler()
+    except NoCompiler as missing:
+        pytest.skip(str(missing))
+    fake_cupy.install_compiler(monkeypatch)
+
+    def step(x: Any, w: Any) -> Any:
+        return nd.softmax(nd.tanh(nd.dot(x, w)) + x.sum(axis=1, keepdims=True))
+
+    generator = np.random.default_rng(3)
+    values = [generator.standard_normal(shape).astype(np.float32) for shape in ((6, 40), (40, 40))]
+    function = hybridize(step, static_alloc=True, static_shape=True)
+    want = step(*map(nd.array, values)).asnumpy()
+    with nd.gpu(1):
+        given = [nd.array(v) for v in values]
+        for _ in range(4):
+            found = function(*given)
+            assert found.device is nd.gpu(1)
+            assert_close(found, want)
+        assert {"launch", "graph"} <= set(kinds())
+        with nd.Stream() as stream:
+            assert_close(function(*given), want)
+            LOG.clear()
+            assert_close(function(*given) + 1, want + 1)
+        assert {e[9] for e in LOG if e[0] == "launch"} <= {stream._handle.ptr}
+    assert simulated.current() == 0
+
+
+@pytest.mark.slow
+def test_training_on_two_gpus(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        compiler()
+    except NoCompiler as missing:
+        pytest.skip(str(missing))
+    fake_cupy.install_compiler(monkeypatch)
+    losses, weights = trained([nd.gpu(0), nd.gpu(1)], "adam")
+    expected, reference = trained([nd.cpu(0), nd.cpu(1)], "adam")
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for w, r in zip(weights, reference, strict=True):
+        assert_close(w, r)
+    assert ("peer", 1, 0) in {e[:3] for e in LOG}
 
 
 def test_a_missing_gpu_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, fake: Any) -> None:

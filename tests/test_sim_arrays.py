@@ -179,7 +179,7 @@ def _network() -> nn.HybridSequential:
     return net
 
 
-def _trained(devices: list, optimizer: str, store: Any = "device") -> tuple[list, list]:
+def trained(devices: list, optimizer: str, store: Any = "device") -> tuple[list, list]:
     """Losses of three steps over devices, and the weights behind them."""
     nd.random.seed(1)
     net = _network()
@@ -204,8 +204,8 @@ def _trained(devices: list, optimizer: str, store: Any = "device") -> tuple[list
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_training_is_as_on_the_cpu(optimizer: str) -> None:
-    losses, weights = _trained([SIM], optimizer)
-    expected, reference = _trained([nd.cpu(0)], optimizer)
+    losses, weights = trained([SIM], optimizer)
+    expected, reference = trained([nd.cpu(0)], optimizer)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for w, r in zip(weights, reference, strict=True):
         assert_close(w, r)
@@ -214,8 +214,8 @@ def test_training_is_as_on_the_cpu(optimizer: str) -> None:
 @pytest.mark.parametrize("store", ["device", "local", None])
 def test_training_over_several_devices(store: str | None) -> None:
     devices = [nd.sim(0), nd.sim(1)]
-    losses, weights = _trained(devices, "sgd", store)
-    expected, reference = _trained([nd.cpu(0), nd.cpu(1)], "sgd", store)
+    losses, weights = trained(devices, "sgd", store)
+    expected, reference = trained([nd.cpu(0), nd.cpu(1)], "sgd", store)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for w, r in zip(weights, reference, strict=True):
         assert_close(w, r)

@@ -35,12 +35,23 @@ def _to_array(values: np.ndarray) -> NDArray:
     return nd.array(values, dtype=values.dtype, copy=False)
 
 
+def _pinned(batch: Any) -> Any:
+    """A batch with its arrays in pinned memory."""
+    if isinstance(batch, NDArray):
+        return nd.pin_memory(batch) if batch.device.kind == "cpu" else batch
+    if isinstance(batch, (list, tuple)):
+        parts = [_pinned(b) for b in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return {k: _pinned(v) for k, v in batch.items()} if isinstance(batch, dict) else batch
+
+
 class DataLoader:
     """Iterates over a dataset in batches.
 
     batch_size, shuffle, last_batch ("keep", "discard", "rollover") or `sampler` or `batch_sampler` say which samples;
     `batchify_fn` makes a batch of a list of samples; `num_workers` threads prepare up to `prefetch` batches ahead
-    (default twice the workers), in order. `timeout` is the number of seconds to wait for a batch.
+    (default twice the workers), in order. With `pin_memory`, arrays of a batch lie in page-locked memory where there is a GPU
+    (`nd.pin_memory`), so that `nd.copy_async` can copy them while the GPU computes. `timeout` is the number of seconds to wait for a batch.
     """
 
     def __init__(
@@ -81,11 +92,16 @@ class DataLoader:
         self._num_workers = num_workers
         self._prefetch = max(2 * num_workers if prefetch is None else prefetch, 1)
         self._timeout = timeout
+        self._pin = pin_memory
 
     def __len__(self) -> int:
         return len(self._batch_sampler)
 
     def _make(self, indices: list[int]) -> Any:
+        batch = self._batch(indices)
+        return _pinned(batch) if self._pin else batch
+
+    def _batch(self, indices: list[int]) -> Any:
         if self._batchify_fn is None and isinstance(self._dataset, ArrayDataset):
             columns = self._dataset.batch(indices)
             if columns is not None:
