@@ -51,7 +51,8 @@ class DataLoader:
     batch_size, shuffle, last_batch ("keep", "discard", "rollover") or `sampler` or `batch_sampler` say which samples;
     `batchify_fn` makes a batch of a list of samples; `num_workers` threads prepare up to `prefetch` batches ahead
     (default twice the workers), in order. With `pin_memory`, arrays of a batch lie in page-locked memory where there is a GPU
-    (`nd.pin_memory`), so that `nd.copy_async` can copy them while the GPU computes. `timeout` is the number of seconds to wait for a batch.
+    (`nd.pin_memory`), so that `nd.copy_async` can copy them while the GPU computes. `timeout` is the number of seconds to wait
+    for a batch.
     """
 
     def __init__(
