@@ -22,7 +22,7 @@ import numpy as np
 from .device import DeviceError, OutOfMemoryError
 
 __all__ = [
-    "Graph", "Module", "active", "allocate", "between", "capture", "copy", "count", "cupy", "launch", "load", "module", "nvrtc",
+    "Graph", "Module", "active", "between", "capture", "copy", "count", "cupy", "launch", "load", "module", "nvrtc",
     "pinned_empty", "pointers", "properties", "synchronize", "used",
 ]
 
@@ -276,12 +276,6 @@ def copy(to: int, source: int, nbytes: int, stream: int, kind: int = ANY) -> Non
 
 
 # -- memory
-
-def allocate(index: int, nbytes: int) -> Any:
-    """Memory of CuPy's pool, aligned to 512 bytes, at the address `ptr`; it goes back to the pool with the object."""
-    with active(index):
-        return cupy().cuda.alloc(max(1, nbytes))
-
 
 def memory(index: int) -> dict[str, int]:
     """What the device and CuPy's pools hold, in bytes; `pinned_blocks` counts free blocks of pinned memory."""

@@ -165,14 +165,6 @@ class MemoryPointer(simulated.MemoryPointer):
         ctypes.memmove(self.ptr, src.ptr, size)
 
 
-class Block:
-    """Memory of the pool."""
-
-    def __init__(self, size: int):
-        self.array = simulated.SimArray(size + 512, np.uint8)
-        self.ptr = (self.array.data.ptr + 511) // 512 * 512
-
-
 class Late:
     """What a name means on the device that is current when it is called or read."""
 
@@ -213,7 +205,7 @@ class Cupy:
             memGetInfo=lambda: (1 << 30, 1 << 31))
         self.cuda = SimpleNamespace(
             runtime=runtime, Stream=Stream, Event=Event, Device=Device, function=SimpleNamespace(Module=Module),
-            alloc=Block, get_current_stream=lambda: Stream.stack[-1], get_elapsed_time=lambda a, b: 2.5,
+            get_current_stream=lambda: Stream.stack[-1], get_elapsed_time=lambda a, b: 2.5,
             alloc_pinned_memory=lambda size: LOG.append(("pinned", size)) or bytearray(size))
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
