@@ -70,12 +70,12 @@ class KVStoreBase:
         return cls
 
 
-_builtin = ("local", "device")
+_builtin = ("local", "device", "nccl")
 
 
 def create(name: str | KVStoreBase = "local") -> KVStoreBase:
-    """The store of a type: "local" or "device" (one process, any number of devices; they are the same on CPUs), or one
-    that `KVStoreBase.register` made known. Raises ValueError for another name."""
+    """The store of a type: "local" or "device" (one process, any number of devices; they are the same on CPUs), "nccl" (one
+    process, several GPUs, by NCCL), or one that `KVStoreBase.register` made known. Raises ValueError for another name."""
     if isinstance(name, KVStoreBase):
         return name
     if not isinstance(name, str):
@@ -83,6 +83,10 @@ def create(name: str | KVStoreBase = "local") -> KVStoreBase:
     key = name.lower()
     if key in KVStoreBase.kv_registry:
         return KVStoreBase.kv_registry[key]()
+    if key == "nccl":
+        from .nccl import NcclStore
+
+        return NcclStore()
     if key in _builtin:
         from .local import KVStore
 

@@ -112,5 +112,5 @@ def test_optimizer_config_round_trip():
     adam = opt.create("adam", learning_rate=0.01, beta1=0.8, wd=0.1)
     again = base.Optimizer.from_config(adam.config())
     assert again.config() == adam.config()
-    with pytest.raises(ValueError, match="adam, nag, sgd"):
+    with pytest.raises(ValueError, match="adam, adamw, lamb, nag, sgd"):
         opt.create("nothing")

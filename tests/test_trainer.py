@@ -39,9 +39,23 @@ def adam(w, g, s, t, lr=0.1, beta1=0.9, beta2=0.999, wd=0.01):
     return w - lr * np.sqrt(1 - beta2**t) / (1 - beta1**t) * s["m"] / (np.sqrt(s["v"]) + 1e-8)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "reference"), [("sgd", {"momentum": 0.9}, sgd), ("nag", {"momentum": 0.9}, nag), ("adam", {}, adam)]
-)
+def adamw(w, g, s, t, lr=0.1, beta1=0.9, beta2=0.999, wd=0.01):
+    s["m"] = beta1 * s.get("m", 0) + (1 - beta1) * g
+    s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
+    return w - lr * np.sqrt(1 - beta2**t) / (1 - beta1**t) * (s["m"] / (np.sqrt(s["v"]) + 1e-6) + wd * w)
+
+
+def lamb(w, g, s, t, lr=0.1, beta1=0.9, beta2=0.999, wd=0.01, low=0.5, high=1.5):
+    s["m"] = beta1 * s.get("m", 0) + (1 - beta1) * g
+    s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
+    step = s["m"] / (1 - beta1**t) / (np.sqrt(s["v"] / (1 - beta2**t)) + 1e-6) + wd * w
+    return w - lr * np.clip(np.linalg.norm(w), low, high) / np.linalg.norm(step) * step
+
+
+@pytest.mark.parametrize(("name", "settings", "reference"), [
+    ("sgd", {"momentum": 0.9}, sgd), ("nag", {"momentum": 0.9}, nag), ("adam", {}, adam), ("adamw", {}, adamw),
+    ("lamb", {"lower_bound": 0.5, "upper_bound": 1.5}, lamb),
+])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_optimizers_against_numpy(name, settings, reference, clip):
     w = rng.normal(size=(3, 4))
