@@ -22,7 +22,8 @@ from .local import KVStore, _pairs
 __all__ = ["NcclStore"]
 
 TYPES = {
-    "int8": 0, "uint8": 1, "int32": 2, "uint32": 3, "int64": 4, "uint64": 5, "float16": 6, "float32": 7, "float64": 8, "bfloat16": 9,
+    "int8": 0, "uint8": 1, "int32": 2, "uint32": 3, "int64": 4, "uint64": 5, "float16": 6, "float32": 7, "float64": 8,
+    "bfloat16": 9,
 }
 """ncclDataType_t."""
 SUM = 0  # ncclRedOp_t
