@@ -258,3 +258,69 @@ def test_explain_lists_kernels_without_times():
     assert report.kernels
     assert all(k.seconds is None for k in report.kernels)
     assert "Dense" in str(report)
+
+
+def test_threads_share_a_program():
+    from concurrent.futures import ThreadPoolExecutor
+
+    compiled = hybridize(deep)
+    w = nd.array(draw(5, 5), device=SIM)
+    xs = [draw(5, 5) for _ in range(24)]
+    compiled(nd.array(xs[0], device=SIM), w)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: compiled(nd.array(x, device=SIM), w).asnumpy(), xs))
+    plain = hybridize(deep)
+    for x, got in zip(xs, found):
+        np.testing.assert_allclose(got, plain(*on(nd.cpu(), (x, w.asnumpy()))).asnumpy(), rtol=1e-5)
+
+
+def test_what_depends_on_weights_only_is_kept_until_they_are_written():
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(8, 3, in_channels=4))
+    net.initialize(device=SIM)
+    net.hybridize()
+    x = nd.array(draw(2, 4, 9, 9), device=SIM)
+    before = DRIVER.launches
+    first = net(x).asnumpy()
+    whole = DRIVER.launches - before
+    net(x)
+    before = DRIVER.launches
+    np.testing.assert_array_equal(net(x).asnumpy(), first)
+    assert DRIVER.launches - before < whole
+    weight = net.collect_params()[next(k for k in net.collect_params() if k.endswith("weight"))]
+    weight.set_data(weight.data() * 2.0)
+    bias = net.collect_params()[next(k for k in net.collect_params() if k.endswith("bias"))].data().asnumpy()
+    for _ in range(3):
+        np.testing.assert_allclose(net(x).asnumpy(), (first - bias[:, None, None]) * 2 + bias[:, None, None], rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_is_allocated_or_read_while_a_graph_runs():
+    """The simulator would raise: here is what it refuses."""
+    from ndarray.simulated import CaptureError, capture
+
+    with SIM.active(), capture():
+        with pytest.raises(CaptureError):
+            DRIVER.allocate(64)
+        with pytest.raises(CaptureError):
+            DRIVER.read(0, "int64")
+        with pytest.raises(CaptureError):
+            DRIVER.upload(0, np.zeros(1))
+
+
+def test_programs_that_read_what_decides_are_never_captured():
+    def halve(x):
+        return nd.while_loop(lambda v: v.sum() > 1.0, lambda v: (v.sum(), v * 0.5), x, max_iterations=20)
+
+    compiled = hybridize(halve, static_alloc=True, static_shape=True)
+    before = counts()
+    for _ in range(6):
+        compiled(nd.ones(6, device=SIM))
+    assert [b - a for a, b in zip(before, counts())][1:] == [0, 0]
+
+
+@pytest.mark.parametrize("optimizer", ["nag", "adamw", "lamb"])
+def test_optimizers(optimizer):
+    x, y = draw(8, 12), rng.integers(0, 5, 8)
+    make = lambda: nn.Dense(5)
+    want, got = (train(d, make, x, y, 3, optimizer, whole=True, learning_rate=0.01) for d in (nd.cpu(), SIM))
+    np.testing.assert_allclose(got, want, rtol=1e-4)
