@@ -291,7 +291,8 @@ def test_what_depends_on_weights_only_is_kept_until_they_are_written():
     weight.set_data(weight.data() * 2.0)
     bias = net.collect_params()[next(k for k in net.collect_params() if k.endswith("bias"))].data().asnumpy()
     for _ in range(3):
-        np.testing.assert_allclose(net(x).asnumpy(), (first - bias[:, None, None]) * 2 + bias[:, None, None], rtol=1e-5, atol=1e-6)
+        want = (first - bias[:, None, None]) * 2 + bias[:, None, None]
+        np.testing.assert_allclose(net(x).asnumpy(), want, rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_is_allocated_or_read_while_a_graph_runs():
