@@ -59,30 +59,28 @@ class Fold:
         return f"reduce_{combined[0].op}" if leaves == ["a0", "e0"] else None
 
 
-def scalar_expr(builder: KernelBuilder, scalar: Scalar, leaves: dict[str, Expr], lanes: int) -> Expr:
-    """A small Scalar over named leaves as a loop-IR expression."""
-    memo: dict[Scalar, Expr] = {}
-
-    def visit(s: Scalar) -> Expr:
-        if s not in memo:
-            memo[s] = make(s)
-        return memo[s]
-
-    def make(s: Scalar) -> Expr:
-        if s.op == "index":
-            return leaves[s.args[0]]
-        if s.op == "constant":
-            return Const(s.args[0], Type(name_of(s.dtype)))
-        if s.op == "size":
-            return builder.size(s.args[0])
-        if s.op == "cast":
-            return cast(visit(s.args[0]), name_of(s.dtype))
-        if s.op == "bitcast":
-            a = visit(s.args[0])
-            return Apply("bitcast", (a,), Type(name_of(s.dtype), a.type.lanes))
-        return apply(s.op, *map(visit, s.args))
-
-    return visit(scalar)
+def scalar_expr(builder: KernelBuilder, scalar: Scalar, leaves: dict[str, Expr], lanes: int,
+                memo: dict[Scalar, Expr] | None = None) -> Expr:
+    """A small Scalar over named leaves as a loop-IR expression. `memo`: what has been made already."""
+    memo = {} if memo is None else memo
+    found = memo.get(scalar)
+    if found is None:
+        if scalar.op == "index":
+            found = leaves[scalar.args[0]]
+        elif scalar.op == "constant":
+            found = Const(scalar.args[0], Type(name_of(scalar.dtype)))
+        elif scalar.op == "size":
+            found = builder.size(scalar.args[0])
+        else:
+            args = [scalar_expr(builder, a, leaves, lanes, memo) for a in scalar.args if isinstance(a, Scalar)]
+            if scalar.op == "cast":
+                found = cast(args[0], name_of(scalar.dtype))
+            elif scalar.op == "bitcast":
+                found = Apply("bitcast", (args[0],), Type(name_of(scalar.dtype), args[0].type.lanes))
+            else:
+                found = apply(scalar.op, *args)
+        memo[scalar] = found
+    return found
 
 
 def typed_const(value: Any, dtype: np.dtype, lanes: int) -> Const:

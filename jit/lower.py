@@ -20,9 +20,9 @@ from .hoist import Allowance, hoist
 from .launch import Branch, KernelBuilder, Launch, Loop, Step, Storage, buffers_of, controls_of, launches_of, written_by
 from .maps import lower_map, map_reads_in_place
 from .nest import Axis, nest
-from .nodes import same_sizes, volume
+from .nodes import Node, same_sizes, volume
 from .pull import template_name
-from .rows import lower_rows, rows_read_in_place
+from .rows import lower_rows, row_accesses
 from .scalars import Emitter
 from .target import Target
 from .templates import lower_template, template_reads_in_place
@@ -114,6 +114,7 @@ class _Lowerer:
         self.allowance = Allowance(self.constants)
         self.results: dict[Value, list[Storage]] = {v: [] for v in self.group_of}
         self.written: set[int] = set()
+        self._accesses: dict[Group, tuple[dict[Value, Node], list[tuple[Value, Node]]]] = {}  # of row groups
         self.before: list[Launch] = []  # copies of inputs, made while they hold their old values
         self.after: list[Launch] = []
 
@@ -241,8 +242,10 @@ class _Lowerer:
     def place_state(self) -> None:
         """Write new states in place where no reader of the old one can come later; else copy at the end."""
         edges: dict[Group, set[Group]] = {g: set() for g in self.fusion.groups}  # group -> those that must come later
+        readers_of: dict[Value, list[Group]] = {}
         for g in self.fusion.groups:
             for v in g.reads:
+                readers_of.setdefault(v, []).append(g)
                 if v in self.group_of:
                     edges[self.group_of[v]].add(g)
         late: list[tuple[Atom, int]] = []
@@ -256,7 +259,7 @@ class _Lowerer:
                 late.append((base, number))
                 continue
             group = self.group_of[base]
-            readers = [g for g in self.fusion.groups if value in g.reads and g is not group]
+            readers = [g for g in readers_of.get(value, ()) if g is not group]
             if any(_reaches(edges, group, set(readers))) or not self.reads_in_place(group, value, base):
                 late.append((base, number))
                 continue
@@ -322,7 +325,10 @@ class _Lowerer:
             return map_reads_in_place(group, self.pull, old)
         if group.kind == "template":
             return template_reads_in_place(group, self.pull, old)
-        return rows_read_in_place(group, self.pull, self.target, old, new)
+        if group not in self._accesses:
+            self._accesses[group] = row_accesses(group, self.pull, self.target)
+        stores, loads = self._accesses[group]
+        return new in stores and all(at is stores[new] for value, at in loads if value is old)
 
     # -- copies
     def copy(self, atom: Atom, storage: Storage) -> Launch:

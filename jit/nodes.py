@@ -453,29 +453,28 @@ class Arena:
         return true if yes else false if no else None
 
     # -- conversion
-    def convert(self, scalar: Scalar, variables: dict[str, Node],
-                element: Callable[[int, tuple[Node, ...]], Node]) -> Node:
-        """A lowering rule's `Scalar` with its index variables replaced, and its elements given by `element`."""
-        memo: dict[Scalar, Node] = {}
-
-        def visit(s: Scalar) -> Node:
-            node = memo.get(s)
-            if node is None:
-                node = memo[s] = make(s)
+    def convert(self, scalar: Scalar, variables: dict[str, Node], element: Callable[[int, tuple[Node, ...]], Node],
+                memo: dict[Scalar, Node] | None = None) -> Node:
+        """A lowering rule's `Scalar` with its index variables replaced, and its elements given by `element`. `memo`: what has
+        been converted already."""
+        memo = {} if memo is None else memo
+        node = memo.get(scalar)
+        if node is not None:
             return node
-
-        def make(s: Scalar) -> Node:
-            if s.op == "constant":
-                return self.const(s.args[0], s.dtype)
-            if s.op == "size":
-                return self.size(s.args[0])
-            if s.op == "index":
-                return variables[s.args[0]]
-            if s.op == "element":
-                return element(s.args[0], tuple(visit(a) for a in s.args[1:]))
-            return self.operate(s.op, tuple(visit(a) for a in s.args), s.dtype)
-
-        return visit(scalar)
+        op = scalar.op
+        if op == "index":
+            node = variables[scalar.args[0]]
+        elif op == "element":
+            index = tuple([self.convert(a, variables, element, memo) for a in scalar.args[1:]])
+            node = element(scalar.args[0], index)
+        elif op == "constant":
+            node = self.const(scalar.args[0], scalar.dtype)
+        elif op == "size":
+            node = self.size(scalar.args[0])
+        else:
+            node = self.operate(op, tuple([self.convert(a, variables, element, memo) for a in scalar.args]), scalar.dtype)
+        memo[scalar] = node
+        return node
 
     def rebuild(self, root: Node, leaf: Callable[[Node], Node | None], memo: dict[Node, Node]) -> Node:
         """`root` with nodes replaced where `leaf` gives something."""

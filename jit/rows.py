@@ -30,7 +30,7 @@ from .pull import Pull, Scope, axes_of
 from .scalars import Block, Emitter
 from .target import Target
 
-__all__ = ["RowKernel", "lower_rows", "rows_read_in_place"]
+__all__ = ["RowKernel", "lower_rows", "row_accesses"]
 
 ROW = "@row"  # the pseudo-variable on which results of reductions depend
 PIECES = 1024  # at most, of a fold in two stages
@@ -563,11 +563,8 @@ def lower_rows(group: Group, pull: Pull, target: Target, storage: Callable[[Valu
     return RowKernel(group, pull, target, storage, results).build()
 
 
-def rows_read_in_place(group: Group, pull: Pull, target: Target, old: Value, new: Value) -> bool:
-    """Whether a row group reads `old` only at the position where it stores `new`, a value of one element a row."""
+def row_accesses(group: Group, pull: Pull, target: Target) -> tuple[dict[Value, Node], list[tuple[Value, Node]]]:
+    """Where a row group stores its values of one element a row, and all that it loads and where."""
     kernel = RowKernel(group, pull, target, lambda value: Storage(value.dtype.name, volume(value.shape)), {})
-    flats = [flat for v, _, flat in kernel.row_outputs if v is new]
-    if not flats:
-        return False
-    nodes = walk(kernel.roots)
-    return all(n.args[1] is flats[0] for n in nodes if n.op == "load" and n.args[0] is old)
+    stores = {v: flat for v, _, flat in kernel.row_outputs}
+    return stores, [(n.args[0], n.args[1]) for n in walk(kernel.roots) if n.op == "load"]
