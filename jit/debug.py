@@ -33,7 +33,8 @@ def describe(lowered: Lowered, target: Target, level: int) -> list[str]:
         lines.append(f"-- launches of {name}")
         lines += [_launch_line(i, launch) for i, launch in enumerate(lowered.launches)]
         for i, launch in _distinct(lowered):
-            lines += [f"-- loop IR of launch {i}", show_kernel(launch.kernel)]
+            text = getattr(launch.kernel, "text", None)  # of a library's step
+            lines += [f"-- step of launch {i}", text] if text else [f"-- loop IR of launch {i}", show_kernel(launch.kernel)]
     if level >= 5:
         kernels = [launch.kernel for _, launch in _distinct(lowered)]
         symbols = [f"launch{i}_{launch.kernel.name}" for i, launch in _distinct(lowered)]

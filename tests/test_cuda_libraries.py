@@ -417,6 +417,30 @@ def test_missing_libraries_are_not_used(monkeypatch):
         calls._loads.cache_clear()
 
 
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_a_library_that_refuses_is_replaced_by_kernels(symbolic, monkeypatch, caplog):
+    def refuse(driver, text, sizes, arguments):
+        raise calls.LibraryRefused("cublaslt", cublaslt.CublasError("no algorithm"))
+
+    monkeypatch.setattr(calls, "bind_step", refuse)
+    x, w = array(24, 32, device=nd.sim(0)), array(32, 40, seed=1, device=nd.sim(0))
+    compiled = hybridize(lambda x, w: nd.relu(nd.matmul(x, w)))
+    if symbolic:
+        compiled.expect(array(17, 32, device=nd.sim(0)), w)
+    wanted = np.maximum(x.asnumpy() @ w.asnumpy(), 0)
+    np.testing.assert_allclose(compiled(x, w).asnumpy(), wanted, rtol=1e-5, atol=1e-5)
+    assert "no algorithm" in caplog.text and "generated kernels" in caplog.text
+
+
+def test_library_steps_can_be_shown(capsys):
+    w = array(32, 40, device=nd.sim(0))
+    compiled = hybridize(lambda x: nd.tanh(nd.matmul(x, w)))
+    with settings(HYBRID_DEBUG=4):
+        compiled(array(24, 32, device=nd.sim(0)))
+    assert '"kind": "product"' in capsys.readouterr().err
+    assert "product" in str(compiled.explain(array(24, 32, device=nd.sim(0)), measure=False))
+
+
 # -- cuDNN: the graphs that are built
 
 

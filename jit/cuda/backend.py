@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybrid.backend import Options
@@ -27,7 +27,7 @@ from ..launch import Launch
 from ..loopir import Kernel, Load, Register, Set, Store, walk_exprs, walk_statements
 from ..lower import lower
 from ..recipe import Recipe
-from .calls import available
+from .calls import LibraryRefused, available
 from .driver import Driver, driver_of, layout_of
 from .printer import print_module, range_steps
 from .program import CudaProgram
@@ -84,19 +84,34 @@ class CudaBackend:
         with self._lock, self.driver.active():
             disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
             target = self.target_with(extra.pop("precision", "float32"))
-            key = self._key(graph, options.constant_inputs, extra, target)
-            recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
-            if recipe is None:
-                recipe = self._generate(graph, disk, options.constant_inputs, target)
-                self.statistics.compilations += 1
-                if disk:
-                    disk.store(key, recipe.to_json(), b"")
-            else:
-                self.statistics.disk_hits += 1
-            functions = [self._functions.loaded[k] for k in recipe.kernels]
-            program = CudaProgram(graph, recipe, functions, self.driver, static)
+            while True:
+                recipe = self._recipe(graph, options.constant_inputs, extra, target, disk)
+                functions = [self._functions.loaded[k] for k in recipe.kernels]
+                try:
+                    program = CudaProgram(graph, recipe, functions, self.driver, static)
+                    if any(digest == LIBRARY for digest, _ in recipe.kernels):
+                        program.bind_hints()
+                    break
+                except LibraryRefused as error:  # slower, never fatal
+                    log.warning("%s: %s; its steps are generated kernels instead", graph.name, error)
+                    target = replace(target, libraries=tuple([n for n in target.libraries if n != error.library]))
         self.statistics.seconds += time.perf_counter() - begin
         return program
+
+    def _recipe(
+        self, graph: Graph, constants: frozenset[int], extra: Mapping[str, Any], target: GpuTarget, disk: DiskCache | None
+    ) -> Recipe:
+        """From the disk, or lowered now."""
+        key = self._key(graph, constants, extra, target)
+        recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
+        if recipe is not None:
+            self.statistics.disk_hits += 1
+            return recipe
+        recipe = self._generate(graph, disk, constants, target)
+        self.statistics.compilations += 1
+        if disk:
+            disk.store(key, recipe.to_json(), b"")
+        return recipe
 
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """Refused: there is no native export for a GPU."""

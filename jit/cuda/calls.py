@@ -23,7 +23,7 @@ from . import library_numpy
 if TYPE_CHECKING:
     from .driver import Driver
 
-__all__ = ["LIBRARIES", "LibraryCall", "available", "bind_step"]
+__all__ = ["LIBRARIES", "LibraryCall", "LibraryRefused", "available", "bind_step"]
 
 LIBRARIES = ("cublaslt", "cudnn")
 
@@ -62,16 +62,30 @@ def _loads(name: str) -> bool:
     return True
 
 
+class LibraryRefused(RuntimeError):
+    """A library can't compute a step; `library` is its name."""
+
+    def __init__(self, library: str, reason: BaseException):
+        super().__init__(f"{library}: {reason}; HYBRID_CUDA_LIBRARIES says which libraries are used")
+        self.library = library
+
+
 def bind_step(driver: Driver, text: str, sizes: Sequence[int], arguments: Sequence[int]) -> LibraryCall:
-    """The step of a `LibraryKernel`'s text for these arguments; `sizes` are the elements of each buffer."""
+    """The step of a `LibraryKernel`'s text for these arguments; `sizes` are the elements of each buffer.
+
+    Raises LibraryRefused where the library has nothing for it."""
     step = json.loads(text)
     if driver.device.kind == "sim":
         return _OnHost(step, sizes, arguments)
-    if step["kind"] == "product":
-        return _OnGpu(driver, _Product(step, arguments, driver.device.index))
-    from .cudnn import bind
+    library = "cublaslt" if step["kind"] == "product" else "cudnn"
+    try:
+        if library == "cublaslt":
+            return _OnGpu(driver, _Product(step, arguments, driver.device.index))
+        from .cudnn import bind
 
-    return _OnGpu(driver, bind(step, arguments, driver.device.index))
+        return _OnGpu(driver, bind(step, arguments, driver.device.index))
+    except Exception as error:  # each library has its own classes
+        raise LibraryRefused(library, error) from error
 
 
 class _OnHost:
@@ -105,6 +119,9 @@ class _OnGpu:
         self.bound.run(words.tolist(), self.driver.stream())
 
 
+_matmuls: dict[Any, Any] = {}  # by library and problem
+
+
 class _Product:
     """A product by cublasLt."""
 
@@ -129,7 +146,11 @@ class _Product:
             "tf32" if step["precision"] == "tf32" else "", step["alpha"], step["activation"], "bias" in dtypes,
             "residual" in dtypes,
         )
-        self.matmul, self.device = Matmul(load(), problem), device
+        library = load()
+        key = library, problem
+        if key not in _matmuls:
+            _matmuls[key] = Matmul(library, problem)
+        self.matmul, self.device = _matmuls[key], device
         self.workspace = self.matmul.workspace
         self.matmul.algorithm(device, 16)  # not while a graph is captured
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from hybrid.backend import overlapping, refuse_leaked
 from hybrid.graph import Graph
-from ndarray.dims import evaluate
+from ndarray.dims import Dim, evaluate
 
 from .. import plan
 from ..plan import Placement
@@ -87,6 +87,12 @@ class CudaProgram(CompiledProgram):
         self._keepers = WeakValueDictionary()
         self._written = sorted(graph.state)
         self._static = self.bind({}) if not self._symbols and not recipe.kept else None
+
+    def bind_hints(self) -> None:
+        """Bind to the sizes of the trace, to find out what can't be bound."""
+        if self._static is None:
+            sizes = {name: self.graph.inputs[i].shape[axis] for name, i, axis in self._symbols}
+            self.bind({name: n.hint if isinstance(n, Dim) else n for name, n in sizes.items()})
 
     # -- calling
     def run(self, binding: Any, arrays: Sequence[Any], kept: Sequence[Any] = ()) -> list[Any]:
