@@ -276,6 +276,39 @@ def test_mixed_precision_reaches_the_library():
         amp.off()
 
 
+def test_training_in_mixed_precision_on_sim():
+    """Narrow products and convolutions by the library, float32 weights; losses as on the CPU, to a few bits of bfloat16."""
+    x, y = array(16, 8, 6, 6), nd.array(np.arange(16) % 5, dtype="int32")
+    losses = {}
+    amp.init("bfloat16")
+    try:
+        for place in (nd.cpu(0), nd.sim(0)):
+            nd.random.seed(0)
+            net = nn.HybridSequential()
+            net.add(nn.Conv2D(16, 3, in_channels=8, padding=1, activation="relu"), nn.Flatten(), nn.Dense(20, in_units=576))
+            net.initialize(init.Xavier(), device=nd.cpu(0))
+            net.reset_device(place)
+            trainer = Trainer(net.collect_params(), "adam", {"learning_rate": 0.01})
+            amp.init_trainer(trainer)
+            ce = loss.SoftmaxCELoss()
+
+            @hybridize
+            def step(x, y, net=net, ce=ce, trainer=trainer):
+                with autograd.record():
+                    value = nd.mean(ce(net(x), y))
+                    with amp.scale_loss(value, trainer) as scaled:
+                        scaled.backward()
+                trainer.step(1)
+                return value
+
+            a, b = x.to_device(place), y.to_device(place)
+            losses[place] = [float(step(a, b)) for _ in range(4)]
+    finally:
+        amp.off()
+    np.testing.assert_allclose(losses[nd.sim(0)], losses[nd.cpu(0)], rtol=0.02)
+    assert losses[nd.sim(0)][-1] < losses[nd.sim(0)][0] / 2
+
+
 # -- cublasLt: constants, and the calls that reach it
 
 

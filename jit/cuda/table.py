@@ -143,8 +143,11 @@ class _Maker:
             from .calls import bind_step
 
             call = bind_step(self.driver, function.symbol, elements, arguments)
-            self.spilled = max(self.spilled, call.workspace)  # which steps and kernels share, one after the other
-            workspace: Place | int = (0, self.spill_at) if call.workspace else 0
+            workspace: Place | int = 0
+            if call.workspace:  # which steps and kernels share, one after the other
+                at = (self.spill_at + 255) // 256 * 256
+                self.spilled = max(self.spilled, at - self.spill_at + call.workspace)
+                workspace = 0, at
             parts.add(Record(call, 0, 0, 0, 0, 0, 0), [*[where[b] for b in launch.buffers], workspace])
             return
         scratch = (evaluate(launch.scratch, sizes) + 63) // 64 * 64
