@@ -309,6 +309,27 @@ def test_training_in_mixed_precision_on_sim():
     assert losses[nd.sim(0)][-1] < losses[nd.sim(0)][0] / 2
 
 
+def test_weights_in_float32_have_one_narrow_copy_a_step():
+    """A product and the gradient of its data read the same one."""
+    amp.init("bfloat16")
+    try:
+        x, w = array(16, 24, dtype="bfloat16"), array(32, 24)
+
+        def gradients(x, w):
+            x.attach_grad()
+            w.attach_grad()
+            with autograd.record():
+                y = nd.tanh(nd.fully_connected(x, w))
+            y.backward()
+            return x.grad, w.grad
+
+        lowered = steps_of(gradients, x, w)
+        assert len(calls_in(lowered)) == 3
+        assert sum(x.note == "pack for a library" and x.buffers[0] is lowered.inputs[1] for x in lowered.launches) == 1
+    finally:
+        amp.off()
+
+
 # -- cublasLt: constants, and the calls that reach it
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hybrid.graph import Atom, Equation, Graph, Literal, Value
+from hybrid.graph import Atom, Equation, Graph, Value
 from ndarray.dims import Size
 from ndarray.dtypes import is_floating
 from ndarray.op import OPS, Template
@@ -26,7 +26,7 @@ from ndarray.scalar import OPERATIONS
 
 from ..launch import Launch, Storage
 from ..loopir import Buffer
-from ..nodes import Node, hint, nonnegative, same, same_sizes, volume, walk
+from ..nodes import Node, hint, nonnegative, same, same_sizes, strides_of, volume, walk
 from ..pull import CHEAP, Pull, Scope, template_name
 
 __all__ = ["Claim", "LibraryKernel", "Matched", "find_claims", "is_library", "strides_in"]
@@ -488,12 +488,22 @@ def lower_product(builder: StepBuilder) -> list[Launch]:
     for name, atom, node, contract, batched in (("x", eq.inputs[0], nodes[0], cx, bx), ("y", eq.inputs[1], nodes[1], cy, by)):
         free = tuple(k for k in range(len(atom.shape)) if k not in contract and k not in batched)
         extents = (rows if name == "x" else columns, depth)
-        found = _matrix(builder, narrowed(node) if narrow else node, atom, batched, free, contract, extents)
-        if found is None:
-            storage = builder.laid_out(atom, (*batched, *free, *contract), dtype)
-            found = storage, 0, extents[0] * depth, depth, 1
-        builder.buffer(name, found[0], "read")
-        builder.arguments += found[1:]
+        index = pull.variables("i", atom.shape)
+        found = strides_in(narrowed(node) if narrow else node, index, pull)
+        matrix = None
+        if found is not None:
+            matrix = _matrix(atom.shape, found[2], (batched, free, contract), extents)
+        if found is not None and matrix is not None:
+            storage, offset = builder.home(found[0]), found[1]
+        else:
+            # as it is, if that will do: a weight in another dtype then has one copy for its product and their gradients
+            order: tuple[int, ...] = tuple(range(len(atom.shape)))
+            matrix, offset = _matrix(atom.shape, strides_of(atom.shape), (batched, free, contract), extents), 0
+            if matrix is None:
+                order, matrix = (*batched, *free, *contract), (extents[0] * depth, depth, 1)
+            storage = builder.laid_out(atom, order, dtype)
+        builder.buffer(name, storage, "read")
+        builder.arguments += [offset, *matrix]
     matched = match(claim, pull)
     assert matched is not None
     add_epilogue(builder, matched)
@@ -505,22 +515,16 @@ def lower_product(builder: StepBuilder) -> list[Launch]:
 
 
 def _matrix(
-    builder: StepBuilder, node: Node, atom: Atom, batched: Sequence[int], free: Sequence[int], contract: Sequence[int],
-    extents: tuple[Size, Size],
-) -> tuple[Storage, Size, Size, Size, Size] | None:
-    """(storage, offset, strides of batch, rows (or columns) and depth) where the operand can be read as it lies."""
-    pull = builder.pull
-    found = strides_in(node, pull.variables("i", atom.shape), pull) if not isinstance(atom, Literal) else None
-    if found is None:
-        return None
-    value, offset, strides = found
-    groups = [collapsed([(atom.shape[k], strides[k]) for k in axes]) for axes in (batched, free, contract)]
+    shape: Sequence[Size], strides: Sequence[Size], axes: tuple[Sequence[int], ...], extents: tuple[Size, Size]
+) -> tuple[Size, Size, Size] | None:
+    """The strides of batch, rows (or columns) and depth, of the `axes` of each, where the library can read such an operand."""
+    groups = [collapsed([(shape[k], strides[k]) for k in some]) for some in axes]
     if any(g is None for g in groups):
         return None
     (_, b), (_, m), (_, k) = groups  # type: ignore[misc]
     m, k = 1 if m is None else m, 1 if k is None else k
     if (same(k, 1) and _spans(m, extents[1])) or (same(m, 1) and _spans(k, extents[0])):
-        return builder.home(value), offset, 0 if b is None else b, m, k
+        return 0 if b is None else b, m, k
     return None
 
 
