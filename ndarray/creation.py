@@ -362,8 +362,10 @@ def arange(
     integral = all(hasattr(v, "__index__") for v in (start, stop, step))
     dtype = (default_int if integral else default_float) if dtype is None else canonical(dtype)
     if not is_tracing():
+        if place._module is not None:
+            return wrap(place._module.arange(start, stop, step).astype(dtype), place)
         with place.active():
-            return wrap(place.module.arange(start, stop, step).astype(dtype), place)
+            return wrap(place.inner.arange(start, stop, step).astype(dtype), place)
     if integral:
         length: Size = (stop - start + step - (1 if step > 0 else -1)) // step
         length = length if isinstance(length, Dim) else max(length, 0)
