@@ -82,6 +82,8 @@ _backends: dict[str, str | Backend] = {
     "cuda": "jit.cuda.backend:backend",  # a function that gives the backend of a device
     "interpreter": "hybrid.interpret:backend",
 }
+_ELSEWHERE = {"jit": "cuda", "interpreter": "interpreter"}
+"""The backends that are other ones, ``"name:device"``, where arrays are not on the CPU."""
 
 
 def refuse_leaked(arrays: Sequence[Any], name: str) -> None:
@@ -144,7 +146,7 @@ def prepare_backend(name: str) -> None:
 
 def backend_on(name: str, device: Device) -> str:
     """The name of the backend that stands in for `name` where the arrays are on a device."""
-    return f"cuda:{device}" if name == "jit" and device.kind != "cpu" else name
+    return f"{_ELSEWHERE[name]}:{device}" if name in _ELSEWHERE and device.kind != "cpu" else name
 
 
 def get_backend(name: str) -> Backend:
@@ -152,9 +154,10 @@ def get_backend(name: str) -> Backend:
     try:
         entry = _backends[name]
     except KeyError:
-        if name.startswith("cuda:"):
-            of_device: Any = get_backend("cuda")
-            found = _backends[name] = of_device(name.removeprefix("cuda:"))
+        kind, _, device = name.partition(":")
+        if device and kind in _ELSEWHERE.values():
+            of_device: Any = get_backend("cuda") if kind == "cuda" else get_backend(kind).on  # type: ignore[attr-defined]
+            found = _backends[name] = of_device(device)
             return found
         raise ValueError(f"no compiler backend {name!r}; known: {', '.join(sorted(_backends))}") from None
     if isinstance(entry, str):

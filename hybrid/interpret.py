@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ndarray.device import Device
+from ndarray.device import device as device_of
 from ndarray.dims import Dim, evaluate
 
 from .backend import Options, refuse_leaked
@@ -62,8 +64,8 @@ def concrete_attributes(value: Any, sizes: Mapping[str, int]) -> Any:
     return value
 
 
-def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The graph's outputs for NumPy arrays, one per input; then the state is written into the arrays, in place.
+def evaluate_graph(graph: Graph, arrays: Sequence[Any], xp: Any = np) -> list[Any]:
+    """The graph's outputs for arrays of a module, one per input; then the state is written into the arrays, in place.
 
     The outputs are new arrays. Raises ValueError for shapes that don't fit or break a guard.
     """
@@ -74,7 +76,7 @@ def evaluate_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarra
     for guard in graph.guards:
         if not guard.holds(sizes):
             raise ValueError(f"{graph.name}: the guard {guard} does not hold for {sizes}")
-    outputs, states = _run(graph, arrays, sizes)
+    outputs, states = _run(graph, arrays, sizes, xp)
     for i, new in states:
         arrays[i][...] = new
     return outputs
@@ -134,13 +136,16 @@ class InterpretedKernel:
 class InterpretedProgram:
     """See `hybrid.backend.Program`."""
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    def __init__(self, graph: Graph, device: Device | None = None):
+        self.graph, self.device = graph, device
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return evaluate_graph(self.graph, arrays)
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        if self.device is None:
+            return evaluate_graph(self.graph, arrays)
+        with self.device.active():
+            return evaluate_graph(self.graph, arrays, self.device.inner)
 
-    def explain(self, arrays: Sequence[np.ndarray] | None = None, measure: bool = False) -> InterpretedReport:
+    def explain(self, arrays: Sequence[Any] | None = None, measure: bool = False) -> InterpretedReport:
         """The graph: nothing is fused or planned."""
         return InterpretedReport(self.graph)
 
@@ -150,9 +155,16 @@ class InterpreterBackend:
 
     name = "interpreter"
 
+    def __init__(self, device: Device | None = None):
+        self.device = device
+
+    def on(self, device: str) -> InterpreterBackend:
+        """The interpreter on arrays of another device than the CPU."""
+        return InterpreterBackend(device_of(device))
+
     def compile(self, graph: Graph, options: Options = Options()) -> InterpretedProgram:  # noqa: B008 (frozen)
         """Nothing to do: the graph itself is the program."""
-        return InterpretedProgram(graph)
+        return InterpretedProgram(graph, self.device)
 
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """Refused: there is no native code."""

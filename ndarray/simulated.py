@@ -127,6 +127,15 @@ class Memory:
             self.pool.give(self.size)
 
 
+class Flags:
+    """The layout flags that CuPy's arrays have."""
+
+    __slots__ = ("c_contiguous", "f_contiguous", "owndata")
+
+    def __init__(self, flags: Any):
+        self.c_contiguous, self.f_contiguous, self.owndata = flags.c_contiguous, flags.f_contiguous, flags.owndata
+
+
 class MemoryPointer:
     """The place of an array's first element, as ``cupy.cuda.MemoryPointer`` tells it."""
 
@@ -158,7 +167,7 @@ class SimArray:
     itemsize = property(lambda self: self._host.itemsize)
     nbytes = property(lambda self: self._host.nbytes)
     strides = property(lambda self: self._host.strides)
-    flags = property(lambda self: self._host.flags)
+    flags = property(lambda self: Flags(self._host.flags))
 
     @property
     def data(self) -> MemoryPointer:

@@ -14,6 +14,7 @@ from blocks import Trainer, nn
 from blocks.data import ArrayDataset, DataLoader
 from blocks.loss import SoftmaxCrossEntropyLoss
 from blocks.utils import split_and_load
+from hybrid.hybridize import CompiledFunction
 from ndarray import autograd, simulated
 from ndarray.apply import apply
 from ndarray.op import NONDIFF, OPS, Sample
@@ -248,6 +249,23 @@ def test_parameters_and_states_move_and_are_saved(tmp_path: Any) -> None:
     nd.save(str(tmp_path / "x.npz"), {"x": x})
     with SIM:
         assert nd.load(str(tmp_path / "x.npz"))["x"].device is SIM
+
+
+def test_the_interpreter_runs_graphs_on_any_device() -> None:
+    def step(x: Any, w: Any) -> Any:
+        w += x.sum(axis=0)
+        return nd.tanh(x) @ w + nd.random.uniform(shape=(2, 3), device=x.device)
+
+    found = []
+    for device in (nd.cpu(), nd.sim(0), nd.sim(1)):
+        nd.random.seed(3, device)
+        x, w = nd.ones((2, 3), device=device), nd.zeros((3, 3), device=device)
+        out = CompiledFunction(step, backend="interpreter")(x, w)
+        assert out.device is device and w.device is device
+        found.append((out.asnumpy(), w.asnumpy()))
+    for a, b in zip(found[0], found[1], strict=True):
+        assert_close(a, b)
+    assert_close(found[2][1], found[0][1])
 
 
 def test_batches_of_a_loader_are_moved() -> None:

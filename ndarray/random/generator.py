@@ -239,7 +239,8 @@ def place_of(device: Place, ctx: Place, *parameters: Any) -> Device:
 
 
 def expect(name: str, argument: str, value: Any, valid: Callable[[Any], Any], what: str) -> None:
-    """Check a parameter's values, where they are known (not in a trace). Raises ValueError naming what was expected."""
+    """Check a parameter's values, where they are known: not in a trace, nor on a GPU, for which the host would have to wait.
+    Raises ValueError naming what was expected."""
     data = value._data if isinstance(value, NDArray) else value
     if isinstance(data, (int, float, np.generic, np.ndarray)):
         if not np.all(valid(data)):
