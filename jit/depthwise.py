@@ -34,24 +34,25 @@ def lower_depthwise(c: Convolution, target: Target, **override: Any) -> list[Lau
     return [pack, _Depthwise(c, plan, packed).build()]
 
 
-def _choose(c: Convolution, target: Target) -> Plan:
-    """The plan, from sizes alone: rows of a vector of channels that fit the first-level cache, and 16 tasks where there is work
-    enough."""
+def _choose(c: Convolution, target: Target, patched: bool = False) -> Plan:
+    """The plan, from sizes alone: 16 tasks where there is work enough, of whole rows as far as there are rows. With `patched`,
+    rows of a vector of channels fit the first-level cache."""
     _, h, w = c.windows
-    lanes = target.lanes(c.dtype)
-    lanes = target.fewer(lanes, c.groups)
+    lanes = target.fewer(target.lanes(c.dtype), c.groups)
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
     most = min(10, target.registers - 4 - (min(9, h.taps * w.taps) if target.registers > 16 else 3))
     columns = min(range(max(1, most // 2), most + 1), key=lambda n: (-(-width // n) * n * (1 + 0.6 / n), -n))
     blocks = -(-c.groups // lanes)
     wide = -(-min(width, 112) // columns) * columns
-    line = c.windows[0].taps * w.reach(wide) * lanes * _ITEMSIZE[c.dtype]
-    high = max([1, *(n for n in range(1, height + 1) if h.reach(n) * line <= target.l1 * 3 // 4)])
-    high = -(-height // -(-height // high))
-    outer = max(1, hint(c.batch)) * max(1, hint(c.windows[0].out)) * -(-height // high) * -(-width // wide)
     work = max(1, hint(c.batch)) * height * width * blocks * (hint(product(x.taps for x in c.windows)) + 4)
     tasks = target.tasks if target.threads else max(1, min(16, work // 8_000 * 2))
-    parts = min(blocks, -(-tasks // outer))
+    outer = max(1, hint(c.batch)) * max(1, hint(c.windows[0].out)) * -(-width // wide)
+    high = -(-height // min(height, -(-tasks // outer)))
+    if patched:
+        line = c.windows[0].taps * w.reach(wide) * lanes * _ITEMSIZE[c.dtype]
+        high = max([1, *(n for n in range(1, height + 1) if h.reach(n) * line <= target.l1 * 3 // 4)])
+        high = -(-height // -(-height // high))
+    parts = min(blocks, max(1, tasks // (outer * -(-height // high))))
     return Plan(lanes, 1, columns, 1, lanes, high, wide, parts)
 
 
@@ -148,7 +149,7 @@ class _Depthwise(Patched):
 def lower_depthwise_filters(c: Convolution, read_g: Any, sink: Sink, target: Target) -> list[Launch]:
     """The gradient for the filters, w[c, t] = sum over images and outputs p of g[n, p, c] * x[n, p * stride + t - low, c]; one
     task a vector of channels. Arguments as for `weight_gradient.lower_filters`."""
-    plan = _choose(c, target)
+    plan = _choose(c, target, patched=True)
     return [_DepthwiseFilters(c, replace(plan, columns=1, block=plan.lanes, parts=1), read_g, sink).build()]
 
 

@@ -315,7 +315,7 @@ class CompiledProgram:
         from .explain import launch_plans
 
         found = iter(launch_plans(binding.plan))
-        return lambda launch: int(next(found)[3])
+        return lambda launch: int(next(found)[3]) & (1 << runtime.PARTS) - 1
 
     def measure(self, binding: Binding, arrays: Sequence[np.ndarray], later: Binding) -> tuple[list[float], float] | None:
         """The shortest time of each launch that has tasks, and that of a `later` call."""

@@ -7,10 +7,13 @@ from test_contract import convolution_reference, data_gradient_reference, out_si
 
 import ndarray as nd
 from hybrid import hybridize
+from hybrid.backend import Options
 from hybrid.graph import Builder
 from hybrid.interpret import evaluate_graph
-from hybrid.passes import layout
+from hybrid.passes import layout, optimize
+from hybrid.trace import Tracer
 from hybrid.verify import verify
+from jit.backend import NativeBackend
 from jit.contract import lower_contraction, plain_sink, plain_source
 from jit.direct import Window
 from jit.guard import guarded
@@ -39,6 +42,10 @@ CASES = [
     ((1, 16, 6, 6), 40, (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1),  # residues without taps
     ((1, 5, 3, 6, 5), 4, (2, 3, 1), (1, 2, 1), ((1, 0), (1, 1), (0, 0)), (1, 1, 1), 1),
     ((2, 4, 5, 5), 3, (3, 3), (1, 1), ((4, 0), (0, 5)), (1, 1), 1),  # padding wider than the filter
+    ((2, 37, 13, 11), 67, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),  # one tap, prime sizes
+    ((1, 19, 9, 17), 130, (1, 1), (2, 3), ((1, 0), (0, 2)), (1, 1), 1),  # one tap, with stride and padding
+    ((2, 17, 10, 3), 17, (3, 2), (2, 3), ((5, 0), (0, 4)), (2, 1), 17),  # depthwise; some outputs see padding only
+    ((1, 18, 4, 5, 6), 18, (3, 1, 2), (1, 2, 1), ((1, 1), (0, 0), (2, 0)), (1, 1, 2), 18),  # depthwise, three axes
 ]
 
 
@@ -170,3 +177,35 @@ def test_tokens_of_patches_are_not_moved():
     np.testing.assert_allclose(compiled(x).asnumpy(), tokens(x).asnumpy(), rtol=1e-4, atol=1e-5)
     kernels = [k.name for k in compiled.explain(x, measure=False).kernels]
     assert [k.partition("_")[0] for k in kernels] == ["pack", "convolution"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups", "c", "o"), [(1, 1, 1, 21, 83), (1, 2, 1, 40, 24), (3, 1, 1, 5, 33), (3, 2, 19, 19, 19)]
+)
+def test_what_is_fused_behind_a_convolution(kernel, stride, groups, c, o):
+    """A normalization with stored moments, a residual, a second reader: as eagerly in float64, the same bits for any number of
+    threads, and between inaccessible pages."""
+    rng = np.random.default_rng(kernel + c)
+    out = -(-13 // stride)
+    shapes = [(2, c, 13, 13), (o, c // groups, kernel, kernel), (o,), (o,), (o,), (o,), (2, o, out, out)]
+    arrays = [rng.standard_normal(s).astype("f4") for s in shapes]
+    arrays[5] = np.abs(arrays[5]) + 0.5
+
+    def function(x, w, gamma, beta, mean, var, r):
+        y = nd.convolution(x, w, stride=stride, padding=kernel // 2, groups=groups)
+        y = nd.batch_norm(y, gamma, beta, mean, var, use_global_stats=True)[0]
+        return nd.relu(y + r), y
+
+    want = [a.asnumpy() for a in function(*[nd.array(a.astype("f8"), dtype="float64") for a in arrays])]
+    tracer = Tracer("f")
+    inputs = [tracer.argument(ArrayType(a.shape, a.dtype), nd.cpu(), f"x{i}") for i, a in enumerate(arrays)]
+    with tracer.under():
+        graph = optimize(tracer.finish(list(function(*inputs))).graph)
+    for constants in (range(1, 6), ()):  # the factor in the weights, and behind the sums
+        program = NativeBackend().compile(graph, Options(frozenset(constants)))
+        got = program([a.copy() for a in arrays])
+        for g, w in zip(got, want):
+            np.testing.assert_allclose(g, w, rtol=1e-4, atol=2e-5)
+        for side, threads in (("after", 1), ("before", 2), ("after", 3)):
+            for g, again in zip(got, program.run_guarded([a.copy() for a in arrays], side, threads)):
+                np.testing.assert_array_equal(g, again)
