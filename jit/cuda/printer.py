@@ -84,6 +84,12 @@ class Layout:
         return self.exchange_bytes + (self.workers if workers is None else workers) * scratch_bytes
 
     @property
+    def blocks(self) -> int:
+        """Blocks that a multiprocessor has room for: 16 warps of 128 registers a thread. Without saying so, the compiler
+        spills some for more warps, which kernels with several loads on their way don't need."""
+        return max(1, 512 // self.threads)
+
+    @property
     def exchange_bytes(self) -> int:
         """What threads beyond a warp exchange lanes through."""
         return 8 * self.lanes if self.lanes > 32 else 0
@@ -161,7 +167,7 @@ class _Printer(Expressions):
         loop = f"for (I {task} = {first}; {task} < (I)end_task; {task} += (I)(gridDim.x * blockDim.y)) {{"
         lanes = ["  const int lane = threadIdx.x;"]
         lanes += [f"  const int lane{n} = lane % {n};" for n in sorted(self.short)]
-        head = f'extern "C" __global__ void __launch_bounds__({self.layout.threads}) {_SYMBOL}('
+        head = f'extern "C" __global__ void __launch_bounds__({self.layout.threads}, {self.layout.blocks}) {_SYMBOL}('
         return "\n".join([head, "    " + ",\n    ".join(arguments) + ") {", *lanes, *frame, "#pragma unroll 1",
                           f"  {loop}", *self.lines, "  }", "}"])
 
@@ -295,7 +301,7 @@ class _Printer(Expressions):
     def _for(self, s: For) -> None:
         if s not in self.joined and independent(s, self.kernel):
             parts = interleaved(s, rounds_of(s, self.kernel))
-            self.joined.update(parts)  # type: ignore[arg-type]
+            self.joined.update(parts)
             self.body(tuple(parts))
             return
         start, stop = self.value(s.start), self.value(s.stop)

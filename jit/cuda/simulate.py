@@ -29,7 +29,7 @@ __all__ = ["ORDERS", "NoCompiler", "SimModule", "SimulationError", "compiler", "
 ORDERS = {"forward": 0, "backward": 1, "shuffled": 2}
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv",
          "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-fno-stack-protector", "-w")
-_SYMBOL = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(')
+_SYMBOL = re.compile(r'extern "C" __global__ void __launch_bounds__\([^)]*\) (\w+)\(')
 
 
 class NoCompiler(RuntimeError):
