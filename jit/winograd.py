@@ -110,13 +110,13 @@ def _sizes(c: Convolution) -> _Sizes:
 SPREAD = (1, 2, 4, 8)
 """Numbers of threads of which a cost is the sum, each time the number of threads."""
 
-STREAM, BEYOND = 5.0, 12.0
-"""Bytes a cycle of weights, which come from memory, and of private memory that doesn't fit the second-level cache."""
+BEYOND, STREAM = 12.0, 6.0
+"""Bytes a cycle of what does not fit the second-level cache, and of weights that don't fit the third, beside other layers'."""
 
 
-def _streamed(cycles: float, size: float, target: Target) -> float:
-    """Cycles of products, beside reading so many bytes of weights."""
-    traffic = size / STREAM if size > target.l2 // 2 else 0.0
+def _streamed(cycles: float, size: float, whole: float, target: Target) -> float:
+    """Cycles of products, beside reading `size` bytes of the weights, which are `whole` bytes."""
+    traffic = size / (BEYOND if whole <= target.l3 else STREAM) if whole > target.l2 // 2 else 0.0
     return max(cycles, traffic) + 0.15 * min(cycles, traffic)
 
 
@@ -126,7 +126,8 @@ def _direct_cost(s: _Sizes, met: int, target: Target) -> float:
     across = -(-s.outputs // lanes)
     products = s.batch * met * s.width * 3 * s.inputs * across * 1.08
     cycles = products + s.batch * s.height * s.width * (s.inputs / lanes + 3 * across)
-    return len(SPREAD) * _streamed(cycles, 9 * s.inputs * s.outputs * _ITEMSIZE[s.dtype], target)
+    weights = 9 * s.inputs * s.outputs * _ITEMSIZE[s.dtype]
+    return len(SPREAD) * _streamed(cycles, weights, weights, target)
 
 
 def _filter_cost(v: Variant, s: _Sizes, target: Target) -> float:
@@ -164,7 +165,7 @@ def _choose(v: Variant, s: _Sizes, target: Target) -> tuple[float, Plan]:
                     break
                 per = -(-panels // parts)
                 tasks = -(-total // tiles) * -(-panels // per)
-                products = _streamed(per * positions * count * tile, per * weights, target)
+                products = _streamed(per * positions * count * tile, per * weights, panels * weights, target)
                 cost = 400 + transform + products + per * (beyond + tiles * vectors * v.out_cycles)
                 cost = sum(-(-tasks // t) * cost * t for t in SPREAD) + 2000 * tasks
                 if cost < best:

@@ -101,12 +101,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("target", NATIVE.values(), ids=NATIVE)
-@pytest.mark.parametrize("outputs", [2, 4])
-@pytest.mark.parametrize("number", range(len(CASES)))
+RUNS = [(n, outputs, target) for n in range(len(CASES)) for outputs in (2, 4) for target in NATIVE
+        if target == "host" or n in ((2, 4) if outputs == 4 else (5,))]
+
+
+@pytest.mark.parametrize(("number", "outputs", "target"), RUNS)
 def test_forward(number, outputs, target):
+    target = NATIVE[target]
     shape, channels, padding = CASES[number]
-    for dtype, bound in (("f4", 3e-6), ("f8", 1e-14)):
+    for dtype, bound in (("f4", 3e-6), ("f8", 1e-14)) if target is HOST else (("f4", 3e-6),):
         x, w = normal(number, *shape, dtype=dtype), normal(100 + number, channels, shape[1], 3, 3, dtype=dtype)
         want = convolution_reference(x, w, **attributes(padding))
         got = forward(native, x, w, padding, target, winograd=outputs)
@@ -128,10 +131,9 @@ def test_gradient_for_the_input(number, outputs):
     np.testing.assert_allclose(np.moveaxis(got, -1, 1), want, rtol=0, atol=1e-13 * (1 + abs(want).max()))
 
 
-@pytest.mark.parametrize("target", NATIVE.values(), ids=NATIVE)
-@pytest.mark.parametrize("outputs", [2, 4])
-@pytest.mark.parametrize("number", range(len(CASES)))
+@pytest.mark.parametrize(("number", "outputs", "target"), RUNS)
 def test_gradient_for_the_filter(number, outputs, target):
+    target = NATIVE[target]
     shape, channels, padding = CASES[number]
     attrs = attributes(padding)
     out = tuple(n + low + high - 2 for n, (low, high) in zip(shape[2:], attrs["padding"]))
