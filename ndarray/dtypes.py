@@ -17,7 +17,7 @@ import numpy as np
 
 __all__ = [
     "DTYPE_NAMES", "bool_", "canonical", "complex64", "complex128", "default_float", "default_int", "float16",
-    "float32", "float64", "int8", "int16", "int32", "int64", "is_floating", "is_inexact", "promote", "scalar_dtype",
+    "float32", "float64", "int8", "int16", "int32", "int64", "is_floating", "is_inexact", "name_of", "promote", "scalar_dtype",
     "uint8", "uint16", "uint32", "uint64",
 ]
 
