@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ndarray.dims import Dim, Guard, Size, evaluate, symbol
+from ndarray.dims import COMPARE, Dim, Guard, Size, evaluate, record_guards, symbol
 from ndarray.dtypes import DTYPE_NAMES, canonical
 from ndarray.files import FileFormatError
 from ndarray.op import OPS, ArrayType
 
-from .graph import Equation, Graph, Literal, Source, Value
+from .graph import Equation, Graph, Literal, Source, Value, every_equation
+from .sizes import match_sizes, substitute
 
 __all__ = ["MAX_ELEMENTS", "decode_graph", "encode_graph"]
 
@@ -128,13 +129,18 @@ def decode_graph(data: Any, where: str = "graph") -> Graph:
 
     Raises FileFormatError for anything but a well-formed graph of known ops whose inferred types agree with the
     declared ones and whose arrays have at most `MAX_ELEMENTS` elements.
+
+    Its guards are those of the file and all conditions on symbolic sizes that inferring the types asks for, so a file can't
+    make a graph seem valid for sizes that it isn't.
     """
-    return _Decoder(where, 0).graph(data)
+    return _Decoder(where, 0).whole(data)
 
 
 class _Decoder:
-    def __init__(self, where: str, depth: int):
+    def __init__(self, where: str, depth: int, outer: Mapping[str, int] | None = None):
         self._where, self._depth = where, depth
+        self._outer = outer  # the symbols of the graph around this one, where they are the same
+        self._op = ""
         self._hints: dict[str, int] = {}
         self._at = ""
         if depth > _MAX_DEPTH:
@@ -155,11 +161,22 @@ class _Decoder:
         self._check(type(value) is kind, f"{key!r} must be {kind.__name__}, got {str(value)[:60]!r}")
         return value
 
+    def whole(self, data: Any) -> Graph:
+        """A graph whose symbols are its own, with all conditions under which it is valid."""
+        asked: list[Guard] = []
+        with record_guards(asked.append):
+            graph = self.graph(data)
+        known = {str(g) for g in graph.guards}
+        missing = {str(g): g for g in asked if str(g) not in known}
+        return graph.replace(guards=(*graph.guards, *missing.values())) if missing else graph
+
     def graph(self, data: Any) -> Graph:
         hints = self._get(data, "symbols", dict, {})
         for name, hint in hints.items():
             good = name.isidentifier() and len(name) < 64 and type(hint) is int and 0 < hint < MAX_ELEMENTS
             self._check(good, f"bad symbol {name[:60]!r} = {str(hint)[:20]}")
+            same = self._outer is None or self._outer.get(name) == hint
+            self._check(same, f"symbol {name[:60]!r} = {str(hint)[:20]} isn't one of the graph around it")
         self._hints = hints
         values: list[Value] = []
         for i, entry in enumerate(self._get(data, "inputs", list)):
@@ -190,6 +207,7 @@ class _Decoder:
         if op is None:
             return self._fail(f"unknown op {name[:60]!r}; the file may be from a newer version")
         self._at += f" ({name})"
+        self._op = name
         atoms = tuple(self._atom(a, values) for a in self._get(entry, "inputs", list))
         self._check(op.variadic or len(atoms) == len(op.arguments), f"takes {len(op.arguments)} arrays, got {len(atoms)}")
         attrs = {str(k): self._attribute(v) for k, v in self._get(entry, "attrs", dict, {}).items()}
@@ -197,6 +215,8 @@ class _Decoder:
         declared = [self._type(t) for t in self._get(entry, "types", list)]
         try:
             types = op.infer(*(a.type for a in atoms), **attrs)
+            if name == "graph_call":
+                self._fits(attrs["graph"], atoms)
         except Exception as error:  # whatever a rule meets in a damaged file
             return self._fail(f"its inputs or attributes don't fit: {error}")
         same = [str(t) for t in types] == [str(t) for t in declared]
@@ -210,6 +230,20 @@ class _Decoder:
         file, _, line = self._get(entry, "source", str, "").rpartition(":")
         source = Source(file, int(line)) if file and line.isdecimal() and len(line) < 9 else None
         return Equation(op, atoms, outputs, attrs, source)
+
+    def _fits(self, graph: Graph, atoms: tuple[Any, ...]) -> None:
+        """Refuse arrays for which a graph that is called isn't valid; what it asks of symbolic sizes is recorded."""
+        sizes: dict[str, Any] = {}
+        for value, atom in zip(graph.inputs, atoms, strict=True):
+            match_sizes(value.shape, atom.type.shape, sizes)
+        unknown = sorted({n for d in _dims_of(graph) for n in d.hints} - set(sizes))
+        self._check(not unknown, f"sizes {unknown[:5]} of the graph that it calls can't be read off its inputs")
+        for value, atom in zip(graph.inputs, atoms, strict=True):
+            formal = substitute(value.shape, sizes)
+            self._check(all(a == b for a, b in zip(formal, atom.type.shape)), f"its graph takes {value.type}, got {atom.type}")
+        for g in graph.guards:
+            left, right = substitute(g.left, sizes), substitute(g.right, sizes)
+            self._check(COMPARE[g.comparison](left, right) == g.answer, f"its graph is made for sizes with {g}")
 
     def _check_attributes(self, infer: Callable, attrs: dict[str, Any]) -> None:
         keywords = {p.name: p for p in inspect.signature(infer).parameters.values() if p.kind is p.KEYWORD_ONLY}
@@ -304,10 +338,19 @@ class _Decoder:
         if key == "size":
             return self._size(data, depth + 1)
         if key == "graph":
-            return _Decoder(f"{self._where}{self._at}", self._depth + 1).graph(value)
+            where, depth = f"{self._where}{self._at}", self._depth + 1
+            if self._op == "graph_call":  # a function of its own
+                return _Decoder(where, depth).whole(value)
+            return _Decoder(where, depth, self._hints).graph(value)  # what it asks, this graph asks
         return self._fail(f"bad attribute {str(data)[:60]!r}")
 
     def _guard(self, data: Any) -> Guard:
         good = isinstance(data, list) and len(data) == 4 and data[1] in ("==", "!=", "<", "<=", ">", ">=")
         self._check(good and type(data[3]) is bool, f"bad guard {str(data)[:60]!r}")
         return Guard(self._size(data[0]), data[1], self._size(data[2]), data[3])
+
+
+def _dims_of(graph: Graph) -> Iterator[Dim]:
+    """The symbolic sizes in the types of a graph."""
+    values = [*graph.inputs, *[v for eq in every_equation(graph) for v in eq.outputs]]
+    return (d for v in values for d in v.shape if isinstance(d, Dim))

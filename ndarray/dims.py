@@ -17,11 +17,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Dim", "Guard", "Size", "bind", "evaluate", "product", "record_guards", "symbol"]
+__all__ = ["COMPARE", "Dim", "Guard", "Size", "bind", "evaluate", "product", "record_guards", "symbol"]
 
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }
+"""The comparisons of guards."""
 _DIVIDE = {"//": operator.floordiv, "%": operator.mod}
 
 _guards: ContextVar[Callable[[Guard], None] | None] = ContextVar("dim_guards", default=None)
@@ -38,7 +39,7 @@ class Guard:
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether the comparison gives the same answer for other values of the symbols."""
-        return _COMPARE[self.comparison](evaluate(self.left, sizes), evaluate(self.right, sizes)) == self.answer
+        return COMPARE[self.comparison](evaluate(self.left, sizes), evaluate(self.right, sizes)) == self.answer
 
     def __str__(self) -> str:
         text = f"{self.left} {self.comparison} {self.right}"
@@ -154,8 +155,8 @@ class Dim:
     def _ask(self, comparison: str, other: Size) -> bool:
         difference = self - other
         if isinstance(difference, int):
-            return _COMPARE[comparison](difference, 0)
-        answer = _COMPARE[comparison](difference.hint, 0)
+            return COMPARE[comparison](difference, 0)
+        answer = COMPARE[comparison](difference.hint, 0)
         sink = _guards.get()
         if sink is not None:
             sink(Guard(self, comparison, other, answer))

@@ -10,11 +10,12 @@ import pytest
 
 import ndarray as nd
 from blocks import HybridBlock, Parameter, Trainer, nn
-from hybrid.export import SymbolBlock, load
+from hybrid.export import SymbolBlock, load, replay
 from hybrid.graph import Builder, Graph
+from hybrid.interpret import evaluate_graph
 from hybrid.serialize import decode_graph, encode_graph
 from ndarray import autograd
-from ndarray.dims import symbol
+from ndarray.dims import Guard, record_guards, symbol
 from ndarray.files import FileFormatError
 from ndarray.op import ArrayType
 
@@ -135,10 +136,12 @@ def graph_with_sizes() -> Graph:
     n = symbol("n", 6)
     b = Builder("sizes")
     x = b.input(ArrayType((n, 4), float32), "x")
-    (y,) = b.emit("reshape", x, shape=(n * 2, 2))
-    (z,) = b.emit("slice", y, start=(0, 0), stop=(n, 2), step=(1, 1))
-    (c,) = b.emit("cast", z, dtype=np.dtype("float64"))
-    return b.build([c], {})
+    guards: list[Guard] = []
+    with record_guards(guards.append):
+        (y,) = b.emit("reshape", x, shape=(n * 2, 2))
+        (z,) = b.emit("slice", y, start=(0, 0), stop=(n, 2), step=(1, 1))
+        (c,) = b.emit("cast", z, dtype=np.dtype("float64"))
+    return b.build([c], {}, {str(g): g for g in guards}.values())
 
 
 def test_graph_codec():
@@ -293,3 +296,59 @@ def test_a_loaded_model_is_compiled_once_for_all_batch_sizes(tmp_path):
         x = nd.random.normal(shape=(size, 4))
         np.testing.assert_allclose(loaded(x).asnumpy(), net(x).asnumpy(), rtol=1e-5, atol=1e-6)
     assert loaded._compiled.traces == 1
+
+
+def entry(op, inputs, number, shape, **attrs):
+    types = [{"dtype": "float32", "shape": shape}]
+    return {"op": op, "inputs": inputs, "outputs": [number], "types": types, **({"attrs": attrs} if attrs else {})}
+
+
+def unguarded(symbols, inputs, equations, **rest):
+    shapes = [{"name": f"x{i}", "dtype": "float32", "shape": s} for i, s in enumerate(inputs)]
+    return {"name": "forged", "symbols": symbols, "inputs": shapes, "equations": equations,
+            "outputs": [len(inputs) + len(equations) - 1], **rest}
+
+
+def test_guards_that_a_file_leaves_out_are_derived_again():
+    data = unguarded({"n": 4, "m": 4}, [["n"], ["m"]], [entry("add", [0, 1], 2, ["n"])])
+    graph = decode_graph(data)
+    assert [str(g) for g in graph.guards] in (["n == m"], ["m == n"], ["n + -m == 0"])
+    outputs, _ = replay(graph, [nd.ones(7), nd.ones(7)], nd.cpu())
+    np.testing.assert_array_equal(outputs[0].asnumpy(), np.full(7, 2))
+    with pytest.raises(ValueError, match="hold"):
+        replay(graph, [nd.ones(7), nd.ones(3)], nd.cpu())
+    with pytest.raises(ValueError, match="hold"):
+        evaluate_graph(graph, [np.ones(7, np.float32), np.ones(3, np.float32)])
+    again = decode_graph(json.loads(json.dumps(encode_graph(graph))))
+    assert list(map(str, again.guards)) == list(map(str, graph.guards))
+
+
+def test_bodies_have_the_symbols_of_the_graph_around_them():
+    def forged(hint, inner):
+        body = {"name": "body", "symbols": {"n": hint}, "inputs": [{"dtype": "float32", "shape": ["n"]}], "outputs": [1],
+                "equations": [entry("negative", [0], 1, ["n"])]}
+        other = {**body, "symbols": {"n": 4, **inner}}
+        branch = {**entry("branch", [0, 1], 2, ["n"]), "attrs": {"then": {"graph": body}, "otherwise": {"graph": other}}}
+        return {**unguarded({"n": 4}, [], [branch]), "outputs": [2],
+                "inputs": [{"dtype": "bool", "shape": []}, {"dtype": "float32", "shape": ["n"]}]}
+
+    assert decode_graph(forged(4, {})).guards == ()
+    for data in (forged(5, {}), forged(4, {"k": 2})):
+        with pytest.raises(FileFormatError, match="graph around it"):
+            decode_graph(data)
+
+
+def test_a_graph_that_is_called_fits_its_arguments():
+    def forged(inner, outer, **rest):
+        called = unguarded({"n": 4, "m": 4}, inner, [entry("add", [0, 1], 2, inner[0])], **rest)
+        call = {**entry("graph_call", [0, 1], 2, outer[0]), "attrs": {"graph": {"graph": called}}}
+        return unguarded({"a": 4, "b": 4}, outer, [call])
+
+    (guard,) = decode_graph(forged([["n"], ["m"]], [["a"], ["b"]])).guards
+    assert guard.holds({"a": 5, "b": 5}) and not guard.holds({"a": 5, "b": 4})
+    (guard,) = decode_graph(forged([["n"], ["n"]], [["a"], ["b"]])).guards  # the second shape isn't read, but must be the same
+    assert guard.holds({"a": 5, "b": 5}) and not guard.holds({"a": 5, "b": 4})
+    with pytest.raises(FileFormatError, match=r"made for sizes|takes"):
+        decode_graph(forged([["n"], ["n"]], [["a"], [5]]))
+    with pytest.raises(FileFormatError, match="can't be read off"):
+        decode_graph(forged([[{"size": [[2, ["n"]]]}]] * 2, [[8], [8]]))
