@@ -38,7 +38,8 @@ BLOCK = 1024  # additions in sequence before partial sums are added up
 SCRATCH_BYTES = 128 << 10
 WINDOW = 9  # a domain of so many positions is written out, if that makes no more than
 UNROLLED_NODES = 200  # nodes
-WIDEST = 1024  # lanes: the threads of a block
+WIDEST, WIDE = 1024, 256  # lanes: the threads of a block, at most; of one with more than so many nodes, for its registers
+FEW_NODES = 32
 
 
 class RowKernel:
@@ -161,7 +162,8 @@ class RowKernel:
         if self.lane is None or not self.lane_reduces or self.split:
             return
         rows, extent = hint(product(a.extent for a in self.positions)), hint(self.lane.extent)
-        while self.lanes < WIDEST and extent >= 8 * self.lanes and rows * self.lanes < self.target.tasks * self.vector // 4:
+        most = WIDEST if len(self.nodes) <= FEW_NODES else WIDE
+        while self.lanes < most and extent >= 8 * self.lanes and rows * self.lanes < self.target.tasks * self.vector // 4:
             self.lanes *= 2
 
     def build(self) -> list[Launch]:

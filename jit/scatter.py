@@ -1,7 +1,8 @@
 """scatter_add and scatter_along_add: the base is copied, then updates are added in the order of their positions.
 
 Tasks are cut along axes that no index selects, so two tasks never touch the same element and the result does not depend
-on the number of threads.
+on the number of threads. On a GPU, which wants many tasks, a task also has some positions along the axis only, and adds what
+goes there of all updates.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from .target import Target
 
 __all__ = ["lower_scatter"]
 
+PIECES = 64  # of an axis, at most: each task looks at all indices
+ROWS = 64  # of a piece, at least
+
 
 class _Scatter:
     def __init__(self, along: bool, attrs: dict[str, Any], sources: list[Source], sink: Sink, target: Target):
@@ -29,6 +33,13 @@ class _Scatter:
         last = len(self.shape) - 1
         self.lanes = target.lanes(sink.dtype) if self.axis != last and hint(self.shape[last]) > 1 else 1
         self.strides = strides_of(self.shape)
+        self.length, self.pieces = self.shape[self.axis], 1  # type: tuple[Size, Size]
+        if target.threads and not along and self.lanes > 1:
+            tasks = max(1, hint(product(self.shape)) // max(1, hint(self.shape[self.axis]) * self.lanes))
+            self.length = max(ROWS, hint(self.shape[self.axis]) // max(1, min(PIECES, target.tasks // tasks)))
+            self.pieces = (self.shape[self.axis] + (self.length - 1)) // self.length
+        self.first: Expr | None = None  # of the task's positions along the axis, if it has a piece of them
+        self.stop: Expr = Const(0, INT)
 
     def loop(self, axes: list[Size], body: Any, prefix: tuple[Expr, ...] = ()) -> list[Stmt]:
         """Nested loops over extents; `body(index)` gives the statements."""
@@ -88,10 +99,16 @@ class _Scatter:
             statements.append(Let(at, where_flat))
             address = Var(at, where_flat.type)
             statements.append(Store(out, address, apply("add", Load(out, address, type, mask), update), mask))
-            return statements
+            if self.first is None:
+                return statements
+            here = apply("and", apply("ge", Var(k, INT), self.first), apply("lt", Var(k, INT), self.stop))
+            return [statements[0], If(here, tuple(statements[1:]))]
 
         count = [self.updates.shape[self.axis]] if self.along else list(self.indices.shape)
-        return self.loop([self.shape[self.axis]], copy) + self.loop(count, add)
+        if self.first is None:
+            return self.loop([self.shape[self.axis]], copy) + self.loop(count, add)
+        name = self.builder.fresh("j")
+        return [For(name, self.first, self.stop, 1, tuple(copy((Var(name, INT),)))), *self.loop(count, add)]
 
     def build(self, equations: tuple) -> list[Launch]:
         b = self.builder
@@ -102,6 +119,12 @@ class _Scatter:
         blocks = (width + (self.lanes - 1)) // self.lanes
         statements: list[Stmt] = []
         rest: Expr = Var("task", INT)
+        if not (isinstance(self.pieces, int) and self.pieces == 1):
+            extent, length = b.size(self.pieces), b.size(self.length)
+            statements += [Let("first", (rest % extent) * length), Let("outer", rest // extent)]
+            self.first, rest = Var("first", INT), Var("outer", INT)
+            statements.append(Let("stop", apply("min", self.first + length, b.size(self.shape[self.axis]))))
+            self.stop = Var("stop", INT)
         if vector:
             statements += [Let("block", rest % b.size(blocks)), Let("row", rest // b.size(blocks))]
             rest = Var("row", INT)
@@ -127,7 +150,7 @@ class _Scatter:
                 statements.append(If(apply("le", lane + self.lanes, n), tuple(whole), tuple(part)))
         else:
             statements += self.row(tuple(free), None, 1, None)
-        tasks = product(rows_of) * blocks
+        tasks = product(rows_of) * blocks * self.pieces
         work = product(self.shape) + product(self.updates.shape) * 2
         return [b.launch("scatter", statements, "task", tasks, work, equations=equations, note="scatter")]
 

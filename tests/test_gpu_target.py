@@ -173,3 +173,14 @@ def test_tasks_are_many():
     x, y = m.array(1 << 22), m.array(2048, 2048)
     found = lower(m.build([m.exp(x), m.sum(x, axes=(0,)), m.exp(m.sum(y, axes=(0,)))]), GPU)
     assert all(x.tasks >= 1000 or "fold" in x.kernel.name for x in found.launches)
+
+
+def test_a_scatter_has_tasks_along_the_axis_too():
+    m = Maker()
+    base, index, updates = m.array(1000, 70), m.array(300, dtype=np.int64), m.array(300, 70)
+    at = rng.integers(0, 1000, 300)
+    at[::7] = 999
+    found = check(m.build([m.scatter_add(base, index, updates, axis=0, mode="clip")]), [normal(1000, 70), at, normal(300, 70)],
+                  target=GPU)
+    one_length(found.launches)
+    assert found.launches[0].tasks == 3 * 16

@@ -86,6 +86,7 @@ class CudaProgram(CompiledProgram):
         self._symbols = symbols_of(graph)
         self._keepers = WeakValueDictionary()
         self._written = sorted(graph.state)
+        self._seen: dict[int, tuple[Any, int]] = {}  # the last written inputs, which mostly come again, with their addresses
         self._static = self.bind({}) if not self._symbols and not recipe.kept else None
 
     def bind_hints(self) -> None:
@@ -138,7 +139,12 @@ class CudaProgram(CompiledProgram):
         """The inputs, contiguous, and their addresses; -1 for numbers of the host."""
         usable, addresses = list(arrays), []
         index = self.driver.device.index
+        seen = self._seen
         for i, a in enumerate(arrays):
+            known = seen.get(i)
+            if known is not None and known[0] is a:
+                addresses.append(known[1])
+                continue
             try:
                 place = a.data
                 if place.device_id != index:
@@ -147,6 +153,8 @@ class CudaProgram(CompiledProgram):
                     a = usable[i] = a.copy()
                     place = a.data
                 addresses.append(place.ptr)
+                if i in self.graph.state and usable[i] is arrays[i]:
+                    seen[i] = a, place.ptr
             except AttributeError:
                 refuse_leaked(arrays, self.graph.name)
                 if i not in binding.numbers or i in self.graph.state or not isinstance(a, (np.ndarray, np.generic)):
