@@ -260,6 +260,11 @@ class _Product:
         self.outer: Digits = ()
         self.block: tuple[Expr, Expr] = (const(0), const(1))
         self.place: Expr = const(0)
+        # rows that lie side by side are read through one pointer: the last tile begins earlier, and delivers what is new
+        enough = isinstance(c.rows, int) and c.rows >= schedule.mr
+        self.together = ahead and enough and packed_a is None and c.a.contiguous
+        self.shifts = self.together and c.rows % schedule.mr != 0
+        self.first: Expr = const(0)
 
     def build(self, target: Target) -> Launch:
         c, s, builder = self.c, self.s, self.builder
@@ -362,6 +367,7 @@ class _Product:
             row_panel = (self.m - self.m0) // s.mr
             panels = builder.parameter(-(-s.mt // s.mr), "row panels")
             self.place = bind(builder, inside, (column_panel * panels + row_panel) * (s.mr * s.nr))
+        self.first = bind(builder, inside, minimum(self.m, self.rows - s.mr), "r") if self.shifts else self.m
         inside += self._tile(first, last)
         body.append(For(columns, self.n0, self.n1, s.nr, (For(rows, self.m0, self.m1, s.mr, tuple(inside)),)))
         return body
@@ -420,11 +426,12 @@ class _Product:
             b_base = bind(builder, body, (outer * panels + self.n // s.nr) * depth * s.nr)
         elif s.pack_b == "task":
             b_base = bind(builder, body, (self.n - self.n0) * self.depth)
-        rows = (
-            []
-            if a_base is not None
-            else [bind(builder, body, minimum(self.m + i, self.rows - 1), "r") for i in range(s.mr)]
-        )
+        if a_base is not None:
+            rows = []
+        elif self.together:
+            rows = [self.first + i for i in range(s.mr)]
+        else:
+            rows = [bind(builder, body, minimum(self.m + i, self.rows - 1), "r") for i in range(s.mr)]
         masks: list[Expr | None] = [None] * s.nv
         if b_base is None and not (isinstance(c.columns, int) and c.columns % s.nr == 0):
             masks = [
@@ -558,7 +565,7 @@ class _Product:
 
         def over_rows(deliver: Deliver) -> list[Stmt]:
             i = builder.fresh("i")
-            index = self.place + Var(i, INT) * s.nr + Var(j, INT)
+            index = self.place + (self.m - self.first + Var(i, INT) if self.shifts else Var(i, INT)) * s.nr + Var(j, INT)
             body = deliver(self.m + Var(i, INT), Load(self.sums, index, Type(c.dtype, lanes)))
             return out_of_loop(For(i, const(0), rows, 1, tuple(body)))
 
@@ -576,7 +583,7 @@ class _Product:
 
         def over_rows(deliver: Deliver) -> list[Stmt]:
             i = builder.fresh("i")
-            row = self.place + Var(i, INT) * s.nr
+            row = self.place + (self.m - self.first + Var(i, INT) if self.shifts else Var(i, INT)) * s.nr
             values = tuple([Load(self.sums, row + v * s.lanes, self.vector) for v in range(s.nv)])
             loop = For(i, const(0), minimum(const(s.mr), self.m1 - self.m), 1, tuple(deliver(self.m + Var(i, INT), values)))
             return out_of_loop(loop)
