@@ -597,3 +597,10 @@ def test_the_front_end_takes_these_calls():
     }
     _, tensors, _ = cudnn.build_graph(front, step, [2, 8, 10, 11, 12, 3, 3, 10, 11, 0, 0], None)
     assert tensors["w"].get_dim() == [12, 8, 3, 3]
+
+
+def test_the_sum_of_two_products_is_the_epilogue_of_one():
+    """Both could take the addition; a value is made by one step only, and what is read stands before it."""
+    x, v, w = array(64, 64, seed=1), array(64, 64, seed=2), array(64, 64, seed=3)
+    assert len(calls_in(steps_of(lambda x, v, w: nd.tanh(nd.dot(x, v) + nd.dot(x, w)), x, v, w))) == 2
+    assert len(calls_in(steps_of(lambda x, v, w: (nd.dot(x, v) + nd.exp(x)) + nd.dot(v, w), x, v, w))) == 2

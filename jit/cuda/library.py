@@ -128,7 +128,7 @@ def find_claims(graph: Graph, pull: Pull, results: Collection[Value], libraries:
     for eq in graph.equations:
         if not isinstance(eq.op.lower, Template) or eq in taken:
             continue
-        claim = _claim(eq, pull, results, uses, position, libraries)
+        claim = _claim(eq, pull, results, uses, position, libraries, taken)
         if claim is not None:
             claims.append(claim)
             taken.update(claim.equations)
@@ -138,17 +138,17 @@ def find_claims(graph: Graph, pull: Pull, results: Collection[Value], libraries:
 
 def _claim(
     eq: Equation, pull: Pull, results: Collection[Value], uses: Mapping[Value, list[Equation]],
-    position: Mapping[Equation, int], libraries: Collection[str],
+    position: Mapping[Equation, int], libraries: Collection[str], taken: Collection[Equation],
 ) -> Claim | None:
     name = template_name(eq)
     if name == "dot_general" and "cublaslt" in libraries and _product_pays(eq):
-        return _with_epilogue(Claim(eq, (eq,), eq.outputs, "product"), pull, results, uses, position)
+        return _with_epilogue(Claim(eq, (eq,), eq.outputs, "product"), pull, results, uses, position, taken)
     if name.startswith("convolution") and "cudnn" in libraries:
         from .library_convolution import convolution_pays
 
         if convolution_pays(eq, pull):
             claim = Claim(eq, (eq,), eq.outputs, "convolution")
-            return _with_epilogue(claim, pull, results, uses, position)
+            return _with_epilogue(claim, pull, results, uses, position, taken)
     if name in ("attention", "attention_gradient") and "cudnn" in libraries:
         from .library_attention import attention_claim
 
@@ -176,9 +176,10 @@ def product_sizes(eq: Equation) -> tuple[Size, Size, Size, Size]:
 
 
 def _with_epilogue(
-    claim: Claim, pull: Pull, results: Collection[Value], uses: Mapping[Value, list[Equation]], position: Mapping[Equation, int]
+    claim: Claim, pull: Pull, results: Collection[Value], uses: Mapping[Value, list[Equation]],
+    position: Mapping[Equation, int], taken: Collection[Equation],
 ) -> Claim:
-    """The longest extension of a claim by equations behind it that the library computes as well."""
+    """The longest extension of a claim by equations behind it, not `taken` by another one, that the library computes as well."""
     best, members, made = claim, [claim.template], set(claim.template.outputs)
     while len(members) < LONGEST:
         inside = set(members)
@@ -194,6 +195,8 @@ def _with_epilogue(
             break
         following = min(behind, key=position.__getitem__)
         if len(following.outputs) != 1 or isinstance(following.op.lower, Template) or "effect" in following.op.traits:
+            break
+        if following in taken:
             break
         members = sorted([*members, following], key=position.__getitem__)
         made.add(following.output)
