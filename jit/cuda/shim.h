@@ -3,7 +3,7 @@
 // Every thread of a block is a fiber with a stack of its own. It runs until it meets a barrier (a shuffle is one) or ends;
 // then the next one runs, in an order that the caller chooses: forward, backward, or shuffled. When all threads of a warp (or
 // block) have come to the barrier, they go on. A barrier that some of them never reach is an error, not a hang.
-// Shared memory begins as NaN.
+// Shared memory begins as NaN. The caller lends memory for the stacks of 1024 threads.
 
 #define HYBRID_SIMULATOR
 #define __global__
@@ -35,7 +35,6 @@ struct Dim3 { int x, y, z; };
 static Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 extern "C" {
-void *mmap(void *, unsigned long, int, int, int, long);
 void *memset(void *, int, unsigned long);
 int snprintf(char *, unsigned long, const char *, ...);
 __attribute__((visibility("hidden"))) void hybrid_simulator_switch(void **from, void *to);
@@ -122,7 +121,6 @@ enum { THREADS = 1024, STACK = 256 << 10, SHARED_BYTES = 256 << 10 };
 
 struct Fiber {
   void *stack;   // the stack pointer while it waits
-  void *memory;  // of the stack, its lower end
   int x, y;
   State state;
   const void *where;  // the kind of barrier it waits at
@@ -144,18 +142,13 @@ static void enter() {
   hybrid_simulator_switch(&current->stack, scheduler);
 }
 
-static bool start(Fiber &f) {
-  if (!f.memory) {
-    f.memory = mmap(0, STACK, 3, 0x4022, -1, 0);  // read and write, private, anonymous, no reserve
-    if (f.memory == (void *)-1) return f.memory = 0, false;
-  }
-  word *top = (word *)((char *)f.memory + STACK) - SAVED;
+static void start(Fiber &f, char *stack) {
+  word *top = (word *)(stack + STACK) - SAVED;
   memset(top, 0, SAVED * sizeof(word));
   top[ENTRY] = (word)(void *)hybrid_simulator_entry;
   top[FUNCTION] = (word)(void *)enter;
   f.stack = top;
   f.state = READY;
-  return true;
 }
 
 static void wait(State state, const void *where) {
@@ -207,13 +200,13 @@ static bool run_warp(Fiber *warp, int n, int number, int kind) {
   }
 }
 
-static bool run_block(int kind) {
+static bool run_block(int kind, char *stacks) {
   const int n = blockDim.x * blockDim.y, warps = (n + 31) / 32;
   int order[THREADS / 32];
   for (int i = 0; i < n; i++) {
     fibers[i].x = i % blockDim.x;
     fibers[i].y = i / blockDim.x;
-    if (!start(fibers[i])) return snprintf(message, sizeof message, "no memory for stacks"), false;
+    start(fibers[i], stacks + (unsigned long)i * STACK);
   }
   for (;;) {
     shuffle(order, warps, kind);
@@ -231,7 +224,7 @@ static bool run_block(int kind) {
 }
 
 static const char *launch(void (*kernel)(const word *), const word *values, const int *grid, const int *block, long shared_bytes,
-                          int kind) {
+                          int kind, char *stacks) {
   if (block[0] < 1 || block[1] < 1 || block[0] * block[1] > THREADS) return "a block has 1 to 1024 threads";
   if (shared_bytes < 0 || shared_bytes > SHARED_BYTES) return "shared memory of a block: at most 256 KB";
   body = kernel;
@@ -242,7 +235,7 @@ static const char *launch(void (*kernel)(const word *), const word *values, cons
   for (int k = 0; k < grid[0]; k++) {
     blockIdx = {kind == 1 ? grid[0] - 1 - k : k, 0, 0};
     memset(shared, 0xff, shared_bytes);
-    if (!run_block(kind)) return message;
+    if (!run_block(kind, stacks)) return message;
   }
   return 0;
 }
@@ -283,9 +276,9 @@ template <class... A> static void call(void (*kernel)(A...), const word *values)
 
 #define HYBRID_SIMULATED(symbol)                                                                                       \
   extern "C" __attribute__((visibility("default"))) const char *hybrid_simulate_##symbol(                              \
-      const unsigned long long *values, const int *grid, const int *block, long shared_bytes, int kind) {              \
+      const unsigned long long *values, const int *grid, const int *block, long shared_bytes, int kind, char *stacks) {  \
     return simulator::launch([](const simulator::word *v) { simulator::call(symbol, v); }, values, grid, block,        \
-                             shared_bytes, kind);                                                                      \
+                             shared_bytes, kind, stacks);                                                              \
   }
 
 static const char warp_barrier = 0, block_barrier = 0;

@@ -8,13 +8,15 @@ barrier.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -95,6 +97,24 @@ def _compile(path: str, options: Sequence[str], text: str) -> bytes:
         return Path(target).read_bytes()
 
 
+_STACKS = 1024 * (256 << 10)
+_free: list[tuple[mmap.mmap, int]] = []
+
+
+@contextmanager
+def _stacks() -> Iterator[int]:
+    """The address of memory for the stacks of a block's threads, which is only taken as far as it is used."""
+    try:
+        held = _free.pop()
+    except IndexError:
+        memory = mmap.mmap(-1, _STACKS, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+        held = memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    try:
+        yield held[1]
+    finally:
+        _free.append(held)
+
+
 class SimModule:
     """A loaded module: `launch(symbol, grid, block, shared_bytes, arguments, order)`."""
 
@@ -108,8 +128,8 @@ class SimModule:
         self._functions = {}
         for s in symbols:
             function = self._library[f"hybrid_simulate_{s}"]
-            pointer = ctypes.c_void_p
-            function.argtypes, function.restype = [pointer, pointer, pointer, ctypes.c_long, ctypes.c_int], ctypes.c_char_p
+            pointer, function.restype = ctypes.c_void_p, ctypes.c_char_p
+            function.argtypes = [pointer, pointer, pointer, ctypes.c_long, ctypes.c_int, pointer]
             self._functions[s] = function
 
     def launch(self, symbol: str, grid: int, block: tuple[int, int], shared_bytes: int, arguments: np.ndarray,
@@ -123,8 +143,8 @@ class SimModule:
         if arguments.dtype != np.int64 or arguments.ndim != 1 or not arguments.flags.c_contiguous:
             raise TypeError("the arguments of a launch are a contiguous int64 vector")
         sizes = np.array([grid, 1, *block], np.int32)
-        with self._lock:
+        with self._lock, _stacks() as stacks:
             problem = self._functions[symbol](arguments.ctypes.data, sizes.ctypes.data, sizes[2:].ctypes.data, shared_bytes,
-                                              ORDERS[order])
+                                              ORDERS[order], stacks)
         if problem:
             raise SimulationError(f"kernel {symbol}: {problem.decode()}")
