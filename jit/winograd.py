@@ -114,6 +114,10 @@ BEYOND, STREAM = 12.0, 6.0
 """Bytes a cycle of what does not fit the second-level cache, and of weights that don't fit the third, beside other layers'."""
 
 
+OTHER_TILE = 1.05
+"""What other tiles than the usual one are charged for: one more kernel to compile."""
+
+
 def _streamed(cycles: float, size: float, whole: float, target: Target) -> float:
     """Cycles of products, beside reading `size` bytes of the weights, which are `whole` bytes."""
     traffic = size / (BEYOND if whole <= target.l3 else STREAM) if whole > target.l2 // 2 else 0.0
@@ -147,7 +151,8 @@ def _choose(v: Variant, s: _Sizes, target: Target) -> tuple[float, Plan]:
     total = max(1, s.batch * -(-s.height // v.outputs) * -(-s.width // v.outputs))
     vectors_in, vectors_out = depth // lanes, -(-s.outputs // lanes)
     best, found = float("inf"), None
-    for rows, vectors in _tiles(total, vectors_out, target):
+    usual, *others = _tiles(total, vectors_out, target)
+    for rows, vectors in dict.fromkeys((usual, *others)):
         panels = -(-vectors_out // vectors)
         tile = depth * (max(rows * vectors, 5) + 0.12 * rows + 0.25 * vectors + 0.7) + 3 * rows * vectors + 25
         weights = positions * depth * vectors * lanes * item  # of one panel
@@ -168,6 +173,7 @@ def _choose(v: Variant, s: _Sizes, target: Target) -> tuple[float, Plan]:
                 products = _streamed(per * positions * count * tile, per * weights, panels * weights, target)
                 cost = 400 + transform + products + per * (beyond + tiles * vectors * v.out_cycles)
                 cost = sum(-(-tasks // t) * cost * t for t in SPREAD) + 2000 * tasks
+                cost *= 1.0 if (rows, vectors) == usual else OTHER_TILE
                 if cost < best:
                     best, found = cost, Plan(v.outputs, lanes, rows, vectors, block, tiles, per)
     assert found is not None
@@ -175,9 +181,11 @@ def _choose(v: Variant, s: _Sizes, target: Target) -> tuple[float, Plan]:
 
 
 def _tiles(total: int, across: int, target: Target) -> list[tuple[int, int]]:
-    """Rows and vectors of register tiles worth trying: for each number of vectors the one that wastes least."""
+    """Rows and vectors of register tiles worth trying: two vectors and as many rows as there are registers for, which layers
+    had better share (their kernels are equal then), and for each number of vectors the one that wastes least."""
     spare = 1 if target.fma else 2
-    found = []
+    both = min(2, across)
+    found = [(min(28, (target.registers - both - spare) // both), both)]
     for vectors in range(1, min(6, across) + 1):
         step = lambda rows, vectors=vectors: max(rows * vectors, 5) + 0.12 * rows + 0.25 * vectors + 0.7
         most = min(28, (target.registers - vectors - spare) // vectors)
