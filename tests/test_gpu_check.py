@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+import ndarray as nd
 from benchmarks.gpu import frameworks, models, peers
 from benchmarks.gpu.__main__ import main
 
@@ -56,3 +57,12 @@ def test_all_frameworks_get_the_same_numbers():
     assert all(np.array_equal(first[k][1], second[k][1]) for k in first)
     large = models.parameters_of(models.WORKLOADS["resnet50_b1"])
     assert sum(v.size for kind, v in large.values() if kind not in ("mean", "var")) == 25_557_032  # ResNet-50's parameters
+
+
+def test_library_steps_are_checked():
+    """Every kind of step, against float64; on ``sim`` libraries are NumPy."""
+    from benchmarks.gpu.libraries import libraries
+
+    found = libraries(nd.sim(0), True)
+    assert found["failed"] == found["refused"] == []
+    assert {s for steps in found["steps"].values() for s in steps.split(", ")} == {"product", "convolution", "attention"}

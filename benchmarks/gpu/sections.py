@@ -27,6 +27,7 @@ from ndarray.op import OPS
 from ndarray.testing import assert_close
 
 from . import frameworks, models
+from .libraries import libraries
 
 Report = dict[str, Any]
 
@@ -203,7 +204,7 @@ def bandwidth(device: Device, quick: bool) -> Report:
 
 
 SECTIONS: dict[str, Callable[[Device, bool], Report]] = {
-    "ops": ops, "lenet": lenet, "networks": networks, "launches": launches, "bandwidth": bandwidth,
+    "ops": ops, "libraries": libraries, "lenet": lenet, "networks": networks, "launches": launches, "bandwidth": bandwidth,
 }
 
 
