@@ -119,6 +119,9 @@ class _OnGpu:
         self.bound.run(words.tolist(), self.driver.stream())
 
 
+KEPT = 1024
+"""Problems that are remembered."""
+
 _matmuls: dict[Any, Any] = {}  # by library and problem
 
 
@@ -149,6 +152,8 @@ class _Product:
         library = load()
         key = library, problem
         if key not in _matmuls:
+            if len(_matmuls) >= KEPT:
+                _matmuls.clear()  # programs hold those that they use
             _matmuls[key] = Matmul(library, problem)
         self.matmul, self.device = _matmuls[key], device
         self.workspace = self.matmul.workspace

@@ -19,6 +19,9 @@ __all__ = ["CudnnStep", "bind", "build_graph", "load"]
 OLDEST, NEWEST = (1, 22), (1, 29)
 """Versions of the front end: from `OLDEST` on, below `NEWEST`."""
 
+KEPT = 1024
+"""Plans that are remembered."""
+
 _lock = threading.Lock()
 _handles: dict[int, Any] = {}
 _plans: dict[Any, Any] = {}
@@ -48,6 +51,8 @@ def bind(step: dict[str, Any], arguments: Sequence[int], device: int) -> CudnnSt
         if found is None:
             if device not in _handles:
                 _handles[device] = cudnn.create_handle()
+            if len(_plans) >= KEPT:
+                _plans.clear()  # programs hold those that they use
             found = _plans[key] = CudnnStep(cudnn, step, arguments, _handles[device])
     return found
 
