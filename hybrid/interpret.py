@@ -143,7 +143,9 @@ class InterpretedProgram:
         if self.device is None:
             return evaluate_graph(self.graph, arrays)
         with self.device.active():
-            return evaluate_graph(self.graph, arrays, self.device.inner)
+            xp = self.device.inner  # numbers of the call are arrays of the host
+            given = [xp.asarray(a) if isinstance(a, np.ndarray) else a for a in arrays]
+            return evaluate_graph(self.graph, given, xp)
 
     def explain(self, arrays: Sequence[Any] | None = None, measure: bool = False) -> InterpretedReport:
         """The graph: nothing is fused or planned."""
