@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ndarray as nd
-from blocks import Trainer, loss, nn
+from blocks import Trainer, loss, nn, rnn
 from hybrid import hybridize
 from jit.cuda.driver import driver_of
 from jit.cuda.simulate import NoCompiler, compiler
@@ -325,3 +325,14 @@ def test_optimizers(optimizer):
     make = lambda: nn.Dense(5)
     want, got = (train(d, make, x, y, 3, optimizer, whole=True, learning_rate=0.01) for d in (nd.cpu(), SIM))
     np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_what_is_kept_of_weights_needs_no_lengths():
+    """A recurrent layer for sequences of any length is one program, whose weights' part is computed before a length is known."""
+    net = rnn.RNN(6, input_size=4)
+    net.initialize(device=SIM)
+    inputs = [draw(n, 2, 4) for n in (3, 5, 7, 4)]
+    want = [net(nd.array(x, device=SIM)).asnumpy() for x in inputs]
+    net.hybridize()
+    for x, w in zip(inputs, want, strict=True):
+        np.testing.assert_allclose(net(nd.array(x, device=SIM)).asnumpy(), w, rtol=1e-5, atol=1e-6)

@@ -217,7 +217,7 @@ class CudaProgram(CompiledProgram):
         """Compute what is kept, from constant inputs."""
         driver = self.driver
         with driver.active():
-            binding = self.bind({}, launches, [number for number, _ in self.recipe.kept])
+            binding = self.bind({}, launches, [number for number, _ in self.recipe.kept], called=False)
             home, lease = _arenas.lease(driver, binding.arena_bytes)
             usable = {i: a if a.flags.c_contiguous else a.copy() for i, a in constants.items()}
             addresses = [usable[i].data.ptr if i in usable else 0 for i in range(self._inputs)]
@@ -226,19 +226,22 @@ class CudaProgram(CompiledProgram):
             home.append(lease)
 
     # -- binding to sizes
-    def bind(self, sizes: Mapping[str, int], launches: Sequence[int] | None = None, kept: Sequence[int] = ()) -> Any:
-        """Everything for these sizes."""
+    def bind(
+        self, sizes: Mapping[str, int], launches: Sequence[int] | None = None, kept: Sequence[int] = (), called: bool = True,
+    ) -> Any:
+        """Everything for these sizes. Unless it is `called`, sizes of what a call passes and returns may be unknown."""
         launches = range(len(self.recipe.launches)) if launches is None else launches
         where, placement = self.place(sizes, launches, kept)
         steps = chosen(self.recipe.steps, frozenset(launches))
         made, spilled, count = make_plan(self.recipe, self.functions, sizes, where, placement.total, steps, self.driver)
-        outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
+        outputs = tuple(
+            (tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs if called)
         numbers = [i for i, v in enumerate(self.graph.inputs) if v.shape == () and i not in self.graph.state]
         stage = plan.aligned(placement.total + spilled)
         binding = CudaBinding(
             made, stage + STAGE * len(numbers), outputs, placement, count, stage,
             {i: STAGE * k for k, i in enumerate(numbers)},
-            [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs],
+            [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs if called],
         )
         binding.replays.begin(binding, self.static, self._inputs, self._written)
         return binding
