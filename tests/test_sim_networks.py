@@ -47,7 +47,7 @@ def resnet18():
 class Words(nn.HybridBlock):
     def __init__(self):
         super().__init__()
-        self.embedding, self.lstm, self.head = nn.Embedding(30, 16), rnn.LSTM(24, 2, layout="NTC"), nn.Dense(10)
+        self.embedding, self.lstm, self.head = nn.Embedding(30, 16), rnn.LSTM(24, layout="NTC"), nn.Dense(10)
 
     def forward(self, x):
         return self.head(self.lstm(self.embedding(x))[:, -1])
