@@ -412,3 +412,19 @@ def test_bad_launches_are_errors():
         module.launch("bad", 1, (2048, 1), 0, np.zeros(1, np.int64))
     with pytest.raises(RuntimeError, match="refuses generated code"):
         load_module(source("nonsense"))
+
+
+def test_a_state_written_where_it_is_read_is_not_restrict():
+    """Running statistics: one kernel reads the old ones and writes the new ones to the same memory."""
+    from tests.test_fuse import Maker
+
+    m = Maker()
+    x, running = m.array(40, 50), m.array(40)
+    mean = m.divide(m.sum(x, axes=(1,)), 50.0)
+    lowered = lower(m.build([m.subtract(x, m.reshape(mean, shape=(40, 1)))], {1: m.add(m.multiply(running, 0.9), mean)}),
+                    gpu_target("sim"))
+    shared = [launch.kernel for launch in lowered.launches if len(set(launch.buffers)) < len(launch.buffers)]
+    assert shared
+    for kernel in shared:
+        assert kernel.in_place
+        assert "__restrict__" not in print_kernel("k", kernel)
