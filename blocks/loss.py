@@ -113,12 +113,11 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
                 positive = positive * pos_weight
             loss = -(positive + nd.log(1.0 - pred + tiny) * (1.0 - label))
         else:
-            softplus = nd.log1p(nd.exp(-nd.abs(pred)))
             if pos_weight is None:
-                loss = nd.relu(pred) - pred * label + softplus
+                loss = nd.softplus(pred) - pred * label
             else:
                 factor = 1.0 + (pos_weight - 1.0) * label
-                loss = pred - pred * label + factor * (softplus + nd.relu(-pred))
+                loss = pred - pred * label + factor * nd.softplus(-pred)
         return self._finish(loss, sample_weight, self._weight)
 
 

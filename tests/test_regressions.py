@@ -329,3 +329,33 @@ def test_squares_of_half_precision_are_summed_in_float32():
 def test_pooling_of_powers_keeps_nan():
     found = nd.lp_pool(nd.array([[[np.nan, 1.0, 3.0, 4.0, 0.0, 0.0]]]), 2, 2).asnumpy()
     np.testing.assert_array_equal(found, [[[np.nan, 5, 0]]])
+
+
+@pytest.mark.parametrize("mode", ["eager", *MODES])
+def test_gradients_at_zero_of_what_is_smooth_there(mode):
+    """softplus was relu(x) + log1p(exp(-|x|)), neither of which has a derivative at 0: a classifier that begins with zeros
+    didn't learn from one of the classes."""
+    label = np.array([[1.0, 0.0, 1.0]])
+    logits = np.array([[0.0, -0.0, 1.0]])
+    sigmoid = 1 / (1 + np.exp(-logits))
+    cases = [
+        (nd.softplus, sigmoid), (nd.log_sigmoid, 1 - sigmoid),
+        (lambda x: loss.SigmoidBCELoss()(x, nd.array(label)) * 3, sigmoid - label),
+        (lambda x: loss.SigmoidBCELoss()(x, nd.array(label), None, nd.array(2.0)) * 3, sigmoid * (1 + label) - 2 * label),
+    ]
+    for function, expected in cases:
+        f = function if mode == "eager" else hybridize(function, backend=mode)
+        x = nd.array(logits, dtype="float64")
+        x.attach_grad()
+        with autograd.record():
+            y = f(x)
+        y.backward()
+        np.testing.assert_allclose(x.grad.asnumpy(), expected, rtol=1e-6)
+    for function, expected in ((nd.softplus, 0.25), (nd.mish, 0.64)):  # and of its derivative
+        f = function if mode == "eager" else hybridize(function, backend=mode)
+        x = nd.zeros((1,), dtype="float64")
+        x.attach_grad()
+        with autograd.record():
+            slope = autograd.grad(f(x), [x], create_graph=True)[0]
+        slope.backward()
+        np.testing.assert_allclose(x.grad.asnumpy(), expected, rtol=1e-12)

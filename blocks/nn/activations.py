@@ -19,10 +19,10 @@ _FUNCTIONS: dict[str, Callable[[NDArray], NDArray]] = {
     "relu": lambda x: nd.relu(x),
     "sigmoid": lambda x: nd.sigmoid(x),
     "tanh": lambda x: nd.tanh(x),
-    "softrelu": lambda x: nd.maximum(x, 0.0) + nd.log1p(nd.exp(-nd.abs(x))),  # log(1 + e^x)
+    "softrelu": lambda x: nd.softplus(x),
     "softsign": lambda x: x / (1.0 + nd.abs(x)),
-    "log_sigmoid": lambda x: nd.minimum(x, 0.0) - nd.log1p(nd.exp(-nd.abs(x))),
-    "mish": lambda x: x * nd.tanh(nd.maximum(x, 0.0) + nd.log1p(nd.exp(-nd.abs(x)))),
+    "log_sigmoid": lambda x: nd.log_sigmoid(x),
+    "mish": lambda x: nd.mish(x),
     "relu6": lambda x: nd.relu6(x),
     "hard_sigmoid": lambda x: nd.hard_sigmoid(x),
     "hard_swish": lambda x: nd.hard_swish(x),

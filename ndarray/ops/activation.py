@@ -1,8 +1,8 @@
-"""Activations that a trace keeps whole: gelu, silu and mish.
+"""Activations that a trace keeps whole: softplus, gelu, silu and mish.
 
-Eagerly they are formulas of simpler functions. As one operation their derivative is one factor, ``g * slope(x)``, and not a
-sum of several products with g, so a compiled training step keeps one array for it, which the forward part makes, and not the
-several of which it consists.
+Eagerly all but softplus are formulas of simpler functions. As one operation their derivative is one factor, ``g * slope(x)``,
+and not a sum of several products with g, so a compiled training step keeps one array for it, which the forward part makes,
+and not the several of which it consists. The formula of softplus has no derivative at 0.
 """
 
 from __future__ import annotations
@@ -96,5 +96,6 @@ _activation("gelu", _gelu, _gelu_lower, _gelu_slope, lambda x: x * (1 + _erf(x /
 _activation("gelu_tanh", _gelu_tanh, _gelu_tanh_lower, _gelu_tanh_slope, lambda x: x * (1 + np.tanh(_inner(x))) / 2)
 _activation("silu", lambda xp, x: x * (x.dtype.type(1) / (x.dtype.type(1) + xp.exp(-x))),
             lambda x: x * (constant(1, x.dtype) / (1 + operate("exp", -x))), _silu_slope, lambda x: x / (1 + np.exp(-x)))
+_activation("softplus", _softplus, _softplus_lower, lambda x: F.sigmoid(x), lambda x: np.logaddexp(0, x))
 _activation("mish", lambda xp, x: x * xp.tanh(_softplus(xp, x)), lambda x: x * operate("tanh", _softplus_lower(x)), _mish_slope,
             lambda x: x * np.tanh(np.logaddexp(0, x)))
