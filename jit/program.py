@@ -73,31 +73,24 @@ class Binding:
 
 
 class _Arenas:
-    """Arenas of the process. A call leases one for its duration; they are shared by all programs, largest first."""
+    """Arenas of the process that nobody uses. A call takes one for its duration; they are shared by all programs."""
 
     def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
-
-    def lease(self, nbytes: int) -> np.ndarray:
-        try:
-            arena = self._free.pop()  # atomic
-        except IndexError:
-            arena = None
-        if arena is None or arena.nbytes < nbytes:
-            arena = plan.aligned_empty(nbytes)
-        return arena
+        self.free: list[np.ndarray] = []
 
     def give_back(self, arena: np.ndarray) -> None:
-        self._free.append(arena)
-        if len(self._free) > 16:  # more than that many callers at once is rare
-            del self._free[0]
+        """Let others have an arena."""
+        self.free.append(arena)
+        if len(self.free) > 16:  # more than that many callers at once is rare
+            del self.free[0]
 
     def forget(self) -> None:
         """Give the memory of those that nobody uses back."""
-        self._free.clear()
+        self.free.clear()
 
 
 _arenas = _Arenas()
+_empty, _run_arrays = np.empty, runtime.run_arrays
 
 
 class CompiledProgram:
@@ -136,11 +129,20 @@ class CompiledProgram:
 
     def run(self, binding: Binding, arrays: Sequence[np.ndarray], kept: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
         """The outputs of a binding for these inputs and what it has kept."""
-        outputs = [np.empty(shape, dtype) for shape, dtype in binding.outputs]
-        arena = _arenas.lease(binding.arena_bytes)
+        sizes = binding.outputs
+        if len(sizes) == 1:  # written out, as all of this function: a small graph takes less time than a call in Python
+            outputs = [_empty(*sizes[0])]
+        else:
+            outputs = [_empty(shape, dtype) for shape, dtype in sizes]
+        try:
+            arena = _arenas.free.pop()  # atomic
+            if arena.nbytes < binding.arena_bytes:
+                arena = plan.aligned_empty(binding.arena_bytes)
+        except IndexError:
+            arena = plan.aligned_empty(binding.arena_bytes)
         try:
             table = [arena, *arrays, *outputs, *kept]
-            if runtime.run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release):
+            if _run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release):
                 self._run_copies(arena, arrays, [*outputs, *kept], binding)
         finally:
             _arenas.give_back(arena)
