@@ -14,6 +14,7 @@ import importlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
 
 INSTALL = "pip install 'hybrid-blocks[cuda13]'"
 HOST_TO_DEVICE, DEVICE_TO_HOST, WITHIN, ANY = 1, 2, 3, 4  # cudaMemcpyKind
+PER_THREAD = 2  # cudaStreamPerThread, whose handle is the same in every thread
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _used: set[int] = set()
 
@@ -246,8 +248,9 @@ def upload(values: np.ndarray, target: Any, stream: Any = None) -> Any:
     values = np.ascontiguousarray(values, target.dtype)
     index = int(target.data.device_id)
     with active(index):
-        place = target if target.flags.c_contiguous else cupy().empty(target.shape, target.dtype)
         on = cupy().cuda.get_current_stream() if stream is None else stream
+        with on:  # memory that the pool gives is free in the order of one stream
+            place = target if target.flags.c_contiguous else cupy().empty(target.shape, target.dtype)
         place.data.copy_from_host_async(values.ctypes.data, values.nbytes, on)
         if place is not target:
             with on:
@@ -370,7 +373,8 @@ def capture(index: int, enqueue: Callable[[], None]) -> Graph:
             try:
                 enqueue()
             except BaseException:
-                stream.end_capture()
+                with suppress(Exception):  # a failure of the driver has ended the capture, which it says once more
+                    stream.end_capture()
                 raise
             return Graph(index, stream.end_capture(), stream)
 

@@ -226,8 +226,10 @@ class Cupy:
 def install(patch: Any) -> Cupy:
     """Let `ndarray.cuda` use the stand-in for the time of a test."""
     from ndarray import cuda
+    from ndarray.random import generator
 
     fake = Cupy()
+    patch.setattr(generator, "_states", dict(generator._states))  # those of the stand-in's GPUs are forgotten
     Stream.stack = []
     Stream.stack.append(Stream(null=True))
     driver = SimpleNamespace(launchKernel=launch_kernel, funcSetAttribute=lambda *args: LOG.append(("attribute", *args)))

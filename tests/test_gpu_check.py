@@ -8,7 +8,8 @@ import pytest
 
 import ndarray as nd
 from benchmarks.gpu import frameworks, models, peers
-from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.__main__ import LIMITS, _last_report, main
+from benchmarks.gpu.sections import SECTIONS
 
 
 def test_it_checks_a_device_and_writes_a_report(tmp_path, capsys):
@@ -66,3 +67,12 @@ def test_library_steps_are_checked():
     found = libraries(nd.sim(0), True)
     assert found["failed"] == found["refused"] == []
     assert {s for steps in found["steps"].values() for s in steps.split(", ")} == {"product", "convolution", "attention"}
+
+
+def test_every_section_has_its_time():
+    assert set(LIMITS) == {*SECTIONS, "sanitizer"}
+
+
+def test_a_section_that_is_stopped_shows_how_far_it_came():
+    assert _last_report(b'{"checked": 2, "failed": ["a"]}\n{"checked": 4, "fai') == {"checked": 2, "failed": ["a"]}
+    assert _last_report(None) == _last_report("no report\n") == {"failed": []}

@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,3 +83,38 @@ def test_warm_programs_are_captured_and_replayed(device, tmp_path):
     found = driver.driver_of(device)
     assert (found.captures, found.replays) == (1, 3)
     assert sum(entry[0] == "graph" for entry in LOG) == 3
+
+
+def test_a_stream_per_thread_is_another_queue_in_every_thread(device, monkeypatch):
+    found = driver.driver_of(device)
+    monkeypatch.setattr(type(found), "stream", lambda self: cuda.PER_THREAD)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(found.queue).result() != found.queue()
+    monkeypatch.setattr(type(found), "stream", lambda self: 77)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(found.queue).result() == found.queue()
+
+
+def test_what_cannot_be_captured_is_launched(device, tmp_path, monkeypatch, caplog):
+    from ndarray.settings import settings
+
+    def capture(index, enqueue):
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported")
+
+    monkeypatch.setattr(cuda, "capture", capture)
+    compiled = hybridize(deep, static_alloc=True, static_shape=True)
+    x, w = nd.ones((5, 5), device=device), nd.ones((5, 5), device=device)
+    with settings(HYBRID_CACHE_DIR=str(tmp_path)):
+        results = [compiled(x, w).asnumpy() for _ in range(5)]
+    assert caplog.text.count("cudaErrorStreamCaptureUnsupported") == 1
+    for got in results:
+        np.testing.assert_array_equal(got, results[0])
+
+
+def test_a_failed_capture_ends(device):
+    def enqueue():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        cuda.capture(0, enqueue)
+    assert nd.ones(3, device=device).sum().item() == 3  # nothing is being captured any more

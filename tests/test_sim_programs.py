@@ -1,5 +1,7 @@
 """Compiled programs on ``nd.sim(0)``: the same results as on the CPU; counts of kernels, launches, graphs."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import ndarray as nd
 from blocks import Trainer, loss, nn, rnn
 from hybrid import hybridize
 from jit.cuda.driver import driver_of
+from jit.cuda.program import CudaProgram
 from jit.cuda.simulate import NoCompiler, compiler
 from ndarray import autograd
 
@@ -336,3 +339,22 @@ def test_what_is_kept_of_weights_needs_no_lengths():
     net.hybridize()
     for x, w in zip(inputs, want, strict=True):
         np.testing.assert_allclose(net(nd.array(x, device=SIM)).asnumpy(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_knows_numbers_of_the_host_from_arrays():
+    """An input that is now a number, now an array: in a graph, each has its own place."""
+    def several(x, s):
+        for _ in range(6):
+            x = nd.matmul(nd.softmax(x * s), x)
+        return x
+
+    compiled = hybridize(several, static_alloc=True, static_shape=True)
+    x = nd.array(draw(4, 4), device=SIM)
+    held = {id(o) for o in gc.get_objects() if isinstance(o, CudaProgram)}
+    compiled(x, nd.array(np.float32(1), device=SIM))
+    program, = [o for o in gc.get_objects() if isinstance(o, CudaProgram) and id(o) not in held]
+    for k in range(8):
+        s = np.asarray(0.1 * k + 0.1, "float32")
+        given = s if k // 2 % 2 else nd.array(s, device=SIM)._data
+        got, = program([x._data, given])
+        np.testing.assert_allclose(got.get(), several(x.to_device(nd.cpu()), nd.array(s)).asnumpy(), rtol=1e-5, atol=1e-6)

@@ -28,7 +28,7 @@ from .sections import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SANITIZER = ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
-LIMITS = {"ops": 120, "lenet": 60, "networks": 90, "launches": 40, "bandwidth": 60, "sanitizer": 90}
+LIMITS = {"ops": 120, "libraries": 60, "lenet": 60, "networks": 90, "launches": 40, "bandwidth": 60, "sanitizer": 90}
 
 
 def run_section(name: str, device: str, quick: bool, limit: float, before: list[str] = []) -> dict[str, Any]:  # noqa: B006
@@ -37,13 +37,22 @@ def run_section(name: str, device: str, quick: bool, limit: float, before: list[
     begin = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, cwd=ROOT)
-    except subprocess.TimeoutExpired:
-        return {"failed": [f"not finished within {limit:.0f} s"]}
-    lines = [x for x in done.stdout.splitlines() if x.startswith("{")]
-    report = json.loads(lines[-1]) if lines else {"failed": []}
+    except subprocess.TimeoutExpired as late:
+        report = _last_report(late.stdout)
+        return {**report, "failed": [*report["failed"], f"not finished within {limit:.0f} s"]}
+    report = _last_report(done.stdout)
     if done.returncode:
         report["failed"] += [f"exit status {done.returncode}: " + (done.stderr or done.stdout)[-1500:]]
     return report | {"seconds": round(time.monotonic() - begin, 1)}
+
+
+def _last_report(output: str | bytes | None) -> dict[str, Any]:
+    """The last whole report among the lines of a section, which may have been cut off."""
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+    for line in reversed(text.splitlines(keepends=True)):
+        if line.startswith("{") and line.endswith("\n"):
+            return json.loads(line)
+    return {"failed": []}
 
 
 def machine() -> dict[str, str]:

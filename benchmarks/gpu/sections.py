@@ -82,6 +82,7 @@ def ops(device: Device, quick: bool) -> Report:
                         assert_close(host, w.astype(host.dtype))
                 except Exception as error:
                     failed.append(f"{name}, sample {number}, {kind}: {type(error).__name__}: {str(error).splitlines()[0][:300]}")
+        print(json.dumps({"checked": count, "last": name, "failed": failed}), flush=True)  # should the time not suffice
     return {"checked": count, "failed": failed}
 
 

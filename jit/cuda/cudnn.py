@@ -23,6 +23,7 @@ KEPT = 1024
 """Plans that are remembered."""
 
 _lock = threading.Lock()
+_running = threading.Lock()  # a handle has one stream at a time
 _handles: dict[int, Any] = {}
 _plans: dict[Any, Any] = {}
 
@@ -71,8 +72,9 @@ class CudnnStep:
         """Enqueue it."""
         *buffers, workspace = words
         places = {self.tensors[name]: address + self.offsets[name] for name, address in zip(self.names, buffers)}
-        self.cudnn.set_stream(handle=self.handle, stream=stream)
-        self.graph.execute(places, workspace, handle=self.handle)
+        with _running:
+            self.cudnn.set_stream(handle=self.handle, stream=stream)
+            self.graph.execute(places, workspace, handle=self.handle)
 
 
 def choose_plan(cudnn: Any, graph: Any, ieee: bool) -> None:

@@ -80,7 +80,13 @@ class Driver(Protocol):
         """Memory, aligned to 256 bytes."""
 
     def stream(self) -> int:
-        """What identifies the thread's current stream."""
+        """The handle of the thread's current stream."""
+
+    def queue(self) -> Any:
+        """What identifies the thread's current stream: work of equal ones is done in order."""
+
+    def wait(self) -> None:
+        """Until all work of the thread's current stream is done."""
 
     def prepare(self, records: Sequence[Record]) -> Any:
         """Launches in the form in which `submit` takes them."""

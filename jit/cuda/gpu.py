@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
+from hybrid.garbage import collection_paused
 from ndarray import cuda
 from ndarray.device import Device
 
@@ -59,6 +61,15 @@ class GpuDriver:
         """The address of the thread's current stream."""
         return int(cuda.cupy().cuda.get_current_stream().ptr)
 
+    def queue(self) -> tuple[int, int]:
+        """Its address, with the thread where each thread has a stream behind the same one."""
+        stream = self.stream()
+        return stream, threading.get_ident() if stream == cuda.PER_THREAD else 0
+
+    def wait(self) -> None:
+        """Wait for the thread's current stream."""
+        cuda.cupy().cuda.get_current_stream().synchronize()
+
     def prepare(self, records: Sequence[Record]) -> Sequence[Record]:
         """Nothing to prepare."""
         return tuple(records)
@@ -94,7 +105,8 @@ class GpuDriver:
     def capture(self, prepared: Sequence[Record], words: np.ndarray) -> _Graph:
         """The launches as a CUDA graph."""
         before = self.launches, self.copies
-        graph = cuda.capture(self.device.index, lambda: self.submit(prepared, words))
+        with collection_paused():  # unloading a module, say, would spoil it
+            graph = cuda.capture(self.device.index, lambda: self.submit(prepared, words))
         self.launches, self.copies = before
         self.captures += 1
         return _Graph(self, graph)

@@ -55,6 +55,14 @@ class SimDriver:
         """There is one."""
         return 0
 
+    def queue(self) -> int:
+        """There is one."""
+        return 0
+
+    def wait(self) -> None:
+        """Nothing is ever pending."""
+        simulated.refuse_in_capture("the host waited for a stream")
+
     def prepare(self, records: Sequence[Record]) -> Sequence[Record]:
         """Nothing to prepare."""
         return tuple(records)

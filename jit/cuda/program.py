@@ -60,7 +60,7 @@ class _Arenas:
 
     def lease(self, driver: Driver, nbytes: int) -> tuple[list[Lease], Lease]:
         """(where to give it back, the memory)."""
-        home = self._free.setdefault((id(driver), driver.stream()), [])
+        home = self._free.setdefault((id(driver), driver.queue()), [])
         try:
             found = home.pop()  # atomic
         except IndexError:
@@ -224,6 +224,7 @@ class CudaProgram(CompiledProgram):
             places = [0] * self._outputs
             self.launch(binding, lease.address, [*addresses, *[m.address for m in kept]], None, places)
             home.append(lease)
+            driver.wait()  # threads with other streams read it from now on
 
     # -- binding to sizes
     def bind(
@@ -233,7 +234,8 @@ class CudaProgram(CompiledProgram):
         launches = range(len(self.recipe.launches)) if launches is None else launches
         where, placement = self.place(sizes, launches, kept)
         steps = chosen(self.recipe.steps, frozenset(launches))
-        made, spilled, count = make_plan(self.recipe, self.functions, sizes, where, placement.total, steps, self.driver)
+        with self.driver.active():  # steps of libraries are made for the current device
+            made, spilled, count = make_plan(self.recipe, self.functions, sizes, where, placement.total, steps, self.driver)
         outputs = tuple(
             (tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs if called)
         numbers = [i for i, v in enumerate(self.graph.inputs) if v.shape == () and i not in self.graph.state]

@@ -10,6 +10,7 @@ Nothing is allocated and nobody waits while a graph runs: programs that read wha
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .program import CudaBinding, CudaProgram
 
 __all__ = ["Replays"]
+
+log = logging.getLogger("hybrid.jit")
 
 WARM = 4
 """Calls after which launches become a graph, if nobody asks for it; two where somebody does."""
@@ -94,7 +97,7 @@ class Replays:
         self._calls += 1
         if self._calls < (2 if self._static else WARM):
             return None
-        key = program.driver.stream(), self._varying.tobytes(), now[~self._varying].tobytes()
+        key = program.driver.queue(), self._varying.tobytes(), (now < 0).tobytes(), now[~self._varying].tobytes()
         found = self._graphs.get(key)
         if found is None:
             self._captures += 1
@@ -104,7 +107,12 @@ class Replays:
                 return None
             while len(self._graphs) >= MOST_GRAPHS:
                 del self._graphs[next(iter(self._graphs))]
-            found = self._graphs[key] = self._capture(program, binding, now, kept)
+            try:
+                found = self._graphs[key] = self._capture(program, binding, now, kept)
+            except Exception as error:  # of the driver, of a library, no memory: launch by launch does the same
+                log.warning("%s: can't be made a CUDA graph (%s); its kernels are launched one by one", program.graph.name, error)
+                self.wanted = False
+                self._graphs.clear()
         return found
 
     def _capture(self, program: CudaProgram, binding: CudaBinding, addresses: np.ndarray, kept: Sequence[Lease]) -> _Graph:
