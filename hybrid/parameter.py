@@ -311,7 +311,7 @@ class Parameter:
         devices = self._devices if self._data is not None else self._deferred[1] if self._deferred else _device_list(None, None)
         with eagerly(), autograd.pause():
             first = nd.array(data, dtype=self._dtype, device=devices[0]) if not self._is_usable(data, devices[0]) else (
-                wrap(data, devices[0]))
+                wrap(data.view(), devices[0]))  # an object of its own: traces know arrays by it
             self._deferred = None
             self._set_arrays([first if i == 0 else _copy_to(first, d) for i, d in enumerate(devices)])
 

@@ -359,3 +359,28 @@ def test_gradients_at_zero_of_what_is_smooth_there(mode):
             slope = autograd.grad(f(x), [x], create_graph=True)[0]
         slope.backward()
         np.testing.assert_allclose(x.grad.asnumpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_infinite_factor_is_not_multiplied_into_weights(mode):
+    net = nn.Conv2D(4, 3, in_channels=2, use_bias=False)
+    net.initialize()
+    f = hybridize(lambda x: net(x) * net.weight.data()[:, 0, 0, 0].reshape((1, 4, 1, 1)) * np.inf, backend=mode)
+    x = nd.array(np.random.default_rng(0).standard_normal((1, 2, 5, 5)), dtype="float32")
+    for _ in range(3):
+        assert np.isinf(f(x).asnumpy()).all()
+
+
+@pytest.mark.parametrize("mode", ["eager", *MODES])
+def test_parameters_of_one_memory_have_gradients_of_their_own(mode):
+    net, weight = nn.HybridSequential(), np.eye(3, dtype=np.float32)
+    net.add(nn.Dense(3, in_units=3, use_bias=False), nn.Dense(3, in_units=3, use_bias=False))
+    for layer in net:
+        layer.weight.set_data(weight, copy=False)
+    if mode != "eager":
+        net.hybridize(backend=mode)
+    with autograd.record():
+        y = net(nd.array([[1.0, 2.0, 3.0]]))
+    y.backward()
+    for layer in net:
+        np.testing.assert_array_equal(layer.weight.grad().asnumpy(), np.tile([1.0, 2.0, 3.0], (3, 1)))

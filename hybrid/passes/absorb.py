@@ -7,6 +7,7 @@ Both operands on the right are computed once and kept between calls; one additio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from itertools import pairwise
 
@@ -60,7 +61,8 @@ def _operand(eq: Equation, value: Value, constant: Collection[Atom]) -> Atom | N
         return None
     other = eq.inputs[1] if eq.inputs[0] is value else eq.inputs[0]
     per_channel = all(isinstance(n, int) and n == 1 for n in other.shape[:-1]) and other.dtype == value.dtype
-    return other if per_channel and (isinstance(other, Literal) or other in constant) else None
+    known = math.isfinite(other.value) if isinstance(other, Literal) else other in constant  # weights times inf sum up to NaN
+    return other if per_channel and known else None
 
 
 def _absorbed(rewriter: Rewriter, chain: list[Equation], constant: Collection[Atom]) -> Value:
