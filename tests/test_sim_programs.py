@@ -358,3 +358,18 @@ def test_a_graph_knows_numbers_of_the_host_from_arrays():
         given = s if k // 2 % 2 else nd.array(s, device=SIM)._data
         got, = program([x._data, given])
         np.testing.assert_allclose(got.get(), several(x.to_device(nd.cpu()), nd.array(s)).asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_sizes_are_bound_where_the_device_is_current(monkeypatch):
+    """Steps of libraries take their handles from the current device, at a call with new sizes too."""
+    from jit.cuda import program
+    from ndarray import simulated
+
+    seen = []
+    make = program.make_plan
+    monkeypatch.setattr(program, "make_plan", lambda *args: seen.append(simulated.current()) or make(*args))
+    compiled = hybridize(lambda x: nd.softmax(x) * 2)
+    for rows in (3, 5, 7, 9):
+        compiled(nd.array(draw(rows, 8), device=nd.sim(1)))
+    assert len(seen) >= 2
+    assert set(seen) == {1}
