@@ -384,3 +384,15 @@ def test_parameters_of_one_memory_have_gradients_of_their_own(mode):
     y.backward()
     for layer in net:
         np.testing.assert_array_equal(layer.weight.grad().asnumpy(), np.tile([1.0, 2.0, 3.0], (3, 1)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_gradient_that_does_not_see_a_size_of_the_forward_part(mode):
+    f = hybridize(lambda x, c: nd.silu(x[1:]) + c, backend=mode)  # c's length need not be known to the backward part
+    for n in (4, 5, 6):
+        x = nd.ones((n,), dtype="float64")
+        x.attach_grad()
+        with autograd.record():
+            y = f(x, nd.ones((n - 1,), dtype="float64"))
+        y.backward()
+        np.testing.assert_allclose(x.grad.asnumpy(), [0.0] + [0.9276705118714868] * (n - 1))

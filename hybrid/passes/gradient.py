@@ -16,7 +16,7 @@ from ndarray import apply as _apply
 from ndarray import autograd, precision
 from ndarray.array import NDArray, literal
 from ndarray.device import current_device
-from ndarray.dims import Dim
+from ndarray.dims import Dim, Size
 from ndarray.dtypes import is_inexact
 from ndarray.tape import Leaf, Step
 
@@ -187,8 +187,15 @@ def split(whole: Joint) -> Split:
         ("input", inputs.index(v)) if v in inputs and inputs.index(v) not in graph.state else ("output", all_outputs.index(v))
         for v in kept
     )
-    second = Graph((*kept, *cotangents), gradients, tuple(equations), {}, graph.guards, f"{name}_backward")
+    second = Graph((*kept, *cotangents), gradients, tuple(equations), name=f"{name}_backward")
+    known = set(second.symbols)  # what is said of other sizes, the forward part has checked
+    second = second.replace(guards=tuple([g for g in graph.guards if known.issuperset([*_names(g.left), *_names(g.right)])]))
     return Split(first, second, residuals, originals, whole.cotangents, whole.gradients)
+
+
+def _names(size: Size) -> Iterable[str]:
+    """The symbols of a size."""
+    return size.hints if isinstance(size, Dim) else ()
 
 
 def _dependent(graph: Graph, roots: Iterable[Value]) -> set[Any]:
