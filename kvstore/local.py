@@ -7,7 +7,7 @@ from typing import Any
 
 from ndarray import NDArray, autograd
 from ndarray.apply import eagerly, is_tracing
-from ndarray.array import wrap
+from ndarray.array import storage_of, wrap
 from ndarray.device import cpu
 
 from .base import KVStoreBase
@@ -136,6 +136,7 @@ class KVStore(KVStoreBase):
         for values, _ in pairs:
             for a in values:
                 a._touch()
+                storage_of(a).finish_write()
         return True
 
     def _twin(self, array: NDArray, known: dict[int, tuple[NDArray, NDArray]]) -> NDArray:
@@ -254,4 +255,5 @@ def _total(values: list[NDArray], out: NDArray | None) -> NDArray:
             return wrap(device.kernels.total(data), device)
         device.kernels.total(data, out._data)
     out._touch()
+    storage_of(out).finish_write()
     return out

@@ -13,7 +13,7 @@ import numpy as np
 
 from ndarray import NDArray, autograd
 from ndarray.apply import is_tracing
-from ndarray.array import wrap
+from ndarray.array import storage_of, wrap
 from ndarray.device import Device
 from ndarray.streams import Event, Stream
 
@@ -155,6 +155,7 @@ class _Nccl:
                     t[...] = m
                 else:
                     t._touch()
+                    storage_of(t).finish_write()  # programs keep what they derive of weights
 
     def _contiguous(
         self, values: Sequence[NDArray], targets: Sequence[NDArray]

@@ -6,6 +6,7 @@ import pytest
 import kvstore as kv
 import ndarray as nd
 from kvstore import optimizer as base
+from ndarray.array import storage_of
 
 devices = [nd.cpu(0), nd.cpu(1)]
 
@@ -114,3 +115,19 @@ def test_optimizer_config_round_trip():
     assert again.config() == adam.config()
     with pytest.raises(ValueError, match="adam, adamw, lamb, nag, sgd"):
         opt.create("nothing")
+
+
+@pytest.mark.parametrize("devices", [[nd.cpu(0), nd.cpu(1)], [nd.sim(0), nd.sim(1)]], ids=["cpu", "sim"])
+@pytest.mark.parametrize("name", ["local", "device", "nccl"])
+def test_sums_in_place_end_a_write(name, devices):
+    """What programs keep of weights, packed or cast, is stale when a store has summed into them."""
+    if name == "nccl" and devices[0].kind == "cpu":
+        pytest.skip("nccl sums over GPUs")
+    store = kv.create(name)
+    weights = [nd.ones((2, 3), device=d) for d in devices]
+    store.init(0, weights[0])
+    before = [storage_of(w).stamp for w in weights]
+    store.pushpull(0, weights, out=weights)
+    for w, stamp in zip(weights, before):
+        assert storage_of(w).stamp != stamp
+        assert (w.asnumpy() == 2).all()
