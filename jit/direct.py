@@ -372,7 +372,8 @@ class Patched:
             """Columns start .. stop-1, from x or with zeros: all channels of a column, one block after the other, as x is read
             fastest in the order in which it lies in memory."""
             column = bind(builder, out := list[Stmt](), base + Var(j, INT) * plan.block)
-            if copied and c.strided and c.inputs == plan.block <= 8 and c.groups == 1:  # few channels: one by one
+            few = isinstance(c.inputs, int) and c.inputs == plan.block <= 8 and isinstance(c.groups, int) and c.groups == 1
+            if copied and c.strided and few:  # one by one
                 for k in range(plan.block):
                     scalar = c.read(builder, self.n, (at, at_h, start_w + Var(j, INT) * step_w), const(k), 1, None)
                     out.append(Store(self.patch, column + k, scalar))

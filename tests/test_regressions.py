@@ -396,3 +396,13 @@ def test_a_gradient_that_does_not_see_a_size_of_the_forward_part(mode):
             y = f(x, nd.ones((n - 1,), dtype="float64"))
         y.backward()
         np.testing.assert_allclose(x.grad.asnumpy(), [0.0] + [0.9276705118714868] * (n - 1))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_convolutions_over_any_number_of_channels(mode):
+    rng = np.random.default_rng(0)
+    f = hybridize(lambda x, w: nd.convolution(x, w, padding=1), backend=mode)
+    for channels in (4, 6, 18, 1, 20):  # symbolic from the second call on, when 6 was a block of its own
+        x, w = (nd.array(rng.standard_normal(s), dtype="float64") for s in ((1, channels, 7, 8), (5, channels, 3, 3)))
+        np.testing.assert_allclose(f(x, w).asnumpy(), nd.convolution(x, w, padding=1).asnumpy(), rtol=1e-10, atol=1e-12)
+    assert f.traces == 2
