@@ -92,13 +92,13 @@ NETWORKS = {
 }
 
 
-def agree(name, steps, whole, **options):
+def agree(name, steps, whole, dtype="float32", **options):
     make, x = NETWORKS[name]
-    y = np.arange(len(x)) % 10
-    want = train(nd.cpu(), make, x, y, steps=steps, whole=whole, **options)
+    x, y = x.astype(dtype) if x.dtype.kind == "f" else x, np.arange(len(x)) % 10
+    want = train(nd.cpu(), make, x, y, steps=steps, whole=whole, dtype=dtype, **options)
     before = counts()
-    got = train(SIM, make, x, y, steps=steps, whole=whole, **options)
-    np.testing.assert_allclose(got, want, rtol=2e-5)
+    got = train(SIM, make, x, y, steps=steps, whole=whole, dtype=dtype, **options)
+    np.testing.assert_allclose(got, want, rtol=2e-5 if dtype == "float32" else 1e-10)
     return [b - a for a, b in zip(before, counts())]
 
 
@@ -112,4 +112,10 @@ def test_a_whole_step(name):
 @pytest.mark.parametrize("whole", [False, True], ids=["parts", "whole"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_many_steps(name, whole):
-    agree(name, 12, whole, learning_rate=0.02)
+    # with few images, normalized by their own statistics, a last bit soon decides about a ReLU: so twelve steps in float64
+    agree(name, 12, whole, "float64" if name == "resnet18" else "float32", learning_rate=0.02)
+
+
+@pytest.mark.slow
+def test_residual_networks_in_float32():
+    agree("resnet18", 6, True, learning_rate=0.02)

@@ -207,11 +207,13 @@ def test_a_graph_follows_new_weights():
         np.testing.assert_allclose(got, hybridize(deep)(*on(nd.cpu(), (x.asnumpy(), w))).asnumpy(), rtol=1e-5)
 
 
-def train(device, make, x, y, steps=5, optimizer="sgd", whole=False, **options):
+def train(device, make, x, y, steps=5, optimizer="sgd", whole=False, dtype="float32", **options):
     """Losses of some training steps."""
     nd.random.seed(3)
     net = make()
     net.initialize()
+    if dtype != "float32":
+        net.cast(dtype)
     net(nd.array(x))
     net.reset_device(device)
     net.hybridize()
