@@ -82,6 +82,8 @@ def _arguments(
     last = channels_last(name, layout, rank)
     if last:
         x, weight = to_first(x), to_first(weight)
+    for taps in weight.shape[2:]:
+        int(taps)  # a trace is for this many: the loops over taps are written out
     attrs = {
         "stride": one_each(name, "stride", stride, rank),
         "padding": pad_pairs(name, padding if pad is None else pad, rank),

@@ -406,3 +406,24 @@ def test_convolutions_over_any_number_of_channels(mode):
         x, w = (nd.array(rng.standard_normal(s), dtype="float64") for s in ((1, channels, 7, 8), (5, channels, 3, 3)))
         np.testing.assert_allclose(f(x, w).asnumpy(), nd.convolution(x, w, padding=1).asnumpy(), rtol=1e-10, atol=1e-12)
     assert f.traces == 2
+
+
+@pytest.mark.parametrize("function", [nd.convolution, nd.deconvolution])
+def test_a_function_of_filters_of_several_sizes(function) -> None:
+    """Once the number of taps had become a symbol, convolutions read other filters' numbers."""
+    random = np.random.default_rng(2)
+    compiled = hybridize(lambda x, w: nd.relu(function(x, w, padding=1)))
+    for channels, size, taps in ((3, 7, 3), (8, 5, 3), (20, 13, 3), (4, 9, 1), (6, 8, 5), (5, 11, 4)):
+        a, b = random.standard_normal((2, channels, size, size + 1)), random.standard_normal((channels, channels, taps, taps))
+        results = []
+        for run in (compiled, lambda x, w: nd.relu(function(x, w, padding=1))):
+            x, w = nd.array(a, dtype="float64"), nd.array(b, dtype="float64")
+            x.attach_grad()
+            w.attach_grad()
+            with autograd.record():
+                y = run(x, w)
+                total = (y * y).sum()
+            total.backward()
+            results.append([y.asnumpy(), x.grad.asnumpy(), w.grad.asnumpy()])
+        for got, want in zip(*results):
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())
