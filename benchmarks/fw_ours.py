@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from types import MappingProxyType
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # works without being installed
 os.environ.setdefault("HYBRID_NUM_THREADS", "2")
@@ -24,12 +23,27 @@ from ndarray import autograd
 VERSION = "0.1"
 
 
+class Sizes(tuple):
+    """What a model's sizes are, by name: a value that can't change, so that calls needn't look into it."""
+
+    __slots__ = ()
+
+    def __new__(cls, spec: dict):
+        return super().__new__(cls, ((k, v) for k, v in spec.items() if k != "train"))
+
+    def __getitem__(self, name):
+        return dict(self)[name]
+
+    def get(self, name, default=None):
+        return dict(self).get(name, default)
+
+
 class Net(HybridBlock, Layers):
     """One of the suite's models, with the suite's parameters."""
 
     def __init__(self, spec: dict):
         super().__init__()
-        self.spec, self.model = MappingProxyType(spec), MODELS[spec["model"]]  # a spec never changes: no call looks into it
+        self.spec, self.model = Sizes(spec), MODELS[spec["model"]]
         for name, role, value in params(spec):
             trained = spec["train"] and role not in BUFFERS
             parameter = Parameter(name, "write" if trained else "null", value.shape)
