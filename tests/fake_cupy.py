@@ -252,5 +252,6 @@ def install_compiler(patch: Any) -> None:
     from jit.cuda import driver, gpu
 
     patch.setattr(gpu, "cached_cubin", lambda source, arch, index: SimpleNamespace(image=f"{index}\n{source}".encode()))
+    patch.setattr(gpu, "version", lambda: "stand-in")
     patch.setattr(driver, "_drivers", {})
     patch.setattr(backend, "_backends", {k: v for k, v in backend._backends.items() if not k.startswith("cuda:")})
