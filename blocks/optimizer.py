@@ -125,6 +125,11 @@ class NAG(SGD):
         return weight + velocity * n["momentum"] - step, (velocity,)
 
 
+def _moments(grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, NDArray]:
+    """The new running means of the gradient and of its square."""
+    return states[0] * n["beta1"] + grad * n["rest1"], states[1] * n["beta2"] + grad * grad * n["rest2"]
+
+
 @register
 class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015), with the bias corrections in the learning rate.
@@ -166,8 +171,7 @@ class Adam(Optimizer):
     def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
         """One step."""
         grad = grad + weight * n["wd"]
-        mean = states[0] * n["beta1"] + grad * n["rest1"]
-        square = states[1] * n["beta2"] + grad * grad * n["rest2"]
+        mean, square = _moments(grad, states, n)
         return weight - mean * n["lr"] / (nd.sqrt(square) + n["epsilon"]), (mean, square)
 
 
@@ -198,8 +202,7 @@ class AdamW(Adam):
 
     def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
         """One step."""
-        mean = states[0] * n["beta1"] + grad * n["rest1"]
-        square = states[1] * n["beta2"] + grad * grad * n["rest2"]
+        mean, square = _moments(grad, states, n)
         step = mean / (nd.sqrt(square) + n["epsilon"]) + weight * n["wd"]
         return weight - step * n["lr"], (mean, square)
 
@@ -255,8 +258,7 @@ class LAMB(Optimizer):
 
     def rule(self, weight: NDArray, grad: NDArray, states: tuple, n: Mapping[str, Any]) -> tuple[NDArray, tuple]:
         """One step."""
-        mean = states[0] * n["beta1"] + grad * n["rest1"]
-        square = states[1] * n["beta2"] + grad * grad * n["rest2"]
+        mean, square = _moments(grad, states, n)
         step = mean * n["correction1"] / (nd.sqrt(square * n["correction2"]) + n["epsilon"]) + weight * n["wd"]
         size, length = nd.sqrt(nd.sum(weight * weight)), nd.sqrt(nd.sum(step * step))
         if self.lower_bound is not None:

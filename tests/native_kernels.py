@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from jit import llvm, machine
+from jit.contract import lower_contraction, plain_sink, plain_source
 from jit.guard import guarded
 from jit.interpret import run_kernel
+from jit.launch import Storage
 from jit.loopir import Buffer, Kernel, Load, Store, Type, Var, const, ramp, splat
+from ndarray.dims import product
 
 TARGETS = {"host": machine.host()}
 if machine.host().triple.startswith("x86_64"):
@@ -70,3 +73,28 @@ def elementwise(name, dtypes, result, make, lanes):
     body = (Store("y", at, make(*loads), mask),)
     buffers = tuple(Buffer(f"x{i}", d, "read") for i, d in enumerate(dtypes)) + (Buffer("y", result, "write"),)
     return Kernel(name, buffers, ("n",), "t", body)
+
+
+def lowered_contraction(op, x, y, shape, attrs, target, **schedule):
+    """(storages of the operands and the result, launches)."""
+    storages = [Storage(a.dtype.name, a.size) for a in (x, y)] + [Storage(x.dtype.name, product(shape))]
+    sources = [plain_source(s, a.shape) for s, a in zip(storages, (x, y))]
+    return storages, lower_contraction(op, attrs, sources, plain_sink(storages[2], shape), target, **schedule)
+
+
+def run_contraction(op, x, y, shape, attrs, target, **schedule):
+    """The op's result, each of its kernels run in memory that ends, then begins, at an inaccessible page."""
+    storages, launches = lowered_contraction(op, x, y, shape, attrs, target, **schedule)
+    results = []
+    for side in ("after", "before"):
+        memory = {storages[0]: guarded(x.ravel(), side), storages[1]: guarded(y.ravel(), side)}
+        for launch in launches:
+            for s in launch.buffers:
+                if s not in memory:
+                    memory[s] = guarded(np.full(s.size, np.nan, s.dtype), side)
+            native = Native([launch.kernel], target)
+            for task in reversed(range(launch.tasks)):  # tasks are independent of one another
+                native(launch.kernel.name, [memory[s] for s in launch.buffers], launch.arguments, task, task + 1, launch.scratch)
+        results.append(memory[storages[2]].reshape(shape).copy())
+    np.testing.assert_array_equal(*results)
+    return results[0]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from native_kernels import TARGETS, Native
+from native_kernels import TARGETS, run_contraction
 from test_contract import convolution_reference, data_gradient_reference, out_size, weight_gradient_reference
 
 import ndarray as nd
@@ -14,11 +14,7 @@ from hybrid.passes import layout, optimize
 from hybrid.trace import Tracer
 from hybrid.verify import verify
 from jit.backend import NativeBackend
-from jit.contract import lower_contraction, plain_sink, plain_source
 from jit.direct import Window
-from jit.guard import guarded
-from jit.launch import Storage
-from ndarray.dims import product
 from ndarray.op import ArrayType
 
 REFERENCES = {
@@ -53,24 +49,9 @@ def last(x):
     return np.ascontiguousarray(np.moveaxis(x, 1, -1))
 
 
-def run(op, x, y, shape, attrs, target):
-    """The op on channels-last arrays, each of its kernels run in memory that ends, then begins, at an inaccessible page."""
-    storages = [Storage(a.dtype.name, a.size) for a in (x, y)] + [Storage(x.dtype.name, product(shape))]
-    sources = [plain_source(s, a.shape) for s, a in zip(storages, (x, y))]
-    launches = lower_contraction(f"{op}_channels_last", attrs, sources, plain_sink(storages[2], shape), target)
-    results = []
-    for side in ("after", "before"):
-        memory = {storages[0]: guarded(x.ravel(), side), storages[1]: guarded(y.ravel(), side)}
-        for launch in launches:
-            for s in launch.buffers:
-                if s not in memory:
-                    memory[s] = guarded(np.full(s.size, np.nan, s.dtype), side)
-            native = Native([launch.kernel], target)
-            for task in reversed(range(launch.tasks)):  # tasks are independent of one another
-                native(launch.kernel.name, [memory[s] for s in launch.buffers], launch.arguments, task, task + 1, launch.scratch)
-        results.append(memory[storages[2]].reshape(shape).copy())
-    np.testing.assert_array_equal(*results)
-    return results[0]
+def run(op, *arguments):
+    """The op on channels-last arrays, in guarded memory."""
+    return run_contraction(f"{op}_channels_last", *arguments)
 
 
 @pytest.mark.parametrize("op", REFERENCES)

@@ -5,21 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from native_kernels import TARGETS, Native
+from native_kernels import TARGETS, lowered_contraction, run_contraction
 from test_contract import convolution_reference, data_gradient_reference, weight_gradient_reference
 
 import ndarray as nd
 from blocks import nn
 from hybrid import hybridize
-from jit.contract import lower_contraction, plain_sink, plain_source
 from jit.direct import UNIT, Convolution, Window
-from jit.guard import guarded
 from jit.hoist import Allowance, hoist
 from jit.interpret import run_kernel
 from jit.launch import Storage
 from jit.winograd import lower_winograd, suits_winograd, winograd_outputs
 from ndarray import autograd
-from ndarray.dims import product, symbol
+from ndarray.dims import symbol
 from ndarray.settings import settings
 
 HOST = TARGETS["host"]
@@ -35,30 +33,14 @@ def last(x):
     return np.ascontiguousarray(np.moveaxis(x, 1, -1))
 
 
-def lowered(op, x, y, shape, attrs, target, **schedule):
-    """(storages of the operands and the result, launches)."""
-    storages = [Storage(a.dtype.name, a.size) for a in (x, y)] + [Storage(x.dtype.name, product(shape))]
-    sources = [plain_source(s, a.shape) for s, a in zip(storages, (x, y))]
-    sink = plain_sink(storages[2], shape)
-    return storages, lower_contraction(f"{op}_channels_last", attrs, sources, sink, target, **schedule)
+def lowered(op, *arguments, **schedule):
+    """(storages of the operands and the result, launches) of the op on channels-last arrays."""
+    return lowered_contraction(f"{op}_channels_last", *arguments, **schedule)
 
 
-def native(op, x, y, shape, attrs, target, **schedule):
-    """The op on channels-last arrays, its kernels run in memory that ends, then begins, at an inaccessible page."""
-    storages, launches = lowered(op, x, y, shape, attrs, target, **schedule)
-    results = []
-    for side in ("after", "before"):
-        memory = {storages[0]: guarded(x.ravel(), side), storages[1]: guarded(y.ravel(), side)}
-        for launch in launches:
-            for s in launch.buffers:
-                if s not in memory:
-                    memory[s] = guarded(np.full(s.size, np.nan, s.dtype), side)
-            run = Native([launch.kernel], target)
-            for task in reversed(range(launch.tasks)):  # tasks are independent of one another
-                run(launch.kernel.name, [memory[s] for s in launch.buffers], launch.arguments, task, task + 1, launch.scratch)
-        results.append(memory[storages[2]].reshape(shape).copy())
-    np.testing.assert_array_equal(*results)
-    return results[0]
+def native(op, *arguments, **schedule):
+    """The op on channels-last arrays, in guarded memory."""
+    return run_contraction(f"{op}_channels_last", *arguments, **schedule)
 
 
 def interpreted(op, x, y, shape, attrs, target, **schedule):
