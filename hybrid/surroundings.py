@@ -68,7 +68,8 @@ class Surroundings:
         self._seen: set[Any] = set(aside)
         self._objects: list[Any] = []  # whose methods may be called
         # contents of containers of numbers, texts and tuples of such: (ids of the items, container, items, content) by its id
-        self._known: dict[int, tuple[tuple[int, ...], Any, tuple, tuple]] = {}
+        # and the depth at which it stands (what lies too deep is compared by identity)
+        self._known: dict[tuple[int, int], tuple[tuple[int, ...], Any, tuple, tuple]] = {}
         for function in functions:
             self._add(function, 0)
         if block is not None:
@@ -216,17 +217,17 @@ class Surroundings:
                 return (kind, frozenset(value))
             items = (*value, *value.values()) if isinstance(value, _MAPPINGS) else tuple(value)
             same = tuple(map(id, items))
-            known = self._known.get(id(value))
+            known = self._known.get((id(value), depth))
             if known is not None and known[0] == same and known[1] is value:
                 return known[3]
             if isinstance(value, _MAPPINGS):
                 found: tuple = (kind, *[(k, self._content(v, depth + 1)) for k, v in value.items()])
             else:
                 found = (kind, *[self._content(v, depth + 1) for v in value])
-            if all(type(v) in _IS_SCALAR or (type(v) is tuple and id(v) in self._known) for v in items):
+            if all(type(v) in _IS_SCALAR or (type(v) is tuple and (id(v), depth + 1) in self._known) for v in items):
                 if len(self._known) >= KNOWN:
                     self._known.clear()
-                self._known[id(value)] = same, value, items, found
+                self._known[id(value), depth] = same, value, items, found
             return found
         if kind is np.ndarray and value.nbytes <= COMPARED_BYTES and not value.dtype.hasobject:
             return (value.shape, value.dtype.str, value.tobytes())

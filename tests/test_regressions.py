@@ -427,3 +427,19 @@ def test_a_function_of_filters_of_several_sizes(function) -> None:
             results.append([y.asnumpy(), x.grad.asnumpy(), w.grad.asnumpy()])
         for got, want in zip(*results):
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())
+
+
+def test_a_tuple_that_stands_at_two_depths_of_what_a_function_reads() -> None:
+    """It was compared by identity where it lay deep until it had been met further up: training with such a model's sizes was
+    traced at each call."""
+    from hybrid.surroundings import Surroundings
+
+    shared = (32, (3, 4))
+    sizes = {"inputs": ((("x", shared),),), "target": shared}
+
+    def function():
+        return sizes
+
+    surroundings = Surroundings([function])
+    values = surroundings.read()
+    assert surroundings.key(values) == surroundings.key(values)
