@@ -13,6 +13,8 @@ from . import (
     reduction,
     searching,
 )
+from .binary import *  # noqa: F403
+from .complexes import *  # noqa: F403
 from .creation import asarray, eye, ones, ones_like, zeros, zeros_like
 from .elementwise import *  # noqa: F403
 from .linear import *  # noqa: F403
@@ -21,6 +23,7 @@ from .operands import primitive
 from .padding import pad
 from .reduction import *  # noqa: F403
 from .searching import *  # noqa: F403
+from .unary import *  # noqa: F403
 
 from . import assembly, calculus, equality, sets, statistics  # isort: skip
 from .assembly import *  # noqa: F403

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ndarray as nd
@@ -12,7 +12,7 @@ from ndarray import NDArray
 
 from .activations import activate, check_activation
 
-__all__ = ["Conv1D", "Conv2D", "Conv3D", "sizes"]
+__all__ = ["Conv1D", "Conv2D", "Conv3D", "Windowed", "check_layout", "sizes"]
 
 _LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 _CHANNELS_LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
@@ -33,11 +33,8 @@ def sizes(value: int | Sequence[int], rank: int, layer: str, what: str) -> tuple
     return result
 
 
-class _Conv(HybridBlock):
-    """Cross-correlation with learned kernels, weight of shape (channels, in_channels / groups, *kernel_size).
-
-    With a `layout` like "NHWC" the channels come last, in weight too: (channels, *kernel_size, in_channels / groups).
-    """
+class Windowed(HybridBlock):
+    """What convolutions and transposed ones have in common: kernels of a size, strides, padding, groups, weight and bias."""
 
     rank = 2
 
@@ -65,7 +62,7 @@ class _Conv(HybridBlock):
             raise ValueError(
                 f"{layer}: channels ({channels}) and in_channels ({in_channels}) must be multiples of groups ({groups})"
             )
-        self._channels, self._in_channels, self._groups = channels, in_channels, groups
+        self._channels, self._groups = channels, groups
         self._kernel = sizes(kernel_size, rank, layer, "kernel_size")
         self._strides = sizes(strides, rank, layer, "strides")
         self._padding = sizes(padding, rank, layer, "padding")
@@ -75,10 +72,13 @@ class _Conv(HybridBlock):
         self.weight = Parameter("weight", shape=shape, dtype=dtype, init=weight_initializer)
         self.bias = Parameter("bias", shape=(channels,), dtype=dtype, init=bias_initializer) if use_bias else None
 
+    def _pair(self, in_channels: int) -> tuple[int, int]:
+        """The sizes of weight's first axis and of its axis of channels."""
+        raise NotImplementedError
+
     def _weight_shape(self, in_channels: int) -> tuple[int, ...]:
-        inner = in_channels // self._groups
-        last = self._layout == _CHANNELS_LAST[self.rank]
-        return (self._channels, *self._kernel, inner) if last else (self._channels, inner, *self._kernel)
+        first, second = self._pair(in_channels)
+        return (first, *self._kernel, second) if self._layout == _CHANNELS_LAST[self.rank] else (first, second, *self._kernel)
 
     def infer_shape(self, x: NDArray, *_: Any) -> None:
         """in_channels from the input."""
@@ -86,20 +86,27 @@ class _Conv(HybridBlock):
             raise ValueError(f"{type(self).__name__}: expected an input of layout {self._layout}, got shape {tuple(x.shape)}")
         self.weight.shape = self._weight_shape(int(x.shape[self._layout.index("C")]))
 
+    def _apply(self, function: Callable[..., NDArray], x: NDArray, **more: Any) -> NDArray:
+        """`function` of x, weight and bias with the layer's sizes, then the activation."""
+        device = x.device
+        bias = None if self.bias is None else self.bias.data(device)
+        out = function(x, self.weight.data(device), bias, stride=self._strides, padding=self._padding,
+                       dilation=self._dilation, groups=self._groups, layout=self._layout, **more)
+        return activate(out, self._act_type)
+
+
+class _Conv(Windowed):
+    """Cross-correlation with learned kernels, weight of shape (channels, in_channels / groups, *kernel_size).
+
+    With a `layout` like "NHWC" the channels come last, in weight too: (channels, *kernel_size, in_channels / groups).
+    """
+
+    def _pair(self, in_channels: int) -> tuple[int, int]:
+        return self._channels, in_channels // self._groups
+
     def forward(self, x: NDArray) -> NDArray:
         """Shape (N, channels, *spatial), or with the channels last."""
-        device = x.device
-        out = nd.convolution(
-            x,
-            self.weight.data(device),
-            None if self.bias is None else self.bias.data(device),
-            stride=self._strides,
-            padding=self._padding,
-            dilation=self._dilation,
-            groups=self._groups,
-            layout=self._layout,
-        )
-        return activate(out, self._act_type)
+        return self._apply(nd.convolution, x)
 
     def _extra_repr(self) -> str:
         shape = self.weight.shape or ()
