@@ -62,6 +62,8 @@ def run(graph: Graph, arrays: list, disturbance: int | None = None) -> list[np.n
         if "dtype" in attrs:
             attrs["dtype"] = widen(np.dtype(attrs["dtype"]))
         inputs = [read(a) for a in eq.inputs]
+        if disturb is not None and eq.op.name.startswith("convolution"):  # NaN times padding may be NaN, or left out
+            inputs = [np.where(np.isfinite(a), a, 0) for a in inputs]
         if eq.op.name in ("scan", "branch"):
             function = run_scan if eq.op.name == "scan" else run_branch
             values.update(zip(eq.outputs, function(inputs, attrs, disturbance), strict=True))

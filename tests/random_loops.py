@@ -7,7 +7,7 @@ import numpy as np
 from hybrid.graph import Builder, Equation, Graph, Literal, Value
 from ndarray.dims import Dim, evaluate
 from ndarray.op import OPS, ArrayType
-from tests.random_graphs import Maker, identical
+from tests.random_graphs import Maker, identical, never_empty
 
 _INT, _BOOL = np.dtype(np.int64), np.dtype(bool)
 
@@ -71,8 +71,9 @@ def _scan(maker: Maker, body: Graph) -> Graph:
         arrays.insert(0, lambda sizes: np.asarray(limit))
         builder.inputs.insert(0, builder.inputs.pop())
         attrs["limited"] = True
-    floats = [k for k, v in enumerate(carried) if v.dtype.kind == "f" and 0 not in v.shape]
+    floats = [k for k, v in enumerate(carried) if v.dtype.kind == "f" and never_empty(v.shape)]
     if floats and r.random() < 0.25:
+        maker.empty = False  # its largest is asked for
         attrs["condition"] = _condition(inner, len(constants) + len(carried), len(constants) + floats[0])
     results = builder.emit("scan", *operands, **attrs)
     outputs = list(results)
