@@ -117,6 +117,7 @@ class NativeBackend:
             "options": sorted(options.extra.items()),
             "target": self.target,
             "winograd": settings.winograd,
+            "tuned for threads": settings.num_threads * settings.tune,
             "generator": generator_stamp(),
             "llvmlite": llvmlite.__version__,
         })

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ndarray.dims import Size, product
+from ndarray.settings import settings
 
 from .contraction import Contraction, Digits, Operand, choose, digits
 from .gemm import lower_product
@@ -49,6 +50,10 @@ def lower_contraction(
         raise TypeError(
             f"{op_name}: operands of dtypes {x.dtype} and {y.dtype}; cast them to one before the contraction"
         )
+    if settings.tune and not schedule:
+        from . import tune
+
+        schedule = tune.schedule(op_name, attrs, sources, sink, target)
     return CONTRACTIONS[op_name](attrs, x, y, sink, target, tuple(equations), schedule)
 
 
@@ -184,8 +189,8 @@ def lower_dot_general(
     )
     if beside > 1:
         return lower_product(c, target, choose(c, target, **{**schedule, "nv": beside, "pack_b": "global"}))
-    if not schedule and suits_inner_product(c, target):
-        return lower_inner_product(c, a.along_k, b.along_k, target)
+    if schedule.keys() <= {"rank"} and suits_inner_product(c, target):
+        return lower_inner_product(c, a.along_k, b.along_k, target, **schedule)
     return lower_product(c, target, choose(c, target, **schedule))
 
 

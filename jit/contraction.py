@@ -182,13 +182,15 @@ def zero(type: Type) -> Const:
 
 
 def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
-    """The schedule that a small cost model finds cheapest; `override` replaces fields (tests use small blocks)."""
+    """The schedule that a small cost model finds cheapest; `override` replaces fields (tests use small blocks), or says
+    what `tune` may try: ``rank``, the place of the tile among those that the model likes best, and ``wanted``, how many
+    tasks there should be."""
     if target.threads:
         return replace(_of_threads(c, target), **override)
     lanes = override.get("lanes") or target.lanes(c.dtype)
     itemsize = _ITEMSIZE[c.dtype]
     m, n, k = hint(c.rows), hint(c.columns), hint(product(c.inner))
-    mr, nv = _tile(m, n, k, lanes, target, c)
+    mr, nv = _tile(m, n, k, lanes, target, c, override.get("rank", 0))
     mr, nv = override.get("mr", mr), override.get("nv", nv)
     nr = nv * lanes
     row_panels, column_panels = -(-max(m, 1) // mr), -(-max(n, 1) // nr)
@@ -199,7 +201,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     # columns of a task: a block of B in half of the second-level cache; then rows, fewer where tasks are wanted
     wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
     macs = m * n * k * hint(product(c.batch))
-    wanted = min(16, max(1, macs // (lanes * 40_000)))
+    wanted = override.get("wanted") or min(16, max(1, macs // (lanes * 40_000)))
     outer = max(1, hint(product(c.batch)))
     column_blocks = -(-column_panels // wide)
     room = (
@@ -265,9 +267,9 @@ def _of_threads(c: Contraction, target: Target) -> Schedule:
     return Schedule(mr, nv, lanes, mr, nr, 0, c.inner[0] if c.inner else 1, max(1, hint(product(c.inner))), False, pack_a, pack_b)
 
 
-def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) -> tuple[int, int]:
-    """The register tile that needs the fewest cycles, padding included."""
-    best, tile = float("inf"), (1, 1)
+def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction, rank: int = 0) -> tuple[int, int]:
+    """The register tile that needs the fewest cycles, padding included, or another one by its rank."""
+    found: list[tuple[float, int, int]] = []  # of equal ones that with fewer rows, each of which is a broadcast
     spare = 0 if target.fma else 1
     # rows that lie a whole number of pages apart share one set, of 8 lines or so, of the first-level cache
     conflict = c.a.k_contiguous and c.a.cheap and k and hint(c.inner[-1]) * _ITEMSIZE[c.dtype] % 4096 == 0
@@ -281,9 +283,9 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction) ->
             loads = nv + mr * 0.5
             step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
             cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
-            if cost <= best:  # of equal ones that with fewer rows, each of which is a broadcast
-                best, tile = cost, (mr, nv)
-    return tile
+            found.append((cost, -nv, -mr))
+    _, columns, rows = sorted(found)[min(rank, len(found) - 1)] if rank else min(found, default=(0.0, -1, -1))
+    return -rows, -columns
 
 
 def _k_block(inner: tuple[Size, ...], limit: int) -> tuple[int, Size, int, bool]:

@@ -89,12 +89,14 @@ def lower_convolution(
 
 
 def _lower(c: Convolution, target: Target, schedule: dict[str, Any]) -> list[Launch]:
-    """`schedule` overrides fields of the plan of the kernel that is chosen; ``winograd``: its tile, 0 for none."""
-    if is_depthwise(c):
-        return lower_depthwise(c, target, **schedule)
+    """`schedule` overrides fields of the plan of the kernel that is chosen; ``winograd``: its tile, 0 for none; ``rank``: see
+    `lower_direct`, for the others it has no meaning."""
     rest = dict(schedule)
-    outputs = rest.pop("winograd", 0) if schedule else winograd_outputs(c, target)
-    return lower_winograd(c, target, outputs, **rest) if outputs else lower_direct(c, target, **rest)
+    rank = rest.pop("rank", 0)
+    if is_depthwise(c):
+        return lower_depthwise(c, target, **rest)
+    outputs = rest.pop("winograd", 0) if rest else winograd_outputs(c, target)
+    return lower_winograd(c, target, outputs, **rest) if outputs else lower_direct(c, target, rank, **rest)
 
 
 def _reader(x: Source, spatial: _Spatial) -> Any:

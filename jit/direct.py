@@ -146,9 +146,10 @@ class Plan:
         return self.vectors * self.lanes
 
 
-def lower_direct(c: Convolution, target: Target, **override: Any) -> list[Launch]:
-    """The launches: the weights are packed, then the products are summed. `override` replaces fields of the plan."""
-    plan = replace(choose(c, target), **override)
+def lower_direct(c: Convolution, target: Target, rank: int = 0, **override: Any) -> list[Launch]:
+    """The launches: the weights are packed, then the products are summed. `rank` is the place of the tile among those that the
+    cost model likes best; `override` replaces fields of the plan."""
+    plan = replace(choose(c, target, rank), **override)
     pack, packed = _pack(c, plan)
     return [pack, _Direct(c, plan, packed).build()]
 
@@ -156,8 +157,8 @@ def lower_direct(c: Convolution, target: Target, **override: Any) -> list[Launch
 # -- the schedule
 
 
-def choose(c: Convolution, target: Target) -> Plan:
-    """The plan that a small cost model finds cheapest, from sizes alone."""
+def choose(c: Convolution, target: Target, rank: int = 0) -> Plan:
+    """The plan that a small cost model finds cheapest, from sizes alone; with the tile of another `rank`."""
     outputs, inputs = max(1, hint(c.outputs)), max(1, hint(c.inputs))
     _, h, w = c.windows
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
@@ -166,7 +167,7 @@ def choose(c: Convolution, target: Target) -> Plan:
     blocks = -(-inputs // (lanes if target.threads else 16))
     block = -(-inputs // blocks)
     depth = inputs * c.windows[0].taps * w.taps
-    rows, columns, vectors = _tile(h, width, outputs, depth, lanes, target)
+    rows, columns, vectors = _tile(h, width, outputs, depth, lanes, target, rank)
     panels = -(-outputs // (vectors * lanes))
     step = rows * columns * vectors + 0.1 * (rows * columns + vectors)
     tile = step * depth * h.steps(rows) / -(-height // rows) + 8 * rows * columns * vectors + 40
@@ -213,9 +214,10 @@ def _slowest(panels: int, parts: int, tasks: int, copies: float, tile: float, th
     return max(b - a for a, b in pairwise(ends))
 
 
-def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: Target) -> tuple[int, int, int]:
-    """Rows, columns and vectors of a tile: the fewest cycles, padding included. `depth`: products of one row of taps."""
-    best, tile = float("inf"), (1, 1, 1)
+def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: Target, rank: int) -> tuple[int, int, int]:
+    """Rows, columns and vectors of a tile: the fewest cycles, padding included, or those of another `rank`. `depth`: products of
+    one row of taps."""
+    found = []
     spare = 1 if target.fma else 2
     height = max(1, hint(h.out))
     steps = [h.steps(rows) for rows in range(1, 9)]
@@ -228,9 +230,9 @@ def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: T
                 step = max(pixels * vectors, 5) + 0.12 * pixels + 0.25 * vectors + 0.3 * rows + 1.0
                 tiles = -(-height // rows) * (8 * pixels * vectors + 40)
                 cost = -(-width // columns) * -(-outputs // (vectors * lanes)) * (step * depth * steps[rows - 1] + tiles)
-                if cost < best:
-                    best, tile = cost, (rows, columns, vectors)
-    return tile
+                found.append((cost, vectors, rows, columns))
+    _, vectors, rows, columns = sorted(found)[min(rank, len(found) - 1)] if rank else min(found)
+    return rows, columns, vectors
 
 
 # -- packed weights

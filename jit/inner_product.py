@@ -38,28 +38,29 @@ def suits_inner_product(c: Contraction, target: Target) -> bool:
     return m * c.b.uses <= 96 and k >= 8 * lanes
 
 
-def _tile(m: int, n: int, lanes: int, target: Target, vector_store: bool) -> tuple[int, int]:
-    """Rows and columns of a tile: the fewest cycles a step, padding included. Where the sink takes vectors, columns
-    divide them."""
-    best, tile = float("inf"), (1, 1)
+def _tile(m: int, n: int, lanes: int, target: Target, vector_store: bool, rank: int) -> tuple[int, int]:
+    """Rows and columns of a tile: the fewest cycles a step, padding included, or those of another `rank`. Where the sink takes
+    vectors, columns divide them."""
+    found = []
     for nr in range(1, 9):
         if vector_store and lanes % nr:
             continue
         for mr in range(1, 9):
             if mr * nr + nr + 2 <= target.registers:
                 cost = -(-m // mr) * -(-n // nr) * (max(mr * nr, mr + nr, 6) + 1 + 0.2 * (mr + nr))
-                if cost < best:
-                    best, tile = cost, (mr, nr)
-    return tile
+                found.append((cost, nr, mr))
+    _, columns, rows = sorted(found)[min(rank, len(found) - 1)]
+    return rows, columns
 
 
-def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target) -> list[Launch]:
-    """The launch. `load_a`, `load_b` are as `Operand.load`, with lanes along the last digit of k."""
+def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target, rank: int = 0) -> list[Launch]:
+    """The launch. `load_a`, `load_b` are as `Operand.load`, with lanes along the last digit of k; `rank` is the place of the
+    tile among those that the cost model likes best."""
     builder = KernelBuilder()
     lanes = target.lanes(c.dtype)
     vector = Type(c.dtype, lanes)
     m, n = hint(c.rows), hint(c.columns)
-    mr, nr = _tile(max(1, m), max(1, n), lanes, target, c.vector_store)
+    mr, nr = _tile(max(1, m), max(1, n), lanes, target, c.vector_store, rank)
     itemsize, k = _ITEMSIZE[c.dtype], product(c.inner)
     # a task has all rows and some columns: a multiple of the vector length, so that the sink writes whole vectors
     nt = max(lanes, nr)

@@ -8,6 +8,9 @@
     HYBRID_EAGER_KERNELS 0 or 1 (1)        whether eager work on large arrays goes through compiled kernels
     HYBRID_WINOGRAD      0, 2 or 4 (4)     the largest tile of outputs by which 3x3 convolutions are computed in fewer
                                            products (docs/numerics.md); 0: none. Read when a program is compiled
+    HYBRID_TUNE          0 or 1 (0)        whether schedules of products and convolutions are chosen by timing the cost
+                                           model's best ones, once for each problem; the choice is kept in the cache
+                                           folder. Results are the same, bit for bit
     HYBRID_CUDA_LIBRARIES    auto, none, or names (auto): which libraries programs of a GPU may use, of cublaslt and cudnn;
                              auto: those at hand; none: all kernels are generated
     HYBRID_MATMUL_PRECISION  float32 or tf32 (float32): how a GPU multiplies float32 matrices (see `set_matmul_precision`)
@@ -115,6 +118,7 @@ SETTINGS = {
         Setting("HYBRID_NUM_THREADS", _cores, _integer(1, 1024), "an integer from 1 to 1024"),
         Setting("HYBRID_EAGER_KERNELS", lambda: 1, _integer(0, 1), "0 or 1"),
         Setting("HYBRID_WINOGRAD", lambda: 4, _tile, "0, 2 or 4"),
+        Setting("HYBRID_TUNE", lambda: 0, _integer(0, 1), "0 or 1"),
         Setting("HYBRID_CUDA_LIBRARIES", lambda: _libraries("auto"), _libraries, "auto, none, or names among cublaslt and cudnn"),
         Setting("HYBRID_MATMUL_PRECISION", lambda: "float32", _precision, "float32 or tf32"),
     )
@@ -171,6 +175,11 @@ class Settings:
     def winograd(self) -> int:
         """HYBRID_WINOGRAD."""
         return self.get("HYBRID_WINOGRAD")
+
+    @property
+    def tune(self) -> int:
+        """HYBRID_TUNE."""
+        return self.get("HYBRID_TUNE")
 
     @property
     def cuda_libraries(self) -> frozenset[str]:
