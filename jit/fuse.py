@@ -21,7 +21,7 @@ Ops of `CHEAP` belong to no group: they are computed wherever they are read.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from ndarray.op import OPAQUE, Reduction, Template
 from .contraction import OFTEN
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import CHEAP, Pull, Scope, axes_of, template_name
+from .structure import Structures
 
 __all__ = ["Fusion", "Group", "Rows", "fuse", "is_control"]
 
@@ -104,6 +105,7 @@ class Fusion:
     groups: list[Group]
     reasons: list[tuple[int, int, str]]
     pull: Pull
+    structures: Structures
     aliases: dict[Value, Value]
     constants: Collection[Atom] = ()
 
@@ -125,6 +127,8 @@ class _Fuser:
         self.outside = set(self.results)
         self.results |= {a for eq in graph.equations if is_control(eq) for a in eq.inputs if isinstance(a, Value)}
         self.aliases: dict[Value, Value] = {}
+        self.structures = Structures(pull)
+        self._patterns: dict[Hashable, tuple[int, list[tuple[int, _Access]]]] = {}  # structure of an equation -> what it reads
         self.claimed: dict[Equation, Any] = {}  # equation -> the claim of a library on it
         if libraries:
             from .cuda.library import find_claims
@@ -196,18 +200,30 @@ class _Fuser:
             zero = self.arena.size(0)
             read = dict.fromkeys(self.aliases.get(a, a) for a in eq.inputs if isinstance(a, Value))
             return [_Access(v, (zero,) * len(v.shape), zero) for v in read]
+        structure = self.structures.describe((eq,))
+        found = self._patterns.get(structure.key)
+        if found is not None:
+            self.costs[eq], reads = found
+            return [_Access(structure.stored[k], x.index, x.flat) for k, x in reads]
+        nodes = list(walk(self._roots(eq)))
+        cost = self.costs[eq] = sum(n.cost for n in nodes if n.op != "load")
+        accesses = [_Access(n.args[0], n.args[3], n.args[1]) for n in nodes if n.op == "load"]
+        positions = walk(i for x in accesses for i in (x.flat, *x.index))
+        if not any(n.op == "load" for n in positions):  # else they speak of this equation's values
+            place = {v: k for k, v in enumerate(structure.stored)}
+            self._patterns[structure.key] = cost, [(place[x.value], x) for x in accesses]
+        return accesses
+
+    def _roots(self, eq: Equation) -> list[Node]:
+        """What an equation computes at a position, or what a template reads."""
         index, reduced = self.canonical(eq)
         if isinstance(eq.op.lower, Template):
             scope = Scope(self.pull, ())
-            roots = [scope.element(a, self.pull.variables("i", a.shape)) for a in eq.inputs if isinstance(a, Value)]
-        elif isinstance(eq.op.lower, Reduction):
-            roots = list(Scope(self.pull, (eq,)).fold_elements(eq, index, reduced))
-        else:
-            scope = Scope(self.pull, (eq,))
-            roots = [scope.element(v, index) for v in eq.outputs]
-        nodes = list(walk(roots))
-        self.costs[eq] = sum(n.cost for n in nodes if n.op != "load")
-        return [_Access(n.args[0], n.args[3], n.args[1]) for n in nodes if n.op == "load"]
+            return [scope.element(a, self.pull.variables("i", a.shape)) for a in eq.inputs if isinstance(a, Value)]
+        if isinstance(eq.op.lower, Reduction):
+            return list(Scope(self.pull, (eq,)).fold_elements(eq, index, reduced))
+        scope = Scope(self.pull, (eq,))
+        return [scope.element(v, index) for v in eq.outputs]
 
     def parts(self, eq: Equation) -> tuple[Value, ...] | None:
         """The values that a concatenation of many lays one behind the other, most of them computed here; else None."""
@@ -608,7 +624,7 @@ class _Fuser:
         for (p, c), reason in self.failures.items():
             if place[p] != place[c]:
                 reasons[place[p], place[c]] = reason
-        return Fusion(ordered, [(p, c, r) for (p, c), r in sorted(reasons.items())], self.pull, self.aliases,
+        return Fusion(ordered, [(p, c, r) for (p, c), r in sorted(reasons.items())], self.pull, self.structures, self.aliases,
                       self.constant)
 
     def order(self) -> list[Group]:

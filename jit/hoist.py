@@ -26,11 +26,17 @@ LARGER = 192 << 20
 
 class Allowance:
     """Says whether weights may be kept in a form that is larger than they are, which saves work at each call. `left`: bytes;
-    `admitted`: what has been allowed, beyond what a program may keep otherwise."""
+    `questions`: what `fits` was asked, and said; `admitted`: what has been allowed, beyond what a program may keep otherwise."""
 
     def __init__(self, constants: Collection[Storage]):
         self.left = max(LARGER, sum(map(_bytes, constants)) // 2) if constants else 0
+        self.questions: list[tuple[int, bool]] = []
         self.admitted: list[Storage] = []
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether there is room for so many bytes."""
+        self.questions.append((nbytes, nbytes <= self.left))
+        return nbytes <= self.left
 
     def admit(self, storage: Storage) -> None:
         """Count a storage, if there is room for it."""

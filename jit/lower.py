@@ -20,8 +20,9 @@ from .hoist import Allowance, hoist
 from .launch import Branch, KernelBuilder, Launch, Loop, Step, Storage, buffers_of, controls_of, launches_of, written_by
 from .maps import lower_map, map_reads_in_place
 from .nest import Axis, nest
-from .nodes import Node, same_sizes, volume
+from .nodes import same_sizes, volume
 from .pull import template_name
+from .repeats import Repeats
 from .rows import lower_rows, row_accesses
 from .scalars import Emitter
 from .target import Target
@@ -114,7 +115,7 @@ class _Lowerer:
         self.allowance = Allowance(self.constants)
         self.results: dict[Value, list[Storage]] = {v: [] for v in self.group_of}
         self.written: set[int] = set()
-        self._accesses: dict[Group, tuple[dict[Value, Node], list[tuple[Value, Node]]]] = {}  # of row groups
+        self.repeats = Repeats(self.fusion, self.allowance, self.home, self.results)
         self.before: list[Launch] = []  # copies of inputs, made while they hold their old values
         self.after: list[Launch] = []
 
@@ -157,10 +158,10 @@ class _Lowerer:
         if group.kind == "library":
             return self.library(group)
         if group.kind == "map":
-            return [lower_map(*arguments)]
+            return self.repeats.lower(group, lambda: [lower_map(*arguments)])
         if group.kind == "rows":
-            return lower_rows(*arguments)
-        return lower_template(*arguments, self.fusion.constants, self.allowance)
+            return self.repeats.lower(group, lambda: lower_rows(*arguments))
+        return self.repeats.lower(group, lambda: lower_template(*arguments, self.fusion.constants, self.allowance))
 
     def library(self, group: Group) -> list[Launch]:
         """A library step, and copies of its results where they are needed twice."""
@@ -321,13 +322,14 @@ class _Lowerer:
             return True
         if not same_sizes(old.shape, new.shape):
             return False
+        return self.repeats.whether(group, (old, new), lambda: self._reads_where_it_writes(group, old, new))
+
+    def _reads_where_it_writes(self, group: Group, old: Value, new: Value) -> bool:
         if group.kind == "map":
             return map_reads_in_place(group, self.pull, old)
         if group.kind == "template":
             return template_reads_in_place(group, self.pull, old)
-        if group not in self._accesses:
-            self._accesses[group] = row_accesses(group, self.pull, self.target)
-        stores, loads = self._accesses[group]
+        stores, loads = row_accesses(group, self.pull, self.target)
         return new in stores and all(at is stores[new] for value, at in loads if value is old)
 
     # -- copies

@@ -40,6 +40,10 @@ class Pull:
         self._uses = Counter(_use(eq, n) for eq in graph.equations if isinstance(eq.op.lower, Template)
                              for n in range(len(eq.inputs)))
 
+    def is_cheap(self, value: Value, eq: Equation) -> bool:
+        """Whether a value, which `eq` makes, is computed wherever it is read."""
+        return eq.op.name in CHEAP and value not in self.stored
+
     def rule(self, eq: Equation) -> tuple[Scalar, ...]:
         """The scalar expression of each result; index variables are named "0", "1" ... along the result's axes. For a
         reduction: the elements folded, with the reduced axes' variables named "r0", "r1" ..."""
@@ -107,7 +111,7 @@ class Scope:
         eq = self.pull.producer.get(value)
         if eq is None or self._stored(value):
             return None
-        return eq if eq in self.inside or (eq.op.name in CHEAP and value not in self.pull.stored) else None
+        return eq if eq in self.inside or self.pull.is_cheap(value, eq) else None
 
     def element(self, atom: Atom, index: tuple[Node, ...]) -> Node:
         """The node for ``atom[index]``."""

@@ -61,7 +61,7 @@ def winograd_outputs(c: Convolution, target: Target) -> int:
     for m, variant in VARIANTS.items():
         if m <= most:
             cost, plan = _choose(variant, sizes, target)
-            if c.allowance is None or _filters_size(c, plan) * _ITEMSIZE[c.dtype] > c.allowance.left:
+            if c.allowance is None or not c.allowance.fits(_filters_size(c, plan) * _ITEMSIZE[c.dtype]):
                 cost += _filter_cost(variant, sizes, target)
             if cost < best:
                 best, found = cost, m
