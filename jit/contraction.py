@@ -215,6 +215,15 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
             column_blocks = min(column_panels, column_blocks * 2)
         else:
             row_blocks *= 2
+    # long products: more of them, which even out between threads that run at different speeds; as square as may be
+    while outer * column_blocks * row_blocks < min(32, macs // (lanes * 320_000)):
+        tall = row_panels // row_blocks * mr > column_panels // column_blocks * nr
+        if tall and (row_blocks > 1 or c.b.contiguous or c.b.constant):
+            row_blocks *= 2
+        elif column_panels // column_blocks > 1:
+            column_blocks *= 2
+        else:
+            break
     per_block = -(-row_panels // row_blocks)
     while per_block > 1 and 1 < (tasks := outer * column_blocks * -(-row_panels // per_block)) < 8 and tasks % 2:
         per_block -= 1  # an odd number of large tasks would leave a thread idle

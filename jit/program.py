@@ -34,8 +34,11 @@ __all__ = ["Binding", "CompiledProgram", "chosen", "symbol_places", "symbols_of"
 FORK_NANOSECONDS = 4_000
 """A launch whose estimated work per thread is below this many nanoseconds isn't worth another thread."""
 
-PARTS_OF_A_THREAD = 4
-"""Into which a long launch is cut, so that a thread which is held up delays it by one of them at most."""
+PARTS_OF_A_THREAD = 16
+"""Into so many at most a long launch is cut, so that a thread which is held up delays it by one of them."""
+
+PART_NANOSECONDS = 8_000
+"""Work that a part has at least."""
 
 APART = 128 << 10
 """Bytes between the private memory of two threads: what a processor fetches ahead beyond the end of one would take lines from
@@ -486,8 +489,9 @@ def thread_count(work: int, tasks: int, available: int) -> int:
 
 def _parts(work: int, tasks: int, threads: int) -> int:
     """The parts of a launch for threads to take, more than there are threads where one may fall behind; 0: one for each."""
-    parts = threads * PARTS_OF_A_THREAD
-    return parts if threads > 1 and tasks >= parts and work >= parts * FORK_NANOSECONDS and parts < 1 << runtime.PARTS else 0
+    parts = min(tasks, threads * PARTS_OF_A_THREAD, work // PART_NANOSECONDS, (1 << runtime.PARTS) - 1)
+    parts -= parts % threads if parts < tasks else 0
+    return parts if threads > 1 and parts >= 2 * threads else 0
 
 
 def symbol_places(inputs: Iterable[Value]) -> list[tuple[str, int, int]]:
