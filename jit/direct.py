@@ -25,7 +25,7 @@ from typing import Any
 from ndarray.dims import Size, product
 
 from .contraction import Digits, bind, ceil_div, hint, lane_mask, minimum, multiply_add, zero
-from .gemm import out_of_loop
+from .gemm import once, out_of_loop
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
 from .loopir import (
     INT,
@@ -151,7 +151,7 @@ def lower_direct(c: Convolution, target: Target, rank: int = 0, **override: Any)
     cost model likes best; `override` replaces fields of the plan."""
     plan = replace(choose(c, target, rank), **override)
     pack, packed = _pack(c, plan)
-    return [pack, _Direct(c, plan, packed).build()]
+    return [pack, _Direct(c, plan, packed, not target.threads).build()]
 
 
 # -- the schedule
@@ -400,7 +400,7 @@ class Patched:
         zeros = (fill(const(0), extent, False),)
         inside.append(If(exists, (fill(const(0), first, False), fill(first, last, True), fill(last, extent, False)), zeros))
         loop: Stmt = For(i, const(0), rows, 1, tuple(inside))
-        return [*body, For(kd, const(0), const(self.extent[0]), 1, (loop,))]
+        return [*body, For(kd, const(0), const(self.extent[0]), 1, (loop,), apart=True)]
 
     def deliver(self, at: Digits, output: Expr, limit: Expr | None, value: Expr) -> list[Stmt]:
         """Store a vector of results; those before `limit` exist (all of them, if it is None)."""
@@ -416,9 +416,10 @@ class Patched:
 class _Direct(Patched):
     """All channels of a group in the patch, panels of outputs."""
 
-    def __init__(self, c: Convolution, plan: Plan, packed: Storage):
+    def __init__(self, c: Convolution, plan: Plan, packed: Storage, apart: bool):
         super().__init__(c, plan, packed)
         self.channels, self.blocks = c.inputs, ceil_div(c.inputs, plan.block)
+        self.apart = apart
 
     def build(self) -> Launch:
         c, plan, builder = self.c, self.plan, self.builder
@@ -448,17 +449,17 @@ class _Direct(Patched):
             for r in range(plan.rows) for q in range(plan.columns) for v in range(plan.vectors)
         ]
         body = self._sink(panel, i, j, fetch=True)
-        body += [Register(name, zero(self.vector)) for _, _, name in every]
+        tile: list[Stmt] = [Register(name, zero(self.vector)) for _, _, name in every]
         if 0 not in self.taps:
-            body += self._sum(names, panel, i, j)
-        body += [Store(self.sums, const(p * plan.nr + v * plan.lanes), Get(name, self.vector)) for p, v, name in every]
+            tile += self._sum(body, names, panel, i, j)
+        tile += [Store(self.sums, const(p * plan.nr + v * plan.lanes), Get(name, self.vector)) for p, v, name in every]
+        body += once(builder, tile) if self.apart else tile
         return body + self._sink(panel, i, j)
 
-    def _sum(self, names: list, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
-        """Outer products over taps and channels."""
+    def _sum(self, body: list[Stmt], names: list, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
+        """Outer products over taps and channels; what they begin with is computed in `body`."""
         c, plan, builder = self.c, self.plan, self.builder
         d, h, w = c.windows
-        body: list[Stmt] = []
         counts = (d.taps, h.taps, self.blocks, w.taps)
         merged = w.step == 1  # the taps of a row lie one behind the other
         one = const(1)
@@ -514,7 +515,7 @@ class _Direct(Patched):
         inside.append(For(k, const(0), count, 1, tuple(step), unroll))
         for name, start, stop in reversed(loops):
             inside = [For(name, start, stop, 1, tuple(inside))]
-        return body + inside
+        return inside
 
     def _ahead(self, panel: Expr, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
         """Fetch what the next task will copy where this one works on a tile and a block of channels: a part for each panel. Where

@@ -224,7 +224,12 @@ def out_of_loop(loop: For) -> list[Stmt]:
             continue
         changing |= {s.name} if isinstance(s, Let) else set()
         inside.append(s)
-    return [*before, For(loop.var, loop.start, loop.stop, loop.step, tuple(inside), loop.unroll)]
+    return [*before, For(loop.var, loop.start, loop.stop, loop.step, tuple(inside), loop.unroll, loop.apart)]
+
+
+def once(builder: KernelBuilder, body: list[Stmt]) -> list[Stmt]:
+    """The statements, which may become a function that kernels with equal ones share."""
+    return [For(builder.fresh("o"), const(0), const(1), 1, tuple(body), apart=True)]
 
 
 # -- the product

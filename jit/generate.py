@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from ndarray.settings import settings
 
 from . import llvm, machine, vector_math, verify
+from .apart import Functions
 from .loopir import Kernel
 from .target import Target
 
@@ -38,6 +39,7 @@ class Generation:
         self.digest = ""
         self._functions: list[str] = []
         self._declarations: set[str] = set()
+        self._apart = Functions()
         self._results: list[bytes | BaseException | None] = []
         self._threads: list[threading.Thread] = []
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -52,13 +54,13 @@ class Generation:
         if settings.debug >= 1:
             verify.verify(kernel)
         symbol = self.symbols[kernel] = f"k{len(self.symbols)}"
-        self._functions.append(llvm.function(vector_math.expand(kernel), symbol, self.target, self._declarations))
-        if sum(map(len, self._functions)) >= PIECE:
+        self._functions.append(llvm.function(vector_math.expand(kernel), symbol, self.target, self._declarations, self._apart))
+        if sum(map(len, self._functions)) + sum(map(len, self._apart.texts)) >= PIECE:
             self._cut()
 
     def _cut(self) -> None:
         """Send what there is to the code generator."""
-        text = llvm.module(self._functions, self._declarations, self.target)
+        text = llvm.module([*self._apart.take(), *self._functions], self._declarations, self.target)
         self._functions, self._declarations = [], set()
         number = len(self._results)
         self._results.append(None)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from ndarray.scalar import OPERATIONS
 
 from . import llvm_ops as ops
+from .apart import Functions, Loop
 from .launch import _ITEMSIZE, SIGNED
 from .llvm_half import load_pattern, store_pattern
 from .loopir import (
@@ -57,18 +58,21 @@ def emit(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> str
     dtype doesn't have and ValueError for a malformed kernel, both naming the kernel.
     """
     declarations: set[str] = set()
-    return module([function(k, n, target, declarations) for k, n in zip(kernels, names, strict=True)], declarations, target)
+    apart = Functions()
+    functions = [function(k, n, target, declarations, apart) for k, n in zip(kernels, names, strict=True)]
+    return module([*apart.take(), *functions], declarations, target)
 
 
-def function(kernel: Kernel, name: str, target: Target, declarations: set[str]) -> str:
-    """The definition of one function, as `emit`; what it calls is added to `declarations`."""
+def function(kernel: Kernel, name: str, target: Target, declarations: set[str], apart: Functions) -> str:
+    """The definition of one function, as `emit`; what it calls is added to `declarations`, and loops that become functions to
+    `apart`."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20_000))  # fused expressions can be deep
     try:
         try:
-            return FunctionEmitter(kernel, name, target, declarations).text()
+            return FunctionEmitter(kernel, name, target, declarations, apart).text()
         except UndefinedOperation:  # perhaps a function such as exp, which nobody has expanded yet
-            return FunctionEmitter(_expanded(kernel), name, target, declarations).text()
+            return FunctionEmitter(_expanded(kernel), name, target, declarations, apart).text()
     finally:
         sys.setrecursionlimit(limit)
 
@@ -102,8 +106,8 @@ class Sum(NamedTuple):
 class FunctionEmitter:
     """Emits one kernel. `pure`, `intrinsic`, `table` and `target` are what the builders of `llvm_ops` use."""
 
-    def __init__(self, kernel: Kernel, name: str, target: Target, declarations: set[str]):
-        self.kernel, self.name, self.target, self.declarations = kernel, name, target, declarations
+    def __init__(self, kernel: Kernel, name: str, target: Target, declarations: set[str], apart: Functions):
+        self.kernel, self.name, self.target, self.declarations, self.apart = kernel, name, target, declarations, apart
         self.counter = 0
         self.lines: list[list[Any]] = [[]]  # of each open scope; the last is the innermost
         self.tables: list[dict[str, str]] = [{}]  # of each open scope: instruction -> SSA name
@@ -129,6 +133,28 @@ class FunctionEmitter:
             raise type(error)(f"kernel {self.kernel.name}: {error}") from error
         head = f'define void @{self.name}(ptr %buffers, ptr %parameters, i64 %first, i64 %last, ptr %scratch) #0 {{'
         return "\n".join([head, "entry:", *self.lines[0], "  ret void", "}"])
+
+    def _part(self, s: For, part: Loop, symbol: str) -> str:
+        """The definition of a function for a loop of this kernel."""
+        inside = FunctionEmitter(self.kernel, symbol, self.target, self.declarations, self.apart)
+        inside.buffers = {b: f"%b{i}" for i, b in enumerate(part.buffers)}
+        inside.variables = {v.name: f"%a{i}" for i, v in enumerate(part.variables)}
+        for name in self.variables:
+            if name not in inside.variables and (known := self._literal(name)) is not None:
+                inside.variables[name] = Sum((), known)
+        inside.natural = {v.name for v in part.variables if v.name in self.natural}
+        inside._here(s)
+        parameters = [f"ptr {b}" for b in inside.buffers.values()]
+        parameters += [f"{ops.value_type(v.type)} {inside.variables[v.name]}" for v in part.variables]
+        head = f"define hidden void @{symbol}({', '.join(parameters)}) #0 {{"
+        return "\n".join([head, "entry:", *inside.lines[0], "  ret void", "}"])
+
+    def _literal(self, name: str) -> int | None:
+        """The value of a variable where that is a known number."""
+        found = self.variables[name]
+        if isinstance(found, Sum):
+            return None if found.terms else found.constant
+        return int(found) if found.lstrip("-").isdigit() else None
 
     def _prologue(self) -> None:
         """Buffer addresses and parameters, once a call."""
@@ -429,15 +455,33 @@ class FunctionEmitter:
         self.registers[s.name] = self.value(s.value)
         self.register_types[s.name] = s.value.type
 
-    def _for(self, s: For) -> None:
-        self._note(s.var, self.is_natural(s.start))
-        self._loop(s.var, self.value(s.start), self.value(s.stop), s.step, s.body, max(1, s.unroll))
+    def _call(self, s: For) -> bool:
+        """Call a loop that is a function, if it can be one."""
+        part = self.apart.describe(s, self._literal, self.natural.__contains__, self.dtypes)
+        if part is None:
+            return False
+        types = ["ptr"] * len(part.buffers) + [ops.value_type(v.type) for v in part.variables]
+        values = [self.buffers[b] for b in part.buffers] + [self._var(v) for v in part.variables]
+        symbol = self.apart.symbol(part.key, ", ".join(types), lambda symbol: self._part(s, part, symbol), self.declarations)
+        self.effect(f"call void @{symbol}({', '.join(f'{t} {v}' for t, v in zip(types, values))})")
+        self.loads.clear()
+        return True
 
-    def _loop(self, var: str, start: str, stop: str, step: int, body: tuple[Stmt, ...], unroll: int) -> None:
+    def _for(self, s: For) -> None:
+        if not s.apart or not self._call(s):
+            self._here(s)
+
+    def _here(self, s: For) -> None:
+        self._note(s.var, self.is_natural(s.start))
+        self._loop(s.var, self.value(s.start), self.value(s.stop), s.step, s.body, max(1, s.unroll), s.apart)
+
+    def _loop(
+        self, var: str, start: str, stop: str, step: int, body: tuple[Stmt, ...], unroll: int, apart: bool = False
+    ) -> None:
         trips = None
         if start.lstrip("-").isdigit() and stop.lstrip("-").isdigit():
             trips = max(0, -((int(start) - int(stop)) // step))
-            if trips <= unroll and (unroll > 1 or trips == 0):
+            if trips <= unroll and (unroll > 1 or trips == 0 or apart):
                 return self._copies(var, Sum((), int(start)), step, body, trips)
         if unroll > 1:
             bound = ops.literal(int(stop) - (unroll - 1) * step, INT) if stop.lstrip("-").isdigit() else (

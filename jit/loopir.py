@@ -10,7 +10,7 @@ The whole grammar:
     stmt      Let(name, value)                        binds a Var for the rest of the enclosing body
             | Register(name, value) | Set(name, value)    declares, assigns a mutable register
             | Store(buffer, index, value, mask)       scalar index: contiguous lanes; vector index: a scatter, in lane order
-            | For(var, start, stop, step, body, unroll)   var runs from start while var < stop
+            | For(var, start, stop, step, body, unroll, apart)   var runs from start while var < stop
             | If(condition, then, otherwise) | Prefetch(buffer, index)
     kernel    Kernel(name, buffers, parameters, task, body)
     buffer    Buffer(name, dtype, access, size)
@@ -209,7 +209,9 @@ class Store(_Hash):
 
 @_node
 class For(_Hash):
-    """``for var in range(start, stop, step)`` with a positive constant step; `unroll` asks for that many copies."""
+    """``for var in range(start, stop, step)`` with a positive constant step; `unroll` asks for that many copies. `apart`: it may
+    become a function, which kernels with an equal loop share; it has registers of its own only. For what takes hundreds of
+    cycles."""
 
     var: str
     start: Expr
@@ -217,6 +219,7 @@ class For(_Hash):
     step: int
     body: tuple[Stmt, ...]
     unroll: int = 1
+    apart: bool = False
 
 
 @_node

@@ -72,7 +72,8 @@ def show_statement(statement: Stmt) -> str:
     if isinstance(statement, For):
         step = f", {statement.step}" if statement.step != 1 else ""
         unroll = f" unroll {statement.unroll}" if statement.unroll != 1 else ""
-        return f"for {statement.var} in range({show_expr(statement.start)}, {show_expr(statement.stop)}{step}){unroll}:"
+        apart = " apart" if statement.apart else ""
+        return f"for {statement.var} in range({show_expr(statement.start)}, {show_expr(statement.stop)}{step}){unroll}{apart}:"
     if isinstance(statement, If):
         return f"if {show_expr(statement.condition)}:"
     return f"<not a statement: {statement!r}>"

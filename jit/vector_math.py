@@ -103,7 +103,7 @@ class _Expander:
             if new is None and body is None:
                 return None
             start, stop = new if new is not None else (s.start, s.stop)
-            return [*before, For(s.var, start, stop, s.step, body if body is not None else s.body, s.unroll)]
+            return [*before, For(s.var, start, stop, s.step, body if body is not None else s.body, s.unroll, s.apart)]
         new, then, otherwise = self.exprs((s.condition,), before), self.body(s.then), self.body(s.otherwise)
         if new is None and then is None and otherwise is None:
             return None

@@ -301,7 +301,7 @@ class _Winograd:
         self.half = builder.scratch(c.dtype, size * size * plan.lanes)
         self.results = builder.scratch(c.dtype, plan.outputs**2 * plan.nr)
         t, panel = Var(builder.fresh("t"), INT), Var(builder.fresh("p"), INT)
-        body.append(For(t.name, const(0), self.count, 1, tuple(self._transform(t))))
+        body.append(For(t.name, const(0), self.count, 1, tuple(self._transform(t)), apart=True))
         first = bind(builder, body, part * builder.parameter(plan.panels))
         last = bind(builder, body, minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels")))
         inside = self._products(panel)
@@ -370,7 +370,7 @@ class _Winograd:
             Store(self.M, to + (r * positions * plan.nr + v * plan.lanes), Get(name, self.vector)) for r, v, name in every
         ]
         body.append(For(t.name, const(0), self.count, plan.rows, tuple(tile)))
-        return [For(position.name, const(0), const(positions), 1, tuple(body))]
+        return [For(position.name, const(0), const(positions), 1, tuple(body), apart=True)]
 
     def _results(self, t: Expr, panel: Expr) -> list[Stmt]:
         """A tile of a panel of outputs, through the sink."""
@@ -388,7 +388,7 @@ class _Winograd:
             return lambda j, value: Store(self.results, (i * m + j) * plan.nr + v * plan.lanes, value)
 
         passes = both_ways(builder, self.half, self.variant.output, size, m, read, store)
-        body.append(For(v.name, const(0), const(plan.vectors), 1, tuple(passes)))
+        body.append(For(v.name, const(0), const(plan.vectors), 1, tuple(passes), apart=True))
         n, row, column = place_of(builder, body, self.first + t, self.grid, plan.outputs)
         output = bind(builder, body, panel * plan.nr)
         inside: list[Stmt] = []
