@@ -1,19 +1,19 @@
-"""Attention tile by tile, forward and backward: scores live in private memory only, a block of them at a time.
+"""Attention tile by tile: scores live in private memory only, a block of them at a time. Its gradient: `attention_gradient.py`.
 
-A task has some vectors of queries, which stay along the lanes: a tile of scores has keys as rows and queries as lanes, so
-that the softmax of a query is vertical arithmetic, and no operand but the queries is turned around. Forward:
+A task has some vectors of queries, which stay along the lanes: a tile of scores has keys as rows and a vector of queries as
+lanes, so that the softmax of a query is vertical arithmetic, and no operand but the queries is turned around:
 
     task = (batch, head, block of BQ queries)
       copy the queries, scaled, as [E][BQ]
-      for each block of BK keys (with `causal` only as far as the last query looks):
-        scores[key][query] = <k, q>, and the running maximum of each query
-        weights = exp(scores - maximum), and their running sum
+      for each block of BK keys, as far as a query looks:
+        for each vector of queries:
+          scores[key][query] = <k, q>, and the running maximum of each query
+          weights = exp(scores - maximum), and their running sum
         out[query] = out[query] * exp(old maximum - new one) + sum over keys of weights * v[key]
       out / sum is stored
 
-The gradient makes the weights of a block again from the maximum and the sum, and from them all it needs; a task has a whole
-head (or alone some queries' gradients, or some keys'), so that nothing is added up between tasks. k and v are read where
-they lie, through any strides. The order of every sum depends on sizes only.
+k and v are read where they lie, through any strides. With `causal`, a vector computes the scores of keys up to its last query,
+and a tile of `out` sums up to the last of its own. The order of every sum depends on sizes only.
 """
 
 from __future__ import annotations
@@ -27,13 +27,39 @@ from ndarray.dims import Size, product
 
 from .contraction import bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
 from .launch import KernelBuilder, Launch, Position, Sink, Source
-from .loopir import INT, Const, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, apply, cast, const, ramp, splat
-from .target import Target
+from .loopir import (
+    BOOL,
+    INT,
+    Apply,
+    Const,
+    Expr,
+    For,
+    Get,
+    If,
+    Load,
+    Prefetch,
+    Register,
+    Set,
+    Stmt,
+    Store,
+    Type,
+    Var,
+    apply,
+    cast,
+    const,
+    ramp,
+    splat,
+)
+from .target import ITEMSIZE, Target
+from .turn import transposed
 
-__all__ = ["lower_attention", "lower_attention_gradient"]
+__all__ = ["AttentionKernel", "lower_attention"]
 
-FEW_HEADS = 4  # below so many, tasks of the gradient are parts of heads
-PARTS = 4  # at least so many of each
+Reach = Callable[[Expr, Expr], tuple[Expr, Expr]]
+"""(first row of a tile, its last row) -> (first k, end of k) of its sums."""
+
+VECTORS = 2
+"""Vectors of queries of a block, at most."""
 
 
 def lower_attention(name: str, attrs: Mapping[str, Any], sources: Sequence[Source], sinks: Sequence[Sink | None],
@@ -46,22 +72,10 @@ def lower_attention(name: str, attrs: Mapping[str, Any], sources: Sequence[Sourc
     return [_Forward(attrs, sources[:3], mask, target).build(sinks, equations)]
 
 
-def lower_attention_gradient(name: str, attrs: Mapping[str, Any], sources: Sequence[Source], sinks: Sequence[Sink | None],
-                             target: Target, equations: tuple) -> list[Launch]:
-    """The launches that compute (dq, dk, dv) from (q, k, v[, mask], shift, total, delta, upstream): one over heads, or where
-    there are few of them one over queries for dq and one over keys for dk and dv, each of which makes the weights."""
-    mask = sources[3] if len(sources) == 8 else None
-    heads = hint(product((*sources[0].shape[:-3], sources[0].shape[-2])))
-    of_q, of_k, of_v = sinks
-    parts = [(of_q, None, None), (None, of_k, of_v)] if 0 < heads < FEW_HEADS or target.threads else [(of_q, of_k, of_v)]
-    return [_Backward(attrs, (*sources[:3], *sources[-4:]), mask, target, part, len(parts) > 1).build(equations)
-            for part in parts if any(part)]
-
-
-class _Kernel:
+class AttentionKernel:
     """What both directions share."""
 
-    def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target, block: int):
+    def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target):
         self.q, self.k, self.v = sources[:3]
         self.mask, self.target = mask, target
         self.scale, self.causal = attrs["scale"], attrs["causal"]
@@ -73,34 +87,42 @@ class _Kernel:
         *self.batch_sizes, length, heads, e = self.q.shape
         self.batch_sizes = [*self.batch_sizes, heads]
         self.sizes = length, self.k.shape[-3], e, self.v.shape[-1]
-        self.skips = self.causal and mask is None  # keys that no query of a block looks at; a row may else see them all
-        self.nv, self.mr = self._tile(hint(length), hint(self.sizes[1]))
+        # keys that no query of a block looks at; a row that a mask hides everything from sees them all
+        self.skips = self.causal and (mask is None or (mask.dtype == "bool" and not target.threads))
+        self.tight = self.causal and mask is None and not target.threads  # so that every vector has its own last key
+        self.nv = 1 if target.threads or hint(length) <= self.lanes else VECTORS
+        self.mr = self._rows_of_tile(hint(self.sizes[1]))
         self.bq = self.nv * self.lanes
-        self.bk = -(-block // self.mr) * self.mr
+        unit = max(self.mr, self.lanes) if self.tight else self.mr
+        self.bk = -(-target.keys // unit) * unit
         self.batch: tuple[Expr, ...] = ()  # where the task stands: batch position and head, first query, number of queries
         self.q0: Expr = const(0)
         self.nq: Expr = const(0)
         self.length, self.keys, self.e, self.width = map(self.builder.size, self.sizes)
+        shape = () if mask is None else mask.shape
+        one = lambda n: isinstance(n, int) and n == 1
+        self.dense = len(shape) > 1 and not one(shape[-2]) and not one(shape[-1]) and target.shuffles
+        self.turned_mask = self.builder.scratch(self.dtype, (self.bk + self.lanes) * self.bq) if self.dense else ""
 
-    def _tile(self, length: int, keys: int) -> tuple[int, int]:
-        """Vectors of queries and rows of keys of a tile of scores: two vectors if they leave few lanes idle and few scores
-        to be computed in vain. With more, what is between the two products no longer fits the first-level cache."""
-        best, tile = float("inf"), (1, 1)
+    def _rows_of_tile(self, keys: int) -> int:
+        """Rows of keys of a tile of scores, one vector of queries wide: enough to hide the latency of a sum, and to leave few
+        to be computed in vain; where vectors end at their own keys, a divisor or a multiple of their lanes."""
         if self.target.threads:
-            return 1, 8
-        for nv in (1, 2):
-            mr, width = min(14, (self.target.registers - nv - 2) // nv), nv * self.lanes
-            firsts = range(0, max(1, length), width)
-            seen = sum(min(keys, first + width) for first in firsts) if self.skips else keys * len(firsts)
-            cost = seen * nv * max(1.0, (mr + nv) / (mr * nv))  # one load a multiply-add, or more
-            if cost < best:
-                best, tile = cost, (nv, mr)
-        return tile
+            return 8
+        best, found = float("inf"), 1
+        for mr in range(4, min(16, self.target.registers - 4) + 1):
+            if self.tight and mr % self.lanes and self.lanes % mr:
+                continue
+            cost = -(-max(1, self.lanes if self.tight else keys) // mr) * (max(mr, 8) + 1.5)
+            if cost <= best:
+                best, found = cost, mr
+        return found
 
     # -- positions
-    def place(self, row: Expr, column: Expr) -> tuple[Expr, ...]:
+    def place(self, row: Expr, column: Expr, batch: tuple[Expr, ...] | None = None) -> tuple[Expr, ...]:
         """An index (..., position, head, column)."""
-        return (*self.batch[:-1], row, self.batch[-1], column)
+        batch = self.batch if batch is None else batch
+        return (*batch[:-1], row, batch[-1], column)
 
     def rows_of(self, first: Expr, count: int, stop: Expr, body: list[Stmt]) -> list[Expr]:
         """`count` rows from `first` on; instead of those past the last, the last once more."""
@@ -113,30 +135,46 @@ class _Kernel:
         body(Var(variable, INT), inside)
         return For(variable, start, stop, step, tuple(inside), unroll)
 
+    def over_vectors(self, body: list[Stmt], write: Callable[[Expr, list[Stmt]], None]) -> None:
+        """For each vector of the block's queries, by the position of its first one in the block."""
+        if self.nv == 1:
+            write(const(0), body)
+        else:
+            body.append(self.loop("lane", const(0), self.nq, self.lanes, write))
+
+    def batch_of(self, number: Expr, body: list[Stmt]) -> tuple[Expr, ...]:
+        """Batch position and head by their number."""
+        return tuple(bind(self.builder, body, d, "g") for d in digits(self.builder, number, tuple(self.batch_sizes)))
+
     # -- pieces
     def turn(self, source: Source, buffer: str, columns: Expr, scale: float | None) -> list[Stmt]:
-        """Copy the block's rows of an operand as [column][query], with zeros behind the last query."""
+        """Copy the block's rows of an operand as [column][query], with anything finite behind the last query."""
         if self.target.threads:
             return self._turn_vectors(source, buffer, columns, scale)
+        body: list[Stmt] = []
 
-        def row(q: Expr, body: list[Stmt]) -> None:
-            def column(e: Expr, inside: list[Stmt]) -> None:
-                value = source.load(self.builder, Position(self.place(self.q0 + q, e)))
-                value = value if scale is None else value * Const(scale, self.scalar)
-                inside.append(Store(buffer, e * self.bq + q, value))
+        def vector(at: Expr, inside: list[Stmt]) -> None:
+            rows = self.rows_of(self.q0 + at, self.lanes, self.length, inside)
 
-            body.append(self.loop("e", const(0), columns, 1, column, 4))
+            def square(e: Expr, steps: list[Stmt]) -> None:
+                mask = bind(self.builder, steps, lane_mask(e, self.lanes, columns), "m")
+                axis = len(source.shape) - 1
+                values = [source.load(self.builder, Position(self.place(r, e), axis, self.lanes, mask)) for r in rows]
+                for u, column in enumerate(transposed(self.builder, steps, values)):
+                    column = column if scale is None else column * Const(scale, self.vector)
+                    steps.append(Store(buffer, (e + u) * self.bq + at, column))
 
-        def clear(q: Expr, body: list[Stmt]) -> None:
-            def column(e: Expr, inside: list[Stmt]) -> None:
-                inside.append(Store(buffer, e * self.bq + q, zero(self.scalar)))
+            inside.append(self.loop("e", const(0), columns, self.lanes, square))
 
-            body.append(self.loop("e", const(0), columns, 1, column))
+        self.over_vectors(body, vector)
+        return body
 
-        return [self.loop("q", const(0), self.nq, 1, row), self.loop("q", self.nq, const(self.bq), 1, clear)]
+    def turned(self, columns: Size) -> str:
+        """Memory for what `turn` makes."""
+        return self.builder.scratch(self.dtype, ceil_div(columns, self.lanes) * self.lanes * self.bq)
 
     def _turn_vectors(self, source: Source, buffer: str, columns: Expr, scale: float | None) -> list[Stmt]:
-        """`turn`, with lanes along the columns."""
+        """`turn`, with lanes along the columns, and zeros behind the last query."""
 
         def row(q: Expr, body: list[Stmt]) -> None:
             def column(e: Expr, inside: list[Stmt]) -> None:
@@ -151,9 +189,24 @@ class _Kernel:
 
         return [self.loop("q", const(0), const(self.bq), 1, row)]
 
-    def product(self, body: list[Stmt], mr: int, nv: int, stop: Expr, left: Callable[[int, Expr], Expr],
-                right: Callable[[int, Expr], Expr], start: Callable[[int, int], Expr] | None = None) -> list[list[str]]:
-        """Sums over k < stop of ``left(i, k) * right(v, k)`` in registers, from `start` on; their names."""
+    def ahead(self, body: list[Stmt], source: Source, batch: tuple[Expr, ...], first: Expr, stop: Expr) -> None:
+        """Ask for rows first..stop-1 of an operand: they lie too far apart for the processor to guess."""
+        line = 64 // ITEMSIZE[self.dtype]
+
+        def row(r: Expr, inside: list[Stmt]) -> None:
+            def piece(e: Expr, steps: list[Stmt]) -> None:
+                value = source.load(self.builder, Position(self.place(r, e, batch)))
+                if isinstance(value, Load):
+                    steps.append(Prefetch(value.buffer, value.index))
+
+            inside.append(self.loop("e", const(0), self.builder.size(source.shape[-1]), line, piece))
+
+        if not self.target.threads:
+            body.append(self.loop("r", first, stop, 1, row))
+
+    def product(self, body: list[Stmt], mr: int, nv: int, reach: tuple[Expr, Expr], left: Callable[[int, Expr], Expr],
+                right: Callable[[int, Expr], Expr], start: Callable[[int, int], Expr] | None = None) -> list[list[Expr]]:
+        """Sums over the k of `reach` of ``left(i, k) * right(v, k)`` in registers, from `start` on."""
         names = [[self.builder.fresh("c") for _ in range(nv)] for _ in range(mr)]
         for i in range(mr):
             for v in range(nv):
@@ -165,8 +218,8 @@ class _Kernel:
                 a = bind(self.builder, inside, splat(left(i, k), self.lanes), "a")
                 inside.extend(Set(names[i][v], multiply_add(a, rights[v], self.get(names[i][v]))) for v in range(nv))
 
-        body.append(self.loop("k", const(0), stop, 1, step, 4 if mr * nv <= 12 else 1))
-        return names
+        body.append(self.loop("k", *reach, 1, step, 4 if mr * nv <= 12 else 1))
+        return [[self.get(n) for n in row] for row in names]
 
     def get(self, name: str) -> Expr:
         return Get(name, self.vector)
@@ -175,62 +228,91 @@ class _Kernel:
         """Which lanes from `first` on lie before `stop`, or None if `size` says that all do."""
         return None if isinstance(size, int) and size % self.lanes == 0 else lane_mask(first, self.lanes, stop)
 
-    def scores(self, buffer: str, queries: str, k0: Expr, kn: Expr, deliver: Callable[[list[Stmt], int, Expr], None]) -> For:
-        """Scores of the block's keys, masks applied, into `buffer` as [key][query]; ``deliver(body, v, value)`` sees them too."""
+    def keys_of(self, body: list[Stmt], at: Expr, k0: Expr, kn: Expr) -> Expr:
+        """How many of the block's keys the vector at `at` has scores with."""
+        if not self.tight or self.nv == 1:
+            return kn
+        last = apply("max", self.q0 + at + self.lanes - k0, const(0))
+        return bind(self.builder, body, minimum(kn, last), "count")
 
-        def tile(r: Expr, body: list[Stmt]) -> None:
-            rows = self.rows_of(k0 + r, self.mr, k0 + kn, body)
-            names = self.product(
-                body, self.mr, self.nv, self.e,
-                lambda i, e: self.k.load(self.builder, Position(self.place(rows[i], e))),
-                lambda v, e: Load(queries, e * self.bq + v * self.lanes, self.vector),
+    def scores(self, body: list[Stmt], buffer: str, queries: str, at: Expr, k0: Expr, kn: Expr) -> None:
+        """Scores of the block's keys for the vector of queries at `at`, without masks, into `buffer` as [key][query]."""
+        self.dot(body, self.k, self.e, buffer, queries, at, k0, kn)
+        if self.dense:
+            body.append(self._turn_mask(at, k0, kn))
+
+    def dot(self, body: list[Stmt], source: Source, size: Expr, buffer: str, turned: str, at: Expr, k0: Expr, kn: Expr) -> None:
+        """``buffer[key][query] = <source[k0 + key], turned[:, query]>`` for the vector of queries at `at`."""
+
+        def tile(r: Expr, inside: list[Stmt]) -> None:
+            rows = self.rows_of(k0 + r, self.mr, k0 + kn, inside)
+            sums = self.product(
+                inside, self.mr, 1, (const(0), size),
+                lambda i, e: source.load(self.builder, Position(self.place(rows[i], e))),
+                lambda v, e: Load(turned, e * self.bq + at, self.vector),
             )
-            for i in range(self.mr):
-                for v in range(self.nv):
-                    value = self.masked(body, self.get(names[i][v]), rows[i], v)
-                    deliver(body, v, value)
-                    body.append(Store(buffer, (r + i) * self.bq + v * self.lanes, value))
+            inside += [Store(buffer, (r + i) * self.bq + at, sums[i][0]) for i in range(self.mr)]
 
-        return self.loop("r", const(0), kn, self.mr, tile)
+        body.append(self.loop("r", const(0), kn, self.mr, tile))
 
-    def sees(self, key: Expr, v: int) -> Expr:
-        """Which queries of vector `v` look at a key, by `causal`."""
-        behind = cast(apply("max", minimum(key - self.q0 - v * self.lanes, const(self.lanes)), const(0)), "int32")
-        return ramp(Const(0, behind.type), 1, self.lanes) >= splat(behind, self.lanes)
+    def positions(self, body: list[Stmt], at: Expr) -> Expr | None:
+        """The positions of the vector of queries at `at`, if `causal` asks for them."""
+        if not self.causal:
+            return None
+        return bind(self.builder, body, ramp(cast(self.q0 + at, "int32"), 1, self.lanes), "at")
 
-    def mask_at(self, key: Expr, v: int) -> Expr:
-        """The mask of vector `v` of queries and a key."""
+    def _mask_index(self, query: Expr, key: Expr) -> tuple[Expr, ...]:
         assert self.mask is not None
         shape = self.mask.shape
-        full = (*self.batch, self.q0 + v * self.lanes, key)[-len(shape):] if shape else ()
-        one = lambda n: isinstance(n, int) and n == 1
-        index = tuple(const(0) if one(n) else i for i, n in zip(full, shape))
-        if len(shape) < 2 or one(shape[-2]):
+        full = (*self.batch, query, key)[-len(shape):] if shape else ()
+        return tuple(const(0) if isinstance(n, int) and n == 1 else i for i, n in zip(full, shape))
+
+    def _turn_mask(self, at: Expr, k0: Expr, kn: Expr) -> For:
+        """Copy the mask of the vector of queries at `at` and the block's keys as [key][query]; bool as 1 and 0."""
+        assert self.mask is not None
+        mask, builder = self.mask, self.builder
+
+        def square(r: Expr, body: list[Stmt]) -> None:
+            rows = self.rows_of(self.q0 + at, self.lanes, self.length, body)
+            there = bind(builder, body, lane_mask(k0 + r, self.lanes, self.keys), "m")
+            places = [Position(self._mask_index(q, k0 + r), len(mask.shape) - 1, self.lanes, there) for q in rows]
+            values = [cast(mask.load(builder, p), self.dtype) for p in places]
+            for u, column in enumerate(transposed(builder, body, values)):
+                body.append(Store(self.turned_mask, (r + u) * self.bq + at, column))
+
+        return self.loop("r", const(0), kn, self.lanes, square)
+
+    def mask_at(self, key: Expr, at: Expr, k0: Expr) -> Expr:
+        """The mask of the vector of queries at `at` and a key."""
+        assert self.mask is not None
+        shape = self.mask.shape
+        if self.dense:
+            value = Load(self.turned_mask, (key - k0) * self.bq + at, self.vector)
+            return value > Const(0.5, self.vector) if self.mask.dtype == "bool" else value
+        index = self._mask_index(self.q0 + at, key)
+        if len(shape) < 2 or (isinstance(shape[-2], int) and shape[-2] == 1):
             return splat(self.mask.load(self.builder, Position(index)), self.lanes)
-        lanes = self.lanes_mask(self.q0 + v * self.lanes, self.length, self.sizes[0])
+        lanes = self.lanes_mask(self.q0 + at, self.length, self.sizes[0])
         return self.mask.load(self.builder, Position(index, len(shape) - 2, self.lanes, lanes))
 
-    def allowed(self, body: list[Stmt], key: Expr, v: int) -> Expr | None:
-        """Which queries keep their score, or None: all."""
-        seen = bind(self.builder, body, self.sees(key, v), "m") if self.causal else None
-        if self.mask is None or self.mask.dtype != "bool":
-            return seen
-        mask = bind(self.builder, body, self.mask_at(key, v), "m")
-        return mask if seen is None else bind(self.builder, body, seen & mask, "m")
-
-    def masked(self, body: list[Stmt], value: Expr, key: Expr, v: int) -> Expr:
-        """A score with the masks applied, as the formula does it: replaced, then added to."""
-        allowed = self.allowed(body, key, v)
+    def masked(self, body: list[Stmt], value: Expr, key: Expr, at: Expr, k0: Expr,
+               positions: Expr | None) -> tuple[Expr, Expr | None]:
+        """(a score with the masks applied, as the formula does it: replaced, then added to; which queries keep theirs, or None:
+        all). `positions` are those of the queries, None where `causal` hides nothing."""
+        allowed = None if positions is None else bind(self.builder, body, positions >= splat(cast(key, "int32"), self.lanes), "m")
+        if self.mask is not None and self.mask.dtype == "bool":
+            mask = bind(self.builder, body, self.mask_at(key, at, k0), "m")
+            allowed = mask if allowed is None else bind(self.builder, body, allowed & mask, "m")
         if allowed is not None:
             value = apply("select", allowed, value, Const(self.lowest, self.vector))
         if self.mask is not None and self.mask.dtype != "bool":
-            value = value + self.mask_at(key, v)
-        return bind(self.builder, body, value, "score")
+            value = value + self.mask_at(key, at, k0)
+        return bind(self.builder, body, value, "score"), allowed
 
-    def accumulate(self, buffer: str, rows: Expr, limit: int, size: Size, stop: Expr, left: Callable[[Expr, Expr], Expr],
+    def accumulate(self, buffer: str, rows: Expr, limit: int, size: Size, reach: Reach, left: Callable[[Expr, Expr], Expr],
                    source: Source, first: Expr, begin: Callable[[Expr, Expr], Expr] | None = None, fresh: Expr | None = None,
                    base: Expr | None = None) -> For:
-        """``buffer[row][column] += sum over k < stop of left(row, k) * source[first + k, column]`` for all rows below `rows`
+        """``buffer[row][column] += sum over k of left(row, k) * source[first + k, column]`` for all rows below `rows`
         (no more than `limit`); ``begin(row, value)`` changes what was there before, `fresh` says that nothing was."""
         builder = self.builder
         mr, nv = self._wide_tile(limit, hint(size))
@@ -255,13 +337,15 @@ class _Kernel:
                         value: Expr = Load(buffer, slot(i, v), self.vector)
                         old.append(Set(names[i][v], value if begin is None else begin(at[i], value)))
                 inside.extend(old if fresh is None else [If(fresh, (), tuple(old))])
+                start, stop = reach(r, at[-1])
+                ends = bind(builder, inside, start, "k"), bind(builder, inside, stop, "k")
                 got = self.product(
-                    inside, mr, nv, stop, lambda i, k: left(at[i], k),
+                    inside, mr, nv, ends, lambda i, k: left(at[i], k),
                     lambda v, k: source.load(builder, Position(self.place(first + k, n + v * self.lanes),
                                                                len(source.shape) - 1, self.lanes, masks[v])),
                     lambda i, v: self.get(names[i][v]),
                 )
-                inside.extend(Store(buffer, slot(i, v), self.get(got[i][v])) for i, v in every)
+                inside.extend(Store(buffer, slot(i, v), got[i][v]) for i, v in every)
 
             body.append(self.loop("r", const(0), rows, mr, over_rows))
 
@@ -273,11 +357,13 @@ class _Kernel:
         return ceil_div(size, widest) * widest
 
     def _wide_tile(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and vectors of columns of a tile of `accumulate`. Where vectors of queries end at their own keys, no tile may
+        reach beyond the scores of one vector."""
         best, tile = float("inf"), (1, 1)
         for nv in (1, 2) if self.target.threads else (1, 2, 4):
-            for mr in range(1, 15):
-                if mr * nv + nv + 1 > self.target.registers:
-                    break
+            for mr in range(1, 17):
+                if mr * nv + nv + 1 > self.target.registers or (self.tight and self.lanes % mr) or (not self.tight and mr > 14):
+                    continue
                 cost = -(-rows // mr) * -(-max(1, columns) // (nv * self.lanes)) * (max(mr * nv, mr + nv, 8) + 2 + 0.1 * mr * nv)
                 if cost < best:
                     best, tile = cost, (mr, nv)
@@ -304,23 +390,51 @@ class _Kernel:
 
         return self.loop("r", const(0), rows, 1, row)
 
+    def fetch_head(self, body: list[Stmt], number: Expr, operands: Sequence[Source]) -> None:
+        """Ask for the first rows of a head's operands."""
+        batch = self.batch_of(number, body)
+        for x in operands:
+            many = self.bk if x in (self.k, self.v) and not self.skips else self.bq
+            self.ahead(body, x, batch, const(0), minimum(const(many), self.builder.size(x.shape[-3])))
+
+    def fetch_rows(self, body: list[Stmt], operands: Sequence[Source]) -> None:
+        """Ask for the operands' rows of the block of queries behind this one."""
+        for x in operands:
+            first = bind(self.builder, body, self.q0 + self.bq, "next")
+            if x not in (self.k, self.v) or self.skips:
+                self.ahead(body, x, self.batch, first, minimum(first + self.bq, self.builder.size(x.shape[-3])))
+
     def stop_of(self, body: list[Stmt]) -> Expr:
         """How many keys the block's queries look at."""
         if not self.skips:
             return self.keys
         return bind(self.builder, body, minimum(self.q0 + self.nq, self.keys), "stop")
 
-    def row_vector(self, v: int) -> tuple[tuple[Expr, ...], Expr | None]:
-        """Where vector `v` of the queries lies in an array (..., L, H), and its lanes."""
-        at = self.q0 + v * self.lanes
-        return (*self.batch[:-1], at, self.batch[-1]), self.lanes_mask(at, self.length, self.sizes[0])
+    def blind(self, peak: Callable[[Expr], Expr]) -> Expr:
+        """Whether all that a query of the block looks at is hidden, by the maximum of the scores of the vector at a lane."""
+        found: Expr = const(False, BOOL)
+        for lane in (const(v * self.lanes) for v in range(self.nv)):
+            lowest = peak(lane) <= Const(self.lowest, self.vector)
+            one = Apply("reduce_or", (lowest & lane_mask(lane, self.lanes, self.nq),), BOOL)
+            found = one if isinstance(found, Const) else apply("or", found, one)
+        return found
+
+    def up_to_query(self, k0: Expr, kn: Expr) -> Reach:
+        """What rows of queries sum: keys of a block, with `tight` no further than the last query looks."""
+        if not self.tight:
+            return lambda first, last: (const(0), kn)
+        return lambda first, last: (const(0), minimum(kn, self.q0 + last + 1 - k0))
+
+    def rows_at(self, at: Expr) -> Position:
+        """Where the vector of queries at `at` lies in an array (..., L, H)."""
+        first = self.q0 + at
+        index = (*self.batch[:-1], first, self.batch[-1])
+        return Position(index, len(index) - 2, self.lanes, self.lanes_mask(first, self.length, self.sizes[0]))
 
 
-class _Forward(_Kernel):
-    def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target):
-        super().__init__(attrs, sources, mask, target, target.keys)
-
+class _Forward(AttentionKernel):
     def build(self, sinks: Sequence[Sink | None], equations: tuple) -> Launch:
+        """The launch that fills the sinks."""
         builder, body = self.builder, []  # type: tuple[KernelBuilder, list[Stmt]]
         length, keys, e, width = self.sizes
         blocks = ceil_div(length, self.bq)
@@ -328,162 +442,93 @@ class _Forward(_Kernel):
         count = builder.size(blocks)
         self.q0 = bind(builder, body, task % count * self.bq, "q")
         self.nq = bind(builder, body, minimum(self.length - self.q0, const(self.bq)), "count")
-        rest = bind(builder, body, task // count)
-        self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, tuple(self.batch_sizes)))
-        queries = builder.scratch(self.dtype, e * self.bq)
-        weights = builder.scratch(self.dtype, self.bk * self.bq)
+        self.batch = self.batch_of(bind(builder, body, task // count), body)
+        queries, weights = self.turned(e), builder.scratch(self.dtype, self.bk * self.bq)
         out = builder.scratch(self.dtype, self.bq * self.padded(width))
-        factors = builder.scratch(self.dtype, self.bq)
+        peaks, sums, factors = (builder.scratch(self.dtype, self.bq) for _ in range(3))
+        last = bind(builder, body, self.q0 + self.bq >= self.length, "last")
+        fetched: tuple[list[Stmt], list[Stmt]] = [], []
+        self.fetch_head(fetched[0], bind(builder, body, task // count + 1, "head"), (self.q, self.k, self.v))
+        self.fetch_rows(fetched[1], (self.q, self.k, self.v))
+        if not self.target.threads:
+            body.append(If(last, tuple(fetched[0]), tuple(fetched[1])))
         body += self.turn(self.q, queries, self.e, self.scale)
         stop = self.stop_of(body)
-        peaks, sums, olds = ([builder.fresh(p) for _ in range(self.nv)] for p in ("peak", "sum", "old"))
-        body += [Register(n, Const(self.lowest, self.vector)) for n in peaks]
-        body += [Register(n, zero(self.vector)) for n in sums]
+        at = lambda buffer, lane: Load(buffer, lane, self.vector)
+        self.over_vectors(body, lambda lane, b: b.extend((
+            Store(peaks, lane, Const(self.lowest, self.vector)), Store(sums, lane, zero(self.vector)))))
 
-        def block(k0: Expr, inside: list[Stmt]) -> None:
-            kn = bind(builder, inside, minimum(stop - k0, const(self.bk)), "count")
-            inside += [Register(n, self.get(p)) for n, p in zip(olds, peaks)]
-            inside.append(self.scores(
-                weights, queries, k0, kn, lambda b, v, s: b.append(Set(peaks[v], apply("max", self.get(peaks[v]), s)))))
-            for v in range(self.nv):
-                shrink = bind(builder, inside, apply("exp", self.get(olds[v]) - self.get(peaks[v])), "f")
-                inside += [Store(factors, const(v * self.lanes), shrink), Set(sums[v], self.get(sums[v]) * shrink)]
+        def block(k0: Expr, end: Expr, inside: list[Stmt]) -> None:
+            kn = bind(builder, inside, minimum(end - k0, const(self.bk)), "count")
 
-            def row(r: Expr, steps: list[Stmt]) -> None:
-                for v in range(self.nv):
-                    at = r * self.bq + v * self.lanes
-                    p = bind(builder, steps, apply("exp", Load(weights, at, self.vector) - self.get(peaks[v])), "p")
-                    steps += [Store(weights, at, p), Set(sums[v], self.get(sums[v]) + p)]
+            def softmax(lane: Expr, steps: list[Stmt]) -> None:
+                seen = self.keys_of(steps, lane, k0, kn)
+                old = bind(builder, steps, at(peaks, lane), "old")
+                peak, total = builder.fresh("peak"), builder.fresh("sum")
+                steps.append(Register(peak, old))
+                self.scores(steps, weights, queries, lane, k0, seen)
+                positions = self.positions(steps, lane)
 
-            inside.append(self.loop("r", const(0), kn, 1, row, 2 if self.nv < 4 else 1))
+                def look(masked: bool) -> Callable[[Expr, list[Stmt]], None]:
+                    def row(r: Expr, more: list[Stmt]) -> None:
+                        score: Expr = at(weights, r * self.bq + lane)
+                        if masked:
+                            score, _ = self.masked(more, score, k0 + r, lane, k0, positions)
+                            more.append(Store(weights, r * self.bq + lane, score))
+                        more.append(Set(peak, apply("max", self.get(peak), score)))
+
+                    return row
+
+                hidden = seen  # the first key that a query may not look at
+                if self.mask is not None:
+                    hidden = const(0)
+                elif self.causal:
+                    hidden = bind(builder, steps, apply("max", minimum(seen, self.q0 + lane - k0), const(0)), "from")
+                if self.mask is None:
+                    steps.append(self.loop("r", const(0), hidden, 1, look(False), 4))
+                if hidden is not seen:
+                    steps.append(self.loop("r", hidden, seen, 1, look(True)))
+                top = bind(builder, steps, self.get(peak), "top")
+                shrink = bind(builder, steps, apply("exp", old - top), "f")
+                steps.append(Register(total, at(sums, lane) * shrink))
+
+                def row(r: Expr, more: list[Stmt]) -> None:
+                    p = bind(builder, more, apply("exp", at(weights, r * self.bq + lane) - top), "p")
+                    more += [Store(weights, r * self.bq + lane, p), Set(total, self.get(total) + p)]
+
+                steps.append(self.loop("r", const(0), seen, 1, row, 2))
+                steps += [Store(peaks, lane, top), Store(factors, lane, shrink), Store(sums, lane, self.get(total))]
+
+            self.over_vectors(inside, softmax)
             inside.append(self.accumulate(
-                out, self.nq, self.bq, width, kn, lambda i, k: Load(weights, k * self.bq + i, self.scalar), self.v, k0,
-                lambda i, old: old * splat(Load(factors, i, self.scalar), self.lanes), k0.equals(0)))
+                out, self.nq, self.bq, width, self.up_to_query(k0, kn), lambda i, k: Load(weights, k * self.bq + i, self.scalar),
+                self.v, k0, lambda i, old: old * splat(Load(factors, i, self.scalar), self.lanes), k0.equals(0)))
 
-        body.append(self.loop("k", const(0), stop, self.bk, block))
-        for v in range(self.nv):
-            body.append(Store(factors, const(v * self.lanes), Const(1.0, self.vector) / self.get(sums[v])))
+        def blocks_of_keys(start: Expr, end: Expr, inside: list[Stmt]) -> None:
+            inside.append(self.loop("k", start, end, self.bk, lambda k0, b: block(k0, end, b)))
+
+        if self.skips and self.mask is not None:  # then, if a mask hides all of that from a query, the other keys
+
+            def phase(number: Expr, inside: list[Stmt]) -> None:
+                rest = apply("select", self.blind(lambda lane: at(peaks, lane)), self.keys, stop)
+                end = bind(builder, inside, apply("select", number.equals(0), stop, rest), "end")
+                blocks_of_keys(number * stop, end, inside)
+
+            body.append(self.loop("phase", const(0), const(2), 1, phase))
+        else:
+            blocks_of_keys(const(0), stop, body)
+        inverse = lambda lane, b: b.append(Store(factors, lane, Const(1.0, self.vector) / at(sums, lane)))
+        self.over_vectors(body, inverse)
         if sinks[0] is not None:
             body.append(self.store_rows(sinks[0], out, self.nq, self.q0, width, lambda r: Load(factors, r, self.scalar)))
-        for v in range(self.nv):
-            index, mask = self.row_vector(v)
-            values = (self.get(peaks[v]), apply("log", self.get(sums[v])))
-            some: list[Stmt] = []
-            for sink, value in zip(sinks[1:], values):
+
+        def rows(lane: Expr, inside: list[Stmt]) -> None:
+            for sink, value in zip(sinks[1:], (at(peaks, lane), apply("log", at(sums, lane)))):
                 if sink is not None:
-                    some += sink.store(builder, Position(index, len(index) - 2, self.lanes, mask), value)
-            body.append(If(self.q0 + v * self.lanes < self.length, tuple(some)))
+                    inside += sink.store(builder, self.rows_at(lane), value)
+
+        if any(sinks[1:]):
+            self.over_vectors(body, rows)
         heads = product(self.batch_sizes)
         work = heads * length * keys * (e + width + 16) // (2 * self.lanes) // (2 if self.skips else 1)
         return builder.launch("attention", body, "task", heads * blocks, work, equations=equations, note="attention")
-
-
-class _Backward(_Kernel):
-    def __init__(self, attrs: Mapping[str, Any], sources: Sequence[Source], mask: Source | None, target: Target,
-                 sinks: Sequence[Sink | None], cut: bool):
-        super().__init__(attrs, sources, mask, target, target.keys)
-        self.shift, self.total, self.delta, self.upstream = sources[3:]
-        self.sinks, self.cut = sinks, cut
-        self.first: Expr = const(0)  # of the task's keys
-
-    def _part(self, body: list[Stmt], task: Expr, size: Size, block: int) -> tuple[Expr, Expr, Expr, int]:
-        """The task's part of the queries or keys, in whole blocks: (the head's number, first, end, most of a part)."""
-        most = block if self.target.threads else -(-max(1, hint(size)) // (PARTS * block)) * block
-        count, all_of_it = self.builder.size(ceil_div(size, most)), self.builder.size(size)
-        first = bind(self.builder, body, task % count * most, "first")
-        end = bind(self.builder, body, minimum(first + most, all_of_it), "end")
-        return bind(self.builder, body, task // count), first, end, most
-
-    def build(self, equations: tuple) -> Launch:
-        builder, body, sinks = self.builder, [], self.sinks  # type: tuple[KernelBuilder, list[Stmt], Sequence[Sink | None]]
-        length, keys, e, width = self.sizes
-        rest: Expr = Var("task", INT)
-        heads = tasks = product(self.batch_sizes)
-        self.end, held = self.keys, keys
-        queries_first, queries_end = const(0), self.length  # type: tuple[Expr, Expr]
-        if self.cut and sinks[0] is not None:
-            rest, queries_first, queries_end, most = self._part(body, rest, length, self.bq)
-            tasks = heads * ceil_div(length, most)
-        elif self.cut:
-            rest, self.first, self.end, held = self._part(body, rest, keys, self.bk)
-            tasks = heads * ceil_div(keys, held)
-            if self.skips:  # queries before the first key don't look at any
-                queries_first = bind(builder, body, self.first // self.bq * self.bq, "q")
-        self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, tuple(self.batch_sizes)))
-        queries, upstream = builder.scratch(self.dtype, e * self.bq), builder.scratch(self.dtype, width * self.bq)
-        weights, slopes = (builder.scratch(self.dtype, self.bk * self.bq) for _ in range(2))
-        of_q = builder.scratch(self.dtype, self.bq * self.padded(e))
-        of_k = builder.scratch(self.dtype, held * self.padded(e))
-        of_v = builder.scratch(self.dtype, held * self.padded(width))
-        for sink, buffer, size in ((sinks[1], of_k, e), (sinks[2], of_v, width)):
-            store = Store(buffer, Var("i", INT), zero(self.vector))
-            if sink is not None:
-                body.append(For("i", const(0), builder.size(held * self.padded(size)), self.lanes, (store,), 4))
-
-        def over_queries(q0: Expr, inside: list[Stmt]) -> None:
-            self.q0 = q0
-            self.nq = bind(builder, inside, minimum(self.length - q0, const(self.bq)), "count")
-            inside += self.turn(self.q, queries, self.e, self.scale)
-            inside += self.turn(self.upstream, upstream, self.width, None)
-            stop = self.stop_of(inside)
-            rows: list[tuple[Expr, Expr, Expr]] = []
-            for v in range(self.nv):
-                index, mask = self.row_vector(v)
-                if mask is not None:
-                    mask = bind(builder, inside, mask, "m")
-                at = Position(index, len(index) - 2, self.lanes, mask)
-                rows.append(tuple(  # type: ignore[arg-type]
-                    bind(builder, inside, s.load(builder, at), "x") for s in (self.shift, self.total, self.delta)))
-            stop = bind(builder, inside, minimum(stop, self.end), "stop")
-            inside.append(self.loop("k", self.first, stop, self.bk, lambda k0, b: self._block(
-                b, k0, stop, rows, queries, upstream, weights, slopes, of_q, of_k, of_v)))
-            if sinks[0] is not None:
-                inside.append(self.store_rows(sinks[0], of_q, self.nq, q0, e, lambda r: Const(self.scale, self.scalar)))
-
-        body.append(self.loop("q", queries_first, queries_end, self.bq, over_queries))
-        scaled = lambda r: Const(self.scale, self.scalar)
-        for sink, buffer, size, factor in ((sinks[1], of_k, e, scaled), (sinks[2], of_v, width, None)):
-            if sink is not None:
-                body.append(self.store_rows(sink, buffer, self.end - self.first, self.first, size, factor))
-        work = heads * length * keys * (3 * e + 2 * width + 24) // (2 * self.lanes) // (2 if self.skips else 1)
-        return builder.launch("attention_gradient", body, "task", tasks, work, equations=equations, note="attention gradient")
-
-    def _block(self, body: list[Stmt], k0: Expr, stop: Expr, rows: list[tuple[Expr, Expr, Expr]], queries: str, upstream: str,
-               weights: str, slopes: str, of_q: str, of_k: str, of_v: str) -> None:
-        """All that a block of keys and the block of queries have to do with one another."""
-        builder, lanes, (e, width) = self.builder, self.lanes, self.sizes[2:]
-        kn = bind(builder, body, minimum(stop - k0, const(self.bk)), "count")
-        body.append(self.scores(weights, queries, k0, kn, lambda b, v, s: None))
-
-        def tile(r: Expr, inside: list[Stmt]) -> None:
-            at = self.rows_of(k0 + r, self.mr, k0 + kn, inside)
-            names = self.product(
-                inside, self.mr, self.nv, self.width,
-                lambda i, c: self.v.load(builder, Position(self.place(at[i], c))),
-                lambda v, c: Load(upstream, c * self.bq + v * lanes, self.vector),
-            )
-            inside += [Store(slopes, (r + i) * self.bq + v * lanes, self.get(names[i][v]))
-                       for i in range(self.mr) for v in range(self.nv)]
-
-        def row(r: Expr, inside: list[Stmt]) -> None:
-            for v, (shift, total, delta) in enumerate(rows):
-                at = r * self.bq + v * lanes
-                p = bind(builder, inside, apply("exp", Load(weights, at, self.vector) - shift - total), "p")
-                slope = p * (Load(slopes, at, self.vector) - delta)
-                allowed = self.allowed(inside, k0 + r, v)
-                if allowed is not None:
-                    slope = apply("select", allowed, slope, zero(self.vector))
-                inside += [Store(weights, at, p), Store(slopes, at, slope)]
-
-        body.append(self.loop("r", const(0), kn, self.mr, tile))
-        body.append(self.loop("r", const(0), kn, 1, row, 2 if self.nv < 4 else 1))
-        by_key = lambda buffer: lambda i, k: Load(buffer, k * self.bq + i, self.scalar)
-        by_query = lambda buffer: lambda i, k: Load(buffer, i * self.bq + k, self.scalar)
-        if self.sinks[0] is not None:
-            body.append(self.accumulate(of_q, self.nq, self.bq, e, kn, by_key(slopes), self.k, k0, None, k0.equals(self.first)))
-        base = k0 - self.first
-        for sink, buffer, size, scores, source in (
-            (self.sinks[1], of_k, e, slopes, self.q), (self.sinks[2], of_v, width, weights, self.upstream),
-        ):
-            if sink is not None:
-                body.append(self.accumulate(buffer, kn, self.bk, size, self.nq, by_query(scores), source, self.q0, base=base))

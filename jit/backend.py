@@ -84,7 +84,7 @@ class NativeBackend:
 
     def prepare(self) -> None:
         """Import what lowers and generates, and make the runner that all programs share."""
-        from . import assemble, attention, contract, convolution, generate, lower, scatter  # noqa: F401
+        from . import assemble, attention, attention_gradient, contract, convolution, generate, lower, scatter  # noqa: F401
 
         _make_runner()
 

@@ -26,7 +26,7 @@ TEMPLATES: dict[str, str] = {
     "convolution_data_gradient": "contract:lower_contraction",
     "convolution_weight_gradient": "contract:lower_contraction",
     "attention": "attention:lower_attention",
-    "attention_gradient": "attention:lower_attention_gradient",
+    "attention_gradient": "attention_gradient:lower_attention_gradient",
     "scatter_add": "scatter:lower_scatter",
     "scatter_along_add": "scatter:lower_scatter",
 }
