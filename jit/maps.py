@@ -12,6 +12,7 @@ from .launch import KernelBuilder, Launch, Storage
 from .loopir import INT, Const, For, If, Var, apply, ramp
 from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, index_nodes, nest, nested_for
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
+from .pieces import cut_by, lower_pieces
 from .pull import Pull, Scope
 from .scalars import Emitter
 from .target import Target
@@ -24,6 +25,9 @@ GROUP = 64  # elements that share Philox blocks
 def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value], Storage],
               results: dict[Value, list[Storage]]) -> Launch:
     """The kernel of a map group. `results` says into which storages each output goes."""
+    cut = cut_by(group)
+    if cut is not None:
+        return lower_pieces(group, cut, pull, target, storage, results)
     space, outputs, flat = _choose_space(group, pull)
     arena = pull.arena
     index = pull.variables("i", space)
