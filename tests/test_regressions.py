@@ -443,3 +443,16 @@ def test_a_tuple_that_stands_at_two_depths_of_what_a_function_reads() -> None:
     surroundings = Surroundings([function])
     values = surroundings.read()
     assert surroundings.key(values) == surroundings.key(values)
+
+
+def test_a_result_of_several_symbols_needs_no_gradient():
+    """The shape of a cotangent that the backward part doesn't read held a symbol that no input showed."""
+    function = hybridize(lambda x, y: (nd.reshape(x, (-1,)), nd.exp(y)))
+    for n in (2, 3, 5, 7):
+        x, y = nd.ones((n, n + 1)), nd.ones((4,))
+        y.attach_grad()
+        with autograd.record():
+            b = function(x, y)[1]
+            loss = nd.sum(b)
+        loss.backward()
+        np.testing.assert_allclose(y.grad.asnumpy(), np.full(4, np.e), rtol=1e-6)

@@ -281,7 +281,7 @@ def _with_symbols(
 ) -> list[Value]:
     """Add inputs from whose shapes symbolic sizes are read that no other input of the backward part shows."""
     shown = {name for v in [*used, *cotangents] for name in _bare_symbols(v)}
-    wanted = {s for eq in equations for v in eq.outputs for d in v.shape if isinstance(d, Dim) for s in d.hints}
+    wanted = {s for v in (*used, *cotangents, *(o for eq in equations for o in eq.outputs)) for s in _symbols_in(v.shape)}
     wanted |= {s for eq in equations for a in eq.attrs.values() for s in _symbols_in(a)}
     for i, v in enumerate(inputs):
         if i not in written and not (wanted - shown).isdisjoint(_bare_symbols(v)):
