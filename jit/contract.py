@@ -20,7 +20,7 @@ from .loopir import Expr, Stmt, splat
 from .plain import plain_sink, plain_source
 from .target import Target
 
-__all__ = ["CONTRACTIONS", "lower_contraction", "plain_sink", "plain_source"]
+__all__ = ["CONTRACTIONS", "lower_contraction", "lower_dot_general", "plain_sink", "plain_source", "state_dot_general"]
 
 
 def lower_contraction(
@@ -46,7 +46,7 @@ def lower_contraction(
     if op_name not in CONTRACTIONS:
         raise ValueError(f"lower_contraction: no contraction is called {op_name!r}; known: {', '.join(CONTRACTIONS)}")
     x, y = sources
-    if x.dtype != y.dtype:
+    if x.dtype != y.dtype and op_name != "dot_integer":
         raise TypeError(
             f"{op_name}: operands of dtypes {x.dtype} and {y.dtype}; cast them to one before the contraction"
         )
@@ -67,6 +67,18 @@ def lower_dot_general(
     schedule: dict[str, Any],
 ) -> list[Launch]:
     """result[batch, x free, y free] = sum over the contracted axes of x * y."""
+    c = state_dot_general(attrs, x, y, sink, target, equations)
+    if c.beside > 1:
+        return lower_product(c, target, choose(c, target, **{**schedule, "nv": c.beside, "pack_b": "global"}))
+    if schedule.keys() <= {"rank"} and suits_inner_product(c, target):
+        return lower_inner_product(c, c.a.along_k, c.b.along_k, target, **schedule)
+    return lower_product(c, target, choose(c, target, **schedule))
+
+
+def state_dot_general(
+    attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink, target: Target, equations: tuple
+) -> Contraction:
+    """The problem of `lower_dot_general`."""
     (x_contract, y_contract), (x_batch, y_batch) = attrs["contract"], attrs["batch"]
     x_free = tuple(a for a in range(len(x.shape)) if a not in (*x_contract, *x_batch))
     y_free = tuple(a for a in range(len(y.shape)) if a not in (*y_contract, *y_batch))
@@ -173,7 +185,7 @@ def lower_dot_general(
         uses=y.uses,
         along_k=along_k(y, y_contract, y_contract[last], y_batch, y_free, False) if y_last else None,
     )
-    c = Contraction(
+    return Contraction(
         x.dtype,
         sizes,
         product(row_sizes),
@@ -187,11 +199,13 @@ def lower_dot_general(
         name="dot",
         equations=equations,
     )
-    if beside > 1:
-        return lower_product(c, target, choose(c, target, **{**schedule, "nv": beside, "pack_b": "global"}))
-    if schedule.keys() <= {"rank"} and suits_inner_product(c, target):
-        return lower_inner_product(c, a.along_k, b.along_k, target, **schedule)
-    return lower_product(c, target, choose(c, target, **schedule))
+
+
+def _integer(*arguments: Any) -> list[Launch]:
+    """The lowering of bytes, imported when it is needed."""
+    from .integer_product import lower_dot_integer
+
+    return lower_dot_integer(*arguments)
 
 
 def _convolution(lowering: str, last: bool) -> Callable[..., list[Launch]]:
@@ -207,6 +221,7 @@ def _convolution(lowering: str, last: bool) -> Callable[..., list[Launch]]:
 
 CONTRACTIONS = {
     "dot_general": lower_dot_general,
+    "dot_integer": _integer,
     "convolution": _convolution("lower_convolution", False),
     "convolution_data_gradient": _convolution("lower_data_gradient", False),
     "convolution_weight_gradient": _convolution("lower_weight_gradient", False),

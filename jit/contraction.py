@@ -73,6 +73,8 @@ class Contraction:
     vector_store  False: it is called with one lane only
     beside        if not 1, columns are delivered in so many vectors at once, see `Sink`; the tile is that wide
 
+    multiply      (a, b, total) -> the total with a product added, if that is anything else than ``a * b + total``
+
     The last digit of k is unrolled where it is a small constant (the taps of a filter row).
     """
 
@@ -88,6 +90,11 @@ class Contraction:
     beside: int = 1
     name: str = "product"
     equations: tuple[Any, ...] = ()
+    multiply: Callable[[Expr, Expr, Expr], Expr] | None = None
+
+    def add_product(self, a: Expr, b: Expr, total: Expr) -> Expr:
+        """The total with the product of two vectors added."""
+        return (self.multiply or multiply_add)(a, b, total)
 
 
 @dataclass(frozen=True)

@@ -355,7 +355,7 @@ def operations_of(eq: Equation) -> Size:
     out, attrs, lower = eq.outputs[0], eq.attrs, eq.op.lower
     if isinstance(lower, Template):
         name = lower.name
-        if name == "dot_general":
+        if name in ("dot_general", "dot_integer"):
             return 2 * product(out.shape) * product(eq.inputs[0].shape[a] for a in attrs["contract"][0])
         if name == "convolution":
             return 2 * product(out.shape) * product(eq.inputs[1].shape[1:])

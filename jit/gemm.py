@@ -35,7 +35,6 @@ from .contraction import (
     hint,
     lane_mask,
     minimum,
-    multiply_add,
     zero,
 )
 from .launch import KernelBuilder, Launch, Storage
@@ -467,7 +466,7 @@ class _Product:
                 else:
                     value = c.a.load(builder, self.batch, rows[i], k, 1, None)
                 left = bind(builder, out, splat(value, s.lanes), "a")
-                out += [Set(names[i][v], multiply_add(left, bs[v], Get(names[i][v], self.vector))) for v in range(s.nv)]
+                out += [Set(names[i][v], c.add_product(left, bs[v], Get(names[i][v], self.vector))) for v in range(s.nv)]
             return out
 
         if a_base is not None and b_base is not None:

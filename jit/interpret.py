@@ -20,7 +20,7 @@ from ndarray.scalar import OPERATIONS
 
 from .launch import Launch, Storage
 from .loopir import Apply, Const, Expr, For, Get, If, Kernel, Let, Load, Prefetch, Register, Set, Stmt, Store, Type, Var
-from .numerics import dtype_of, fma, reduce_tree, wrap
+from .numerics import dot2, dot4, dtype_of, fma, reduce_tree, wrap
 
 __all__ = ["interpret_expr", "poison", "run_kernel", "run_launches"]
 
@@ -229,7 +229,7 @@ _HELPERS: dict[str, Any] = {
         _reset,
     )
 }
-_HELPERS |= {"_wrap": wrap, "_fma": fma, "_tree": reduce_tree, "_poison": poison, "np": np}
+_HELPERS |= {"_wrap": wrap, "_fma": fma, "_dot4": dot4, "_dot2": dot2, "_tree": reduce_tree, "_poison": poison, "np": np}
 
 _INT = Type("int64")
 _INT_CODE = {  # scalar int64, whose values are Python ints
@@ -453,6 +453,6 @@ class _Compiler:
                 return _INT_CODE[e.op].format(*args)
             if first.dtype == "bool" and e.op in _BOOL_CODE:
                 return _BOOL_CODE[e.op].format(*args)
-        if e.op == "fma":
-            return f"_fma({', '.join(args)})"
+        if e.op in ("fma", "dot4", "dot2"):
+            return f"_{e.op}({', '.join(args)})"
         return self.as_scalar(f"{self.object(OPERATIONS[e.op].evaluate, e.op)}({', '.join(args)})", e.type)

@@ -536,6 +536,50 @@ def _reduce(op: str) -> Builder:
     return build
 
 
+def _parts(f: FunctionEmitter, t: Type, word: str, count: int, signed: bool) -> list[str]:
+    """The `count` equal parts of each int32, as int32."""
+    width, found = 32 // count, []
+    for j in range(count):
+        if signed:
+            left = _predicate(f, "shl", t, word, literal(32 - width * (j + 1), t)) if j < count - 1 else word
+            found.append(_predicate(f, "ashr", t, left, literal(32 - width, t)))
+        else:
+            right = _predicate(f, "lshr", t, word, literal(width * j, t)) if j else word
+            found.append(_predicate(f, "and", t, right, literal((1 << width) - 1, t)))
+    return found
+
+
+def _products(f: FunctionEmitter, t: Type, c: str, a: str, b: str, count: int, signed: bool) -> str:
+    """c + the sum of the products of the parts of a and b, without an instruction for it."""
+    for x, y in zip(_parts(f, t, a, count, signed), _parts(f, t, b, count, True)):
+        c = _predicate(f, "add", t, c, _predicate(f, "mul", t, x, y))
+    return c
+
+
+def _dot4(f: FunctionEmitter, t: Type, r: Type, c: str, a: str, b: str) -> str:
+    """One instruction with AVX-512 VNNI."""
+    if f.target.ways < 4 or t.lanes not in (4, 8, 16):
+        return _products(f, t, c, a, b, 4, False)
+    vector = value_type(t)
+    name = f"llvm.x86.avx512.vpdpbusd.{t.lanes * 32}"
+    f.declarations.add(f"declare {vector} @{name}({vector}, {vector}, {vector})")
+    return f.pure(f"call {vector} @{name}({vector} {c}, {vector} {a}, {vector} {b})", c, a, b)
+
+
+_PAIRS = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+
+
+def _dot2(f: FunctionEmitter, t: Type, r: Type, c: str, a: str, b: str) -> str:
+    """Two instructions on x86; the sum of two products fits 32 bits but for -32768 four times, where it wraps as it should."""
+    if f.target.ways < 2 or t.lanes not in _PAIRS or t.lanes * 4 > f.target.vector_bytes:
+        return _products(f, t, c, a, b, 2, True)
+    vector, halves = value_type(t), f"<{2 * t.lanes} x i16>"
+    name = _PAIRS[t.lanes]
+    f.declarations.add(f"declare {vector} @{name}({halves}, {halves})")
+    a, b = (f.pure(f"bitcast {vector} {x} to {halves}", x) for x in (a, b))
+    return _predicate(f, "add", t, c, f.pure(f"call {vector} @{name}({halves} {a}, {halves} {b})", a, b))
+
+
 def _bitcast(f: FunctionEmitter, t: Type, r: Type, a: str) -> str:
     if t.dtype in NARROW and r.dtype in ("int16", "uint16"):
         return store_pattern(f, t, a)
@@ -548,7 +592,7 @@ def _bitcast(f: FunctionEmitter, t: Type, r: Type, a: str) -> str:
 
 VECTOR: dict[str, Builder] = {
     "cast": lambda f, t, r, a: cast(f, a, t, r),
-    "bitcast": _bitcast,
+    "bitcast": _bitcast, "dot4": _dot4, "dot2": _dot2,
     "splat": splat, "ramp": _ramp, "lane": _lane,
     **{f"reduce_{op}": _reduce(op) for op in ("add", "mul", "max", "min", "and", "or")},
     "reverse": lambda f, t, r, a: _shuffle(f, t, a, "poison", range(t.lanes - 1, -1, -1)),

@@ -175,6 +175,8 @@ VECTOR_OPERATIONS = {
     "concat": 2,  # two vectors of one length into one of twice the length
     "interleave": 2,  # a0 b0 a1 b1 ...
     "even": 1, "odd": 1,  # lanes 0, 2, 4 ... and 1, 3, 5 ...
+    "dot4": 3,  # int32 c, a, b -> c + the sum of 4 products of a byte of a (unsigned) and one of b (signed), modulo 2**32
+    "dot2": 3,  # the same of 2 products of signed halves
 }
 """Operations beyond the scalar ones: name -> number of arguments."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["dtype_of", "fma", "reduce_tree", "wrap"]
+__all__ = ["dot2", "dot4", "dtype_of", "fma", "reduce_tree", "wrap"]
 
 _DTYPES: dict[str, np.dtype] = {}
 
@@ -102,6 +102,21 @@ def _round(exact: Fraction, plain: float) -> float:
     except OverflowError:
         return np.copysign(np.inf, 1 if exact > 0 else -1)
     return np.copysign(value, 1 if exact > 0 else -1)
+
+
+def dot4(c: Any, a: Any, b: Any) -> Any:
+    """c + the sum of the products of a's bytes, unsigned, and b's, signed, modulo 2**32; int32 scalars or arrays."""
+    return _add_products(c, a, b, np.uint8, np.int8)
+
+
+def dot2(c: Any, a: Any, b: Any) -> Any:
+    """c + the sum of the products of the signed halves of a and b, modulo 2**32; int32 scalars or arrays."""
+    return _add_products(c, a, b, np.int16, np.int16)
+
+
+def _add_products(c: Any, a: Any, b: Any, left: type, right: type) -> Any:
+    parts = [np.asarray(v, "<i4").reshape(*np.shape(v), 1).view(t).astype(np.int64) for v, t in ((a, left), (b, right))]
+    return (np.asarray(c, np.int64) + (parts[0] * parts[1]).sum(-1)).astype(np.int32)[()]
 
 
 def reduce_tree(combine: Any, vector: np.ndarray) -> Any:

@@ -22,6 +22,7 @@ __all__ = ["TEMPLATES", "lower_template", "template_reads_in_place"]
 
 TEMPLATES: dict[str, str] = {
     "dot_general": "contract:lower_contraction",
+    "dot_integer": "contract:lower_contraction",
     "convolution": "contract:lower_contraction",
     "convolution_data_gradient": "contract:lower_contraction",
     "convolution_weight_gradient": "contract:lower_contraction",

@@ -327,5 +327,9 @@ class _Verifier:
             expected = first.with_lanes(2 * first.lanes)
             if e.args[1].type != first:
                 self.fail(f"{e.op} of {first} and {e.args[1].type}, expected two vectors of one type")
+        elif e.op in ("dot4", "dot2"):
+            expected = Type("int32", first.lanes)
+            if any(a.type != expected for a in e.args):
+                self.fail(f"{e.op} of {', '.join(str(a.type) for a in e.args)}, expected {expected}")
         if e.type != expected:
             self.fail(f"{e.op} of {first} has type {e.type}, expected {expected}")

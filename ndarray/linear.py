@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .array import NDArray
-from .dtypes import bool_, default_int
+from .dtypes import bool_, canonical, default_int
 from .elementwise import conj, multiply, subtract
 from .manipulation import broadcast_to, expand_dims, moveaxis, reshape, squeeze, stack
 from .operands import as_array, common, convert, normalize_axis, primitive
@@ -15,7 +17,9 @@ from .ops.base import broadcast_shapes, differ
 __all__ = ["batch_dot", "cross", "dot", "inner", "kron", "matmul", "matvec", "outer", "tensordot", "vdot", "vecdot", "vecmat"]
 
 
-def _pair(name: str, x1: Any, x2: Any) -> list[NDArray]:
+def _pair(name: str, x1: Any, x2: Any, dtype: Any = None) -> list[NDArray]:
+    if dtype is not None:
+        return operands_in(name, x1, x2, dtype)
     if type(x1) is NDArray and type(x2) is NDArray and x1.dtype is x2.dtype:
         pair = [x1, x2]
     else:
@@ -27,19 +31,43 @@ def _refuse(name: str, x1: NDArray, x2: NDArray, expected: str) -> None:
     raise ValueError(f"{name}: x1 and x2: expected {expected}, got shapes {x1.shape} and {x2.shape}")
 
 
-def _dot(x: NDArray, y: NDArray, contract: tuple, batch: tuple = ((), ())) -> NDArray:
-    return primitive("dot_general", x, y, contract=contract, batch=batch)
+def operands_in(name: str, x1: Any, x2: Any, dtype: Any, arguments: tuple[str, str] = ("x1", "x2")) -> list[NDArray]:
+    """The operands of a product that is to be computed in `dtype`. Those of int8 and uint8 for int32 stay as they are, for
+    `contracted` to sum in int32. Raises TypeError where NumPy would not convert (casting "same_kind")."""
+    dtype = canonical(dtype)
+    arrays = [as_array(name, a, x) for a, x in zip(arguments, (x1, x2))]
+    for a, x in zip(arguments, arrays):
+        if not np.can_cast(x.dtype, dtype, "same_kind"):
+            raise TypeError(f"{name}: {a}: expected a dtype that converts to {dtype} in kind, got {x.dtype}; use astype")
+    if dtype == np.int32 and all(x.dtype in _BYTES for x in arrays):
+        return arrays
+    return [convert(x, dtype) for x in arrays]
 
 
-def matmul(x1: Any, x2: Any, /) -> NDArray:
+_BYTES = frozenset((np.dtype(np.int8), np.dtype(np.uint8)))
+
+
+def contracted(x: NDArray, y: NDArray, contract: tuple, batch: tuple = ((), ()), dtype: Any = None) -> NDArray:
+    """The sum of products over some axes, in `dtype` if the arrays are what `operands_in` gave for it."""
+    op = "dot_general" if dtype is None or x.dtype == canonical(dtype) else "dot_integer"
+    return primitive(op, x, y, contract=contract, batch=batch)
+
+
+def matmul(x1: Any, x2: Any, /, *, dtype: Any = None) -> NDArray:
     """The matrix product over the last axis of x1 and the last but one of x2; leading axes broadcast, vectors as in NumPy.
 
-    Raises ValueError where the sizes differ or an argument is 0-d.
+    dtype: in which it is computed, the operands being converted first, as in NumPy; by default that in which they meet. With
+    ``dtype="int32"`` matrices of int8 and uint8 are multiplied exactly, without copies of them in int32.
+
+    Raises ValueError where the sizes differ or an argument is 0-d, TypeError where an argument doesn't convert to `dtype`.
 
     >>> nd.matmul(nd.array([[1, 2], [3, 4]]), nd.array([1, 1]))
     array([3, 7])
+    >>> x = nd.array([[100, -100]], dtype="int8")
+    >>> nd.matmul(x, x.T, dtype="int32")
+    array([[20000]], dtype=int32)
     """
-    x1, x2 = _pair("matmul", x1, x2)
+    x1, x2 = _pair("matmul", x1, x2, dtype)
     a, b = x1.shape, x2.shape
     if not a or not b:
         _refuse("matmul", x1, x2, "at least 1 axis each (use multiply for numbers)")
@@ -47,14 +75,14 @@ def matmul(x1: Any, x2: Any, /) -> NDArray:
     if differ(a[-1], b[k]):
         _refuse("matmul", x1, x2, "the last axis of x1 as long as the last but one of x2")
     if len(b) <= 2:  # one matrix or vector for all of x1: a single product
-        return _dot(x1, x2, ((len(a) - 1,), (k,)))
+        return contracted(x1, x2, ((len(a) - 1,), (k,)), dtype=dtype)
     if len(a) == 1:
-        return _dot(x2, x1, ((k,), (0,)))
+        return contracted(x2, x1, ((k,), (0,)), dtype=dtype)
     lead = broadcast_shapes("matmul", a[:-2], b[:-2])
     x1, x2 = _widen(x1, lead), _widen(x2, lead)
     n = len(lead)
     axes = tuple(range(n))
-    return _dot(x1, x2, ((n + 1,), (n,)), (axes, axes))
+    return contracted(x1, x2, ((n + 1,), (n,)), (axes, axes), dtype)
 
 
 def _widen(x: NDArray, lead: tuple) -> NDArray:
@@ -63,19 +91,20 @@ def _widen(x: NDArray, lead: tuple) -> NDArray:
     return x if same else broadcast_to(x, shape)
 
 
-def dot(x1: Any, x2: Any, /) -> NDArray:
-    """NumPy's dot: over the last axis of x1 and the last but one (or only) axis of x2; a product for numbers.
+def dot(x1: Any, x2: Any, /, *, dtype: Any = None) -> NDArray:
+    """NumPy's dot: over the last axis of x1 and the last but one (or only) axis of x2; a product for numbers. `dtype` is as in
+    `matmul`.
 
     >>> nd.dot(nd.array([1, 2]), nd.array([3, 4]))
     array(11)
     """
-    x1, x2 = _pair("dot", x1, x2)
+    x1, x2 = _pair("dot", x1, x2, dtype)
     if not x1.ndim or not x2.ndim:
-        return multiply(x1, x2)
+        return multiply(x1, x2) if dtype is None else multiply(convert(x1, canonical(dtype)), convert(x2, canonical(dtype)))
     k = max(x2.ndim - 2, 0)
     if differ(x1.shape[-1], x2.shape[k]):
         _refuse("dot", x1, x2, "the last axis of x1 as long as the last but one of x2")
-    return _dot(x1, x2, ((x1.ndim - 1,), (k,)))
+    return contracted(x1, x2, ((x1.ndim - 1,), (k,)), dtype=dtype)
 
 
 def inner(x1: Any, x2: Any, /) -> NDArray:
@@ -89,7 +118,7 @@ def inner(x1: Any, x2: Any, /) -> NDArray:
         return multiply(x1, x2)
     if differ(x1.shape[-1], x2.shape[-1]):
         _refuse("inner", x1, x2, "last axes of one size")
-    return _dot(x1, x2, ((x1.ndim - 1,), (x2.ndim - 1,)))
+    return contracted(x1, x2, ((x1.ndim - 1,), (x2.ndim - 1,)))
 
 
 def outer(x1: Any, x2: Any, /) -> NDArray:
@@ -210,7 +239,7 @@ def tensordot(x1: Any, x2: Any, /, axes: int | Sequence = 2) -> NDArray:
         second = tuple(normalize_axis("tensordot", a, x2.ndim, "axes") for a in given[1])
     if any(differ(x1.shape[a], x2.shape[b]) for a, b in zip(first, second)):
         _refuse("tensordot", x1, x2, f"equal sizes along the axes {first} of x1 and {second} of x2")
-    return _dot(x1, x2, (first, second))
+    return contracted(x1, x2, (first, second))
 
 
 def batch_dot(x1: Any, x2: Any, /, transpose_a: bool = False, transpose_b: bool = False) -> NDArray:
@@ -228,6 +257,6 @@ def batch_dot(x1: Any, x2: Any, /, transpose_a: bool = False, transpose_b: bool 
         differ(a, b) for a, b in zip(x1.shape[:n], x2.shape[:n])
     ):
         _refuse("batch_dot", x1, x2, "equal leading axes, and equal sizes along the contracted ones")
-    return _dot(x1, x2, ((n if transpose_a else n + 1,), (n + 1 if transpose_b else n,)), (axes, axes))
+    return contracted(x1, x2, ((n if transpose_a else n + 1,), (n + 1 if transpose_b else n,)), (axes, axes))
 
 

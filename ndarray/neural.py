@@ -12,6 +12,7 @@ from typing import Any
 from .array import NDArray, literal
 from .dims import product
 from .elementwise import abs, add, less, multiply, stop_gradient, subtract, where
+from .linear import contracted, operands_in
 from .manipulation import reshape
 from .operands import as_array, as_floating, common, normalize_axes, primitive
 from .precision import in_target
@@ -20,10 +21,11 @@ __all__ = ["BlockGrad", "batch_flatten", "dropout", "fully_connected", "make_los
 
 
 def fully_connected(
-    x: Any, weight: Any, bias: Any = None, /, num_hidden: int | None = None, no_bias: bool = False, flatten: bool = True
+    x: Any, weight: Any, bias: Any = None, /, num_hidden: int | None = None, no_bias: bool = False, flatten: bool = True,
+    dtype: Any = None,
 ) -> NDArray:
     """``x @ weight.T + bias``. x: (N, ...), all axes but the first flattened into one if `flatten`, else the last is
-    contracted; weight: (units, inputs); bias: (units,).
+    contracted; weight: (units, inputs); bias: (units,). `dtype`: of the product, as in `matmul` ("int32" for int8 and uint8).
 
     `num_hidden`, if given, must be the number of units. Raises ValueError for shapes that do not fit.
 
@@ -32,7 +34,10 @@ def fully_connected(
     [[16.0]]
     """
     x, weight, bias = in_target("fully_connected", x, weight, bias)
-    x, weight = common("fully_connected", x, weight, arguments=("x", "weight"))
+    if dtype is None:
+        x, weight = common("fully_connected", x, weight, arguments=("x", "weight"))
+    else:
+        x, weight = operands_in("fully_connected", x, weight, dtype, ("x", "weight"))
     if weight.ndim != 2:
         raise ValueError(f"fully_connected: weight: expected shape (units, inputs), got {weight.shape}")
     if num_hidden is not None and num_hidden != weight.shape[0]:
@@ -43,7 +48,7 @@ def fully_connected(
         raise ValueError(
             f"fully_connected: weight: expected shape (units, {x.shape[-1]}) for x of shape {x.shape}, got {weight.shape}"
         )
-    out = primitive("dot_general", x, weight, contract=((x.ndim - 1,), (1,)), batch=((), ()))
+    out = contracted(x, weight, ((x.ndim - 1,), (1,)), dtype=dtype)
     return out if bias is None or no_bias else add(out, bias)
 
 

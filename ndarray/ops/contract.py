@@ -1,4 +1,4 @@
-"""dot_general: the contraction of two arrays over chosen axes, with batch axes.
+"""dot_general: the contraction of two arrays over chosen axes, with batch axes; dot_integer: that of bytes, summed in int32.
 
 ``out[b, i, j] = sum over k of x[b, i, k] * y[b, k, j]``, where b, i, j, k stand for any number of axes each.
 """
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import functions as F
-from ..op import ArrayType, Op, Sample, Template, Vjp, register
+from ..dims import Size
+from ..op import NONDIFF, ArrayType, Op, Sample, Template, Vjp, register
 from .base import differ, expect_kind, expect_same_dtype, fail, in_single, random_array
 
 __all__ = ["free_axes"]
@@ -27,20 +28,24 @@ def free_axes(ndim: int, contract: tuple[int, ...], batch: tuple[int, ...]) -> t
 def _infer(x: ArrayType, y: ArrayType, *, contract: Pair, batch: Pair) -> tuple[ArrayType, ...]:
     dtype = expect_same_dtype("dot_general", "xy", (x, y))
     expect_kind("dot_general", "x", dtype, "iufc")
+    return (ArrayType(_shape("dot_general", x, y, contract, batch), dtype),)
+
+
+def _shape(op: str, x: ArrayType, y: ArrayType, contract: Pair, batch: Pair) -> tuple[Size, ...]:
+    """The shape of the result, if the axes fit."""
     for what, (xs, ys) in (("contract", contract), ("batch", batch)):
         if len(xs) != len(ys):
-            fail("dot_general", what, "as many axes of x as of y", f"{xs} and {ys}")
+            fail(op, what, "as many axes of x as of y", f"{xs} and {ys}")
         for a, b in zip(xs, ys):
             if differ(x.shape[a], y.shape[b]):
-                fail("dot_general", f"axis {a} of x and axis {b} of y ({what})", "equal sizes", f"shapes {x.shape} and {y.shape}")
+                fail(op, f"axis {a} of x and axis {b} of y ({what})", "equal sizes", f"shapes {x.shape} and {y.shape}")
     for t, axes in ((x, contract[0] + batch[0]), (y, contract[1] + batch[1])):
         if len(set(axes)) != len(axes) or any(not 0 <= a < len(t.shape) for a in axes):
-            fail("dot_general", "contract and batch", f"distinct axes of an array of shape {t.shape}", axes)
-    shape = (
+            fail(op, "contract and batch", f"distinct axes of an array of shape {t.shape}", axes)
+    return (
         *(x.shape[a] for a in batch[0]), *(x.shape[a] for a in free_axes(len(x.shape), contract[0], batch[0])),
         *(y.shape[a] for a in free_axes(len(y.shape), contract[1], batch[1])),
     )
-    return (ArrayType(shape, dtype),)
 
 
 def _volume(shape: Iterable[int]) -> int:
@@ -141,3 +146,54 @@ def _samples() -> Iterator[Sample]:
 register(Op(
     "dot_general", ("x", "y"), _infer, in_single(_eager), {"x": Vjp(_x_vjp), "y": Vjp(_y_vjp)}, Template("dot_general"), _samples,
 ))
+
+
+# -- bytes
+
+_BYTES = {np.dtype(np.int8): 128, np.dtype(np.uint8): 255}
+"""The dtypes of dot_integer's operands, and the largest magnitude of each."""
+
+
+def _integer_infer(x: ArrayType, y: ArrayType, *, contract: Pair, batch: Pair) -> tuple[ArrayType, ...]:
+    for name, t in (("x", x), ("y", y)):
+        if t.dtype not in _BYTES:
+            fail("dot_integer", name, "int8 or uint8", t.dtype, TypeError)
+    return (ArrayType(_shape("dot_integer", x, y, contract, batch), np.dtype(np.int32)),)
+
+
+def _integer_eager(xp: Any, x: Any, y: Any, *, contract: Pair, batch: Pair) -> Any:
+    """By a product of floats, which is exact: all sums are below 2**24, or below 2**53."""
+    most = _volume([x.shape[a] for a in contract[0]]) * _BYTES[x.dtype] * _BYTES[y.dtype]
+    wide = np.float32 if most <= 1 << 24 else np.float64
+    out = _eager(xp, x.astype(wide), y.astype(wide), contract=contract, batch=batch)
+    return out.astype(np.int64).astype(np.int32)  # modulo 2**32, as sums of int32
+
+
+def _integer_reference(x: np.ndarray, y: np.ndarray, contract: Pair, batch: Pair) -> np.ndarray:
+    return _reference(x.astype(np.int32), y.astype(np.int32), contract, batch)
+
+
+def _integer_samples() -> Iterator[Sample]:
+    for number, (a, b, contract, batch) in enumerate((
+        ((3, 4), (4, 5), ((1,), (0,)), ((), ())),
+        ((5, 33), (19, 33), ((1,), (1,)), ((), ())),
+        ((6, 3), (6, 5), ((0,), (0,)), ((), ())),
+        ((37, 70), (70, 49), ((1,), (0,)), ((), ())),
+        ((2, 3, 9), (2, 9, 18), ((2,), (1,)), ((0,), (0,))),
+        ((2, 3, 4), (4, 3, 5), ((1, 2), (1, 0)), ((), ())),
+        ((13,), (13,), ((0,), (0,)), ((), ())),
+        ((3, 7), (7,), ((1,), (0,)), ((), ())),
+        ((3,), (2,), ((), ()), ((), ())),
+        ((3, 0), (0, 2), ((1,), (0,)), ((), ())),
+        ((1, 300), (300, 17), ((1,), (0,)), ((), ())),
+    )):
+        r = np.random.default_rng(number)
+        for k, pair in enumerate(((np.int8, np.int8), (np.uint8, np.int8), (np.int8, np.uint8), (np.uint8, np.uint8))):
+            if number < 2 or number % 4 == k:
+                arrays = tuple([r.integers(np.iinfo(d).min, np.iinfo(d).max + 1, s).astype(d) for d, s in zip(pair, (a, b))])
+                yield Sample(arrays, {"contract": contract, "batch": batch}, _integer_reference)
+    extreme = tuple([np.full(s, -128, np.int8) for s in ((4, 260), (260, 3))])
+    yield Sample(extreme, {"contract": ((1,), (0,)), "batch": ((), ())}, _integer_reference)
+
+
+register(Op("dot_integer", ("x", "y"), _integer_infer, _integer_eager, NONDIFF, Template("dot_integer"), _integer_samples))
