@@ -127,7 +127,7 @@ def _sums_of_columns(c: Contraction, sums: Storage) -> Contraction:
         return over_rows(lambda _, value: [Store(builder.buffer(sums, "write"), at, value, mask)])
 
     ones = Operand(row, (False,) * len(c.batch), False)
-    return replace(c, rows=1, a=ones, store=store, name="columns")
+    return replace(c, rows=1, a=ones, store=store, name="columns", equations=())
 
 
 def _corrected(c: Contraction, sums: Storage, factor: int) -> Contraction:

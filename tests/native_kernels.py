@@ -75,24 +75,25 @@ def elementwise(name, dtypes, result, make, lanes):
     return Kernel(name, buffers, ("n",), "t", body)
 
 
-def lowered_contraction(op, x, y, shape, attrs, target, **schedule):
+def lowered_contraction(op, x, y, shape, attrs, target, result=None, **schedule):
     """(storages of the operands and the result, launches)."""
-    storages = [Storage(a.dtype.name, a.size) for a in (x, y)] + [Storage(x.dtype.name, product(shape))]
+    storages = [Storage(a.dtype.name, a.size) for a in (x, y)] + [Storage(result or x.dtype.name, product(shape))]
     sources = [plain_source(s, a.shape) for s, a in zip(storages, (x, y))]
     return storages, lower_contraction(op, attrs, sources, plain_sink(storages[2], shape), target, **schedule)
 
 
 def run_contraction(op, x, y, shape, attrs, target, **schedule):
-    """The op's result, each of its kernels run in memory that ends, then begins, at an inaccessible page."""
+    """The op's result (of dtype `result`, if that isn't x's), each of its kernels run in memory that ends, then begins, at an
+    inaccessible page."""
     storages, launches = lowered_contraction(op, x, y, shape, attrs, target, **schedule)
     results = []
+    compiled = [Native([launch.kernel], target) for launch in launches]
     for side in ("after", "before"):
         memory = {storages[0]: guarded(x.ravel(), side), storages[1]: guarded(y.ravel(), side)}
-        for launch in launches:
+        for launch, native in zip(launches, compiled):
             for s in launch.buffers:
                 if s not in memory:
-                    memory[s] = guarded(np.full(s.size, np.nan, s.dtype), side)
-            native = Native([launch.kernel], target)
+                    memory[s] = guarded(np.full(s.size, np.nan if s.dtype.startswith("float") else 77, s.dtype), side)
             for task in reversed(range(launch.tasks)):  # tasks are independent of one another
                 native(launch.kernel.name, [memory[s] for s in launch.buffers], launch.arguments, task, task + 1, launch.scratch)
         results.append(memory[storages[2]].reshape(shape).copy())
