@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from .graph import Graph
 
 __all__ = [
     "Backend", "Options", "Program", "backend_on", "get_backend", "overlapping", "prepare_backend", "refuse_leaked",
-    "register_backend",
+    "register_backend", "unchanged",
 ]
 
 
@@ -62,13 +62,19 @@ class Program(Protocol):
         `measure`, kernels are timed on copies of them."""
 
 
+def unchanged(graph: Graph) -> Graph:
+    """The graph."""
+    return graph
+
+
 class Backend(Protocol):
     """Turns graphs into programs."""
 
     name: str
 
-    def compile(self, graph: Graph, options: Options) -> Program:
-        """Compile for the host."""
+    def compile(self, graph: Graph, options: Options, passes: Callable[[Graph], Graph] = unchanged) -> Program:
+        """Compile for the host what `passes` make of the graph; where it is known what came out of that, they needn't run.
+        They leave inputs, names and the numbers of written inputs as they are."""
 
     def prepare(self) -> None:
         """Import and make what all compiling needs. Optional."""

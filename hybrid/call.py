@@ -56,7 +56,7 @@ def compile_graph(graph: Graph, backend: str = "jit", options: Options | None = 
         program = programs.get(key)
         if program is None:
             with collection_paused():
-                program = programs[key] = get_backend(backend).compile(optimize(graph), options)
+                program = programs[key] = get_backend(backend).compile(graph, options, optimize)
             statistics.compilations += 1
     return program
 

@@ -18,7 +18,7 @@ from ndarray.tape import is_repeating
 
 from .backend import Options, Program, backend_on, overlapping
 from .call import Derivative, compile_graph, is_tracked
-from .graph import Atom, Graph, Literal, Value
+from .graph import OPEN_KINDS, Atom, Graph, Literal, Value
 from .interpret import bind_sizes
 from .scalars import NumberOf, ScalarInput, Together
 
@@ -68,9 +68,8 @@ class Cores:
     def find(self, graph: Graph, device: Device) -> tuple[Core, list[np.ndarray]]:
         """A core for the graph on a device, and the arrays for its lifted literals."""
         backend = backend_on(self.backend, device)
-        literals = float_literals(graph)
+        skeleton, literals = graph.skeleton
         values = tuple([a.value for a in literals])
-        skeleton = _map_literals(graph, lambda i, a: Literal("float", a.dtype)).hash
         options = dict(self.options)
         if device.kind != "cpu":
             options |= {"static": True} if self._static else {}
@@ -88,15 +87,10 @@ class Cores:
         return core, [np.asarray(values[i], literals[i].dtype) for i in lifted]
 
 
-def float_literals(graph: Graph) -> list[Literal]:
-    """The floating literals, in order of appearance."""
-    found: list[Literal] = []
-    _map_literals(graph, lambda i, a: found.append(a) or a)  # type: ignore[func-returns-value]
-    return found
-
-
 def lift(graph: Graph, positions: Sequence[int]) -> Graph:
-    """The graph with the float literals at these positions as new 0-d inputs, after the others."""
+    """The graph with the float literals at these positions (as in its skeleton) as new 0-d inputs, after the others."""
+    if not positions:
+        return graph
     new: dict[int, Value] = {}
 
     def choose(i: int, a: Literal) -> Atom:
@@ -106,7 +100,7 @@ def lift(graph: Graph, positions: Sequence[int]) -> Graph:
         return new[i]
 
     lifted = _map_literals(graph, choose)
-    return lifted.replace(inputs=(*lifted.inputs, *[new[i] for i in positions])) if positions else graph
+    return lifted.replace(inputs=(*lifted.inputs, *[new[i] for i in positions]))
 
 
 def _map_literals(graph: Graph, function: Callable[[int, Literal], Atom]) -> Graph:
@@ -114,7 +108,7 @@ def _map_literals(graph: Graph, function: Callable[[int, Literal], Atom]) -> Gra
 
     def change(atom: Atom) -> Atom:
         nonlocal count
-        if not isinstance(atom, Literal) or atom.dtype.kind not in "fcV":
+        if not isinstance(atom, Literal) or atom.dtype.kind not in OPEN_KINDS:
             return atom
         count += 1
         return function(count - 1, atom)
@@ -124,7 +118,8 @@ def _map_literals(graph: Graph, function: Callable[[int, Literal], Atom]) -> Gra
         inputs = tuple([change(a) for a in eq.inputs])
         equations.append(replace(eq, inputs=inputs) if inputs != eq.inputs else eq)
     outputs = tuple([change(a) for a in graph.outputs])
-    return graph.replace(equations=tuple(equations), outputs=outputs, state={i: change(a) for i, a in graph.state.items()})
+    state = {i: change(a) for i, a in sorted(graph.state.items())}
+    return graph.replace(equations=tuple(equations), outputs=outputs, state=state)
 
 
 class Entry:

@@ -134,14 +134,25 @@ class Graph:
         yield from self.state.values()
 
     @cached_property
+    def skeleton(self) -> tuple[str, tuple[Literal, ...]]:
+        """SHA-256 of the structure as `hash` but for the values of floating literals, and these literals: those of the
+        equations, in order, of the outputs and of what is written back, by the number of the input."""
+        return _skeleton(self)
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the structure: ops, attributes, types, wiring; not of names, source lines or identities."""
-        return hashlib.sha256(render(self, names=False, sources=False).encode()).hexdigest()
+        structure, literals = self.skeleton
+        return hashlib.sha256("\n".join([structure, *[repr(a.value) for a in literals]]).encode()).hexdigest()
 
     def __str__(self) -> str:
         return render(self)
 
     __repr__ = __str__
+
+
+OPEN_KINDS = "fcV"
+"""Kinds of the dtypes (floating, complex, bfloat16) whose literals a skeleton leaves open."""
 
 
 def every_equation(graph: Graph) -> list[Equation]:
@@ -165,6 +176,36 @@ def attribute_text(value: Any) -> str:
     if isinstance(value, Graph):
         return f"graph:{value.hash}"
     return repr(value)
+
+
+def _skeleton(graph: Graph) -> tuple[str, tuple[Literal, ...]]:
+    """See `Graph.skeleton`."""
+    numbers: dict[Any, int] = {v: n for n, v in enumerate(graph.inputs)}
+    literals: list[Literal] = []
+
+    def atoms(found: Iterable[Atom]) -> str:
+        texts = []
+        for a in found:
+            if isinstance(a, Value):
+                texts.append(str(numbers[a]))
+            elif a.dtype.kind in OPEN_KINDS:
+                literals.append(a)
+                texts.append(name_of(a.dtype))
+            else:
+                texts.append(str(a))
+        return " ".join(texts)
+
+    def types(values: Iterable[Value]) -> str:
+        return " ".join([f"{name_of(v.type.dtype)}{v.type.shape}" for v in values])
+
+    lines = [types(graph.inputs)]
+    for eq in graph.equations:
+        attrs = [f"{k}={attribute_text(eq.attrs[k])}" for k in sorted(eq.attrs)] if eq.attrs else ()
+        lines.append(f"{eq.op.name} {atoms(eq.inputs)}; {' '.join(attrs)}; {types(eq.outputs)}")
+        for v in eq.outputs:
+            numbers[v] = len(numbers)
+    lines += [atoms(graph.outputs), *[f"{i}<-{atoms([a])}" for i, a in sorted(graph.state.items())], *map(str, graph.guards)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest(), tuple(literals)
 
 
 def render(graph: Graph, names: bool = True, sources: bool = True, marks: Mapping[Equation, str] | None = None) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ndarray.device import Device
 from ndarray.device import device as device_of
 from ndarray.dims import Dim, evaluate
 
-from .backend import Options, refuse_leaked
+from .backend import Options, refuse_leaked, unchanged
 from .graph import Atom, Graph, Literal, Value
 from .sizes import substitute
 
@@ -164,9 +164,11 @@ class InterpreterBackend:
         """The interpreter on arrays of another device than the CPU."""
         return InterpreterBackend(device_of(device))
 
-    def compile(self, graph: Graph, options: Options = Options()) -> InterpretedProgram:  # noqa: B008 (frozen)
-        """Nothing to do: the graph itself is the program."""
-        return InterpretedProgram(graph, self.device)
+    def compile(
+        self, graph: Graph, options: Options = Options(), passes: Callable[[Graph], Graph] = unchanged,  # noqa: B008 (frozen)
+    ) -> InterpretedProgram:
+        """Little to do: the graph itself is the program."""
+        return InterpretedProgram(passes(graph), self.device)
 
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """Refused: there is no native code."""

@@ -2,7 +2,8 @@
 
 Three stores, asked in this order:
 
-1. the recipe of the graph on disk (key: graph hash, machine, versions): nothing is lowered or generated;
+1. the recipe of the graph on disk (key: graph hash, machine, versions): nothing is lowered or generated, and where the graph
+   was met before its passes, they don't run;
 2. kernels that this process already has in memory, whatever graph they were made for;
 3. the code generator, whose object goes to disk.
 """
@@ -15,7 +16,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate, pairwise
@@ -24,9 +25,9 @@ from typing import TYPE_CHECKING
 
 import llvmlite
 
-from hybrid.backend import Options
+from hybrid.backend import Options, unchanged
 from hybrid.graph import Graph
-from hybrid.passes import absorb
+from hybrid.passes import absorb, as_usual
 from ndarray.settings import settings
 
 from . import machine, runtime
@@ -88,31 +89,62 @@ class NativeBackend:
 
         _make_runner()
 
-    def compile(self, graph: Graph, options: Options = Options()) -> CompiledProgram | CutProgram:  # noqa: B008 (frozen)
+    def compile(
+        self, graph: Graph, options: Options = Options(), passes: Callable[[Graph], Graph] = unchanged,  # noqa: B008 (frozen)
+    ) -> CompiledProgram | CutProgram:
         """A program for the host. See `hybrid.backend.Program` for what may be passed to it."""
-        steps = split(graph)
-        if steps is not None:
-            return CutProgram(graph, steps, self.compile, options)
         begin = time.perf_counter()
-        graph = absorb(graph, options.constant_inputs)
+        disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
+        traced: str | None = None
         with self._lock:
-            disk = DiskCache(settings.cache_dir) if settings.cache_dir else None
-            key = self._key(graph, options)
-            recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
-            if recipe is None:
-                recipe = self._generate(graph, disk, options)
-                self.statistics.compilations += 1
-                if disk:
-                    disk.store(key, recipe.to_json(), b"")
+            if disk and passes is not unchanged and as_usual():
+                traced = self._key({f"graph before {passes.__qualname__}": graph.hash}, options)
+                program = self._recalled(disk, traced, graph, lambda g: absorb(passes(g), options.constant_inputs))
             else:
-                self.statistics.disk_hits += 1
-            program = CompiledProgram(graph, recipe, [self._kernels.addresses[k] for k in recipe.kernels])
+                program = None
+        if program is None:
+            graph = passes(graph)
+            steps = split(graph)
+            if steps is not None:
+                return CutProgram(graph, steps, self.compile, options)
+            with self._lock:
+                program = self._compiled(absorb(graph, options.constant_inputs), disk, options, traced)
         self.statistics.seconds += time.perf_counter() - begin
         return program
 
-    def _key(self, graph: Graph, options: Options) -> str:
+    def _compiled(self, graph: Graph, disk: DiskCache | None, options: Options, traced: str | None) -> CompiledProgram:
+        """The program of a graph after all passes, from disk or generated; what was `traced` is to lead to it from now on."""
+        key = self._key({"graph": graph.hash}, options)
+        recipe = self._from_disk(disk, key) if disk and settings.debug < 3 else None
+        if recipe is None:
+            recipe = self._generate(graph, disk, options)
+            self.statistics.compilations += 1
+            if disk:
+                disk.store(key, recipe.to_json(), b"")
+        else:
+            self.statistics.disk_hits += 1
+        if disk and traced is not None:
+            disk.store(traced, {"recipe": key}, b"")
+        return self._program(graph, recipe)
+
+    def _recalled(
+        self, disk: DiskCache, traced: str, graph: Graph, passes: Callable[[Graph], Graph]
+    ) -> CompiledProgram | None:
+        """The program that ``passes(graph)`` has led to before, if it is on disk."""
+        found = disk.load(traced)
+        key = found[0].get("recipe") if found and isinstance(found[0], dict) else None
+        recipe = self._from_disk(disk, key) if isinstance(key, str) else None
+        if recipe is None:
+            return None
+        self.statistics.disk_hits += 1
+        return self._program(graph, recipe, passes)
+
+    def _program(self, graph: Graph, recipe: Recipe, passes: Callable[[Graph], Graph] | None = None) -> CompiledProgram:
+        return CompiledProgram(graph, recipe, [self._kernels.addresses[k] for k in recipe.kernels], passes)
+
+    def _key(self, what: Mapping[str, str], options: Options) -> str:
         return key_of({
-            "graph": graph.hash,
+            **what,
             "constant inputs": sorted(options.constant_inputs),
             "options": sorted(options.extra.items()),
             "target": self.target,

@@ -20,6 +20,8 @@ from ndarray.array import NDArray, Storage, storage_of
 from ndarray.dims import evaluate
 
 if TYPE_CHECKING:
+    from hybrid.graph import Graph
+
     from .explain import ProgramReport
     from .program import CompiledProgram
 
@@ -60,12 +62,17 @@ class Keeper:
     """A `CompiledProgram` for given constants, by input number. See `hybrid.backend.Program`."""
 
     def __init__(self, program: CompiledProgram, constants: Mapping[int, NDArray]):
-        self.program, self.graph, self.recipe = program, program.graph, program.recipe
+        self.program, self.recipe = program, program.recipe
         self._constants = dict(constants)
         self._lock = threading.Lock()
         self._kept: _Kept | None = None
-        self._static = program.bound((), kept=True) if not self.graph.symbols else None
+        self._static = program.bound((), kept=True) if not program.symbolic else None
         self._descriptions = [self._description(*item) for item in self.recipe.kept]
+
+    @property
+    def graph(self) -> Graph:
+        """What was lowered."""
+        return self.program.graph
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         kept = self._kept

@@ -25,6 +25,7 @@ from .pull import template_name
 from .repeats import Repeats
 from .rows import lower_rows, row_accesses
 from .scalars import Emitter
+from .schedule import schedule
 from .target import Target
 from .templates import lower_template, template_reads_in_place
 
@@ -138,7 +139,7 @@ class _Lowerer:
             steps += made
         for launch in (*self.before, *self.after):
             ready(launch)
-        steps = share_packing([*steps, *self.after])
+        steps = schedule(share_packing([*steps, *self.after]), {*self.inputs, *self.outputs})
         kept = hoist(steps, self.constants, {*self.inputs, *self.outputs}, self.allowance.admitted)
         storages = dict(self.home)
         storages |= {v: self.home[b] for v, b in self.fusion.aliases.items() if b in self.home}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from hybrid.backend import overlapping, refuse_leaked
+from hybrid.garbage import collection_paused
 from hybrid.graph import Graph, Value
 from ndarray.array import NDArray
 from ndarray.dims import Dim, evaluate
@@ -97,10 +98,13 @@ _empty, _run_arrays = np.empty, runtime.run_arrays
 
 
 class CompiledProgram:
-    """See `hybrid.backend.Program`."""
+    """See `hybrid.backend.Program`. `passes`, given, make of the graph what was lowered: they run when someone asks for that."""
 
-    def __init__(self, graph: Graph, recipe: Recipe, kernels: Sequence[int]):
-        self.graph, self.recipe = graph, recipe
+    def __init__(
+        self, graph: Graph, recipe: Recipe, kernels: Sequence[int], passes: Callable[[Graph], Graph] | None = None
+    ):
+        self._interface = graph  # passes don't change its name, its inputs and the numbers of those that are written
+        self._passes, self.recipe = passes, recipe
         self.kernels = np.array(kernels, np.uint64)
         self._kernels_address = self.kernels.ctypes.data
         self._bindings: OrderedDict[tuple[tuple[int, ...], bool], Binding] = OrderedDict()
@@ -111,6 +115,21 @@ class CompiledProgram:
         self._symbols = symbols_of(graph)
         self._keepers: WeakValueDictionary[tuple[int, ...], Keeper] = WeakValueDictionary()
         self._static = self.bind({}) if not self._symbols and not recipe.kept else None  # a Keeper has its own
+
+    @property
+    def graph(self) -> Graph:
+        """What was lowered."""
+        with self._lock:
+            if self._passes is not None:
+                with collection_paused():
+                    self._interface = self._passes(self._interface)
+                self._passes = None
+            return self._interface
+
+    @property
+    def symbolic(self) -> bool:
+        """Whether there are sizes that calls decide."""
+        return bool(self._symbols)
 
     # -- calling
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -157,12 +176,13 @@ class CompiledProgram:
 
     def _run_copies(self, arena: np.ndarray, arrays: Sequence[np.ndarray], others: list[np.ndarray], binding: Binding) -> None:
         """Run with copies in place of arrays that are not contiguous, or lie over memory of one that is written."""
-        refuse_leaked(arrays, self.graph.name)
-        written = self.graph.state
+        refuse_leaked(arrays, self._interface.name)
+        written = self._interface.state
         usable = [a if a.flags.c_contiguous and a.flags.aligned else a.copy(order="C") for a in arrays]
         for i, k in overlapping(usable, written):
             if k in written:
-                raise ValueError(f"{self.graph.name}: inputs {min(i, k)} and {max(i, k)} are both written and overlap in memory")
+                name = self._interface.name
+                raise ValueError(f"{name}: inputs {min(i, k)} and {max(i, k)} are both written and overlap in memory")
             usable[k] = usable[k].copy()
         table = [arena, *usable, *others]
         status = runtime.run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release)
@@ -196,7 +216,7 @@ class CompiledProgram:
         arena = guarded_empty(plan.aligned(scratch), side)
         addresses = np.array([*[a.ctypes.data for a in (arena, *slots)], *[0] * self.moving], np.uint64)
         runtime.run(addresses, packed, self.kernels)
-        for i in self.graph.state:
+        for i in self._interface.state:
             arrays[i][...] = slots[i]
         return [a.copy() for a in slots[self._inputs : self._inputs + self._outputs]]
 
@@ -221,8 +241,8 @@ class CompiledProgram:
         launches = range(len(self.recipe.launches)) if launches is None else launches
         packed, placement, arena_bytes, work = self.plan_launches(sizes, launches, kept)
         outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
-        inputs = [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs]
-        checks = [len(inputs), len(self.graph.state), *inputs, *sorted(self.graph.state)]
+        inputs = [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self._interface.inputs]
+        checks = [len(inputs), len(self._interface.state), *inputs, *sorted(self._interface.state)]
         return Binding(packed, np.array(checks, np.int64), arena_bytes, outputs, placement, work)
 
     def plan_launches(
@@ -347,7 +367,7 @@ class CompiledProgram:
         return report(self, binding, sizes, arrays if measure else None)
 
     def _size_of(self, i: int, axis: int, arrays: Sequence[np.ndarray] | None) -> int:
-        size = self.graph.inputs[i].shape[axis]
+        size = self._interface.inputs[i].shape[axis]
         return arrays[i].shape[axis] if arrays is not None else size.hint if isinstance(size, Dim) else size
 
 

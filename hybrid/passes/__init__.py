@@ -29,8 +29,8 @@ from .turn import turn
 from .widen import widen
 
 __all__ = [
-    "PIPELINE", "Pass", "absorb", "always_verify", "cse", "dce", "detach", "fold", "hand_over", "inline", "layout", "optimize",
-    "prune", "simplify", "skip_passes", "turn", "widen",
+    "PIPELINE", "Pass", "absorb", "always_verify", "as_usual", "cse", "dce", "detach", "fold", "hand_over", "inline", "layout",
+    "optimize", "prune", "simplify", "skip_passes", "turn", "widen",
 ]
 
 Pass = Callable[[Graph], Graph]
@@ -74,6 +74,11 @@ def optimize(graph: Graph, pipeline: Sequence[tuple[str, Pass]] = PIPELINE) -> G
         if debug >= 2 and graph is not before:
             print(f"-- after {name}\n{graph}", file=sys.stderr)
     return graph
+
+
+def as_usual() -> bool:
+    """Whether `optimize` runs all passes, and nobody wants to look at or check what they make."""
+    return settings.debug == 0 and not _skipped.get() and not _verify.get()
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hybrid.backend import Options
+from hybrid.backend import Options, unchanged
 from hybrid.graph import Graph
 from ndarray.device import Device, device
 from ndarray.settings import settings
@@ -73,8 +73,11 @@ class CudaBackend:
         """The same with float32 products of a precision."""
         return gpu_target(self.driver.arch, available(self.device.kind), precision)
 
-    def compile(self, graph: Graph, options: Options = Options()) -> CudaProgram | CutProgram:  # noqa: B008 (frozen)
+    def compile(
+        self, graph: Graph, options: Options = Options(), passes: Callable[[Graph], Graph] = unchanged,  # noqa: B008 (frozen)
+    ) -> CudaProgram | CutProgram:
         """A program for the device."""
+        graph = passes(graph)
         steps = split(graph)
         if steps is not None:
             return CutProgram(graph, steps, self.compile, options, self.device)

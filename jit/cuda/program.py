@@ -77,7 +77,8 @@ class CudaProgram(CompiledProgram):
     """See `hybrid.backend.Program`. `static`: the caller says that shapes and arrays stay the same."""
 
     def __init__(self, graph: Graph, recipe: Recipe, functions: Sequence[Function], driver: Driver, static: bool = False):
-        self.graph, self.recipe, self.driver, self.static = graph, recipe, driver, static
+        self._interface, self.recipe, self.driver, self.static = graph, recipe, driver, static
+        self._passes = None
         self.functions = tuple(functions)
         self._bindings: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.RLock()
@@ -92,7 +93,7 @@ class CudaProgram(CompiledProgram):
     def bind_hints(self) -> None:
         """Bind to the sizes of the trace, to find out what can't be bound."""
         if self._static is None:
-            sizes = {name: self.graph.inputs[i].shape[axis] for name, i, axis in self._symbols}
+            sizes = {name: self._interface.inputs[i].shape[axis] for name, i, axis in self._symbols}
             self.bind({name: n.hint if isinstance(n, Dim) else n for name, n in sizes.items()})
 
     # -- calling
@@ -153,19 +154,19 @@ class CudaProgram(CompiledProgram):
                     a = usable[i] = a.copy()
                     place = a.data
                 addresses.append(place.ptr)
-                if i in self.graph.state and usable[i] is arrays[i]:
+                if i in self._interface.state and usable[i] is arrays[i]:
                     seen[i] = a, place.ptr
             except AttributeError:
-                refuse_leaked(arrays, self.graph.name)
-                if i not in binding.numbers or i in self.graph.state or not isinstance(a, (np.ndarray, np.generic)):
+                refuse_leaked(arrays, self._interface.name)
+                if i not in binding.numbers or i in self._interface.state or not isinstance(a, (np.ndarray, np.generic)):
                     raise ValueError(self._elsewhere(i, "the CPU")) from None
                 addresses.append(-1)
         return usable, addresses
 
     def _elsewhere(self, i: int, place: str) -> str:
-        value = self.graph.inputs[i]
+        value = self._interface.inputs[i]
         return (
-            f"{self.graph.name}: it is compiled for {self.driver.device}, but input {i} ({value.name or 'an array'}: "
+            f"{self._interface.name}: it is compiled for {self.driver.device}, but input {i} ({value.name or 'an array'}: "
             f"{value.type}) is on {place}; move it with x.to_device({self.driver.device})"
         )
 
@@ -186,10 +187,10 @@ class CudaProgram(CompiledProgram):
             return ()
         key = tuple(addresses)
         if key not in binding.apart:
-            pairs = list(overlapping([a if at >= 0 else None for a, at in zip(usable, addresses)], self.graph.state))
+            pairs = list(overlapping([a if at >= 0 else None for a, at in zip(usable, addresses)], self._interface.state))
             for i, k in pairs:
-                if k in self.graph.state:
-                    raise ValueError(f"{self.graph.name}: inputs {i} and {k} are both written and overlap in memory")
+                if k in self._interface.state:
+                    raise ValueError(f"{self._interface.name}: inputs {i} and {k} are both written and overlap in memory")
                 usable[k] = usable[k].copy()
                 addresses[k] = usable[k].data.ptr
             if not pairs:
@@ -238,12 +239,12 @@ class CudaProgram(CompiledProgram):
             made, spilled, count = make_plan(self.recipe, self.functions, sizes, where, placement.total, steps, self.driver)
         outputs = tuple(
             (tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs if called)
-        numbers = [i for i, v in enumerate(self.graph.inputs) if v.shape == () and i not in self.graph.state]
+        numbers = [i for i, v in enumerate(self._interface.inputs) if v.shape == () and i not in self._interface.state]
         stage = plan.aligned(placement.total + spilled)
         binding = CudaBinding(
             made, stage + STAGE * len(numbers), outputs, placement, count, stage,
             {i: STAGE * k for k, i in enumerate(numbers)},
-            [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self.graph.inputs if called],
+            [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self._interface.inputs if called],
         )
         binding.replays.begin(binding, self.static, self._inputs, self._written)
         return binding
