@@ -33,6 +33,9 @@ __all__ = [
 OFTEN = 16
 """Reads of an operand from which on it is packed although vectors can be loaded where it lies."""
 
+BRIEF = 64
+"""Steps of k up to which a product counts as brief, see `Schedule`."""
+
 Digits = tuple[Expr, ...]
 Deliver = Callable[[Expr, Any], list[Stmt]]
 """(row, vector of results, or a tuple of them) -> statements."""
@@ -102,6 +105,7 @@ class Schedule:
     """Tile mr x (nv * lanes) in registers, mt x nt results a task, k digit number `digit` in steps of kd.
 
     pack_a: "no" or "global"; pack_b: "no", "task" or "global". `blocked`: there may be more than one block of k.
+    `brief`: k is so short that writing the results counts: rows one after the other, and from registers where the sink is short.
     """
 
     mr: int
@@ -115,6 +119,7 @@ class Schedule:
     blocked: bool
     pack_a: str = "no"
     pack_b: str = "no"
+    brief: bool = False
 
     @property
     def nr(self) -> int:
@@ -260,6 +265,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
         override.get("blocked", blocked),
         override.get("pack_a", pack_a),
         override.get("pack_b", pack_b),
+        override.get("brief", k <= BRIEF and not blocked and c.beside == 1),
     )
 
 
@@ -289,7 +295,8 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction, ra
     spare = 0 if target.fma else 1
     # rows that lie a whole number of pages apart share one set, of 8 lines or so, of the first-level cache
     conflict = c.a.k_contiguous and c.a.cheap and k and hint(c.inner[-1]) * _ITEMSIZE[c.dtype] % 4096 == 0
-    most = 8 if conflict else 24
+    # and where results are what takes the time, few rows at once are written fastest
+    most = 6 if k <= BRIEF and n >= 4 * lanes else 8 if conflict else 24
     for nv in (c.beside,) if c.beside > 1 else range(1, 9):
         for mr in range(1, most + 1):
             if mr * nv + nv + 1 + spare > target.registers:

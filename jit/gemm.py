@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from ndarray.dims import Size, product
 
@@ -65,6 +66,9 @@ from .target import Target
 from .turn import transposed
 
 __all__ = ["lower_product"]
+
+STRAIGHT = 3
+"""Statements that deliver a vector of results at most, for those of a whole tile to be written out one by one."""
 
 AHEAD = 16
 """Steps of k by which memory is asked for what is read in place."""
@@ -373,8 +377,10 @@ class _Product:
             self.place = bind(builder, inside, (column_panel * panels + row_panel) * (s.mr * s.nr))
         self.first = bind(builder, inside, minimum(self.m, self.rows - s.mr), "r") if self.shifts else self.m
         inside += self._tile(first, last)
-        body.append(For(columns, self.n0, self.n1, s.nr, (For(rows, self.m0, self.m1, s.mr, tuple(inside)),)))
-        return body
+        loops = [(columns, self.n0, self.n1, s.nr), (rows, self.m0, self.m1, s.mr)]
+        for name, start, stop, step in loops if s.brief else reversed(loops):
+            inside = [For(name, start, stop, step, tuple(inside))]
+        return [*body, *inside]
 
     def _local(self, k: Digits) -> Expr:
         """The number of k within its block."""
@@ -398,10 +404,30 @@ class _Product:
                 If(first, (), tuple(Set(name, Load(self.sums, slot(i, v), self.vector)) for i, v, name in every))
             )
         body += self._sum(names, last)
-        body += [Store(self.sums, slot(i, v), Get(name, self.vector)) for i, v, name in every]
+        keep = [Store(self.sums, slot(i, v), Get(name, self.vector)) for i, v, name in every]
         sink = self._sink()
-        body += sink if last is None else [If(last, tuple(sink))]
+        straight = self._straight(every) if s.brief and last is None else None
+        if straight is not None:
+            whole = (self.m + s.mr <= self.m1) & (self.n + s.nr <= self.n1)
+            return [*body, If(whole, tuple(straight), (*keep, *sink))]
+        return [*body, *keep, *(sink if last is None else [If(last, tuple(sink))])]
+
+    def _straight(self, every: list[tuple[int, int, str]]) -> list[Stmt] | None:
+        """Delivers the sums of a whole tile from registers; None where that would be a long text."""
+        c, s = self.c, self.s
+        if not self.ahead or not c.vector_store or s.lanes == 1:
+            return None
+        body: list[Stmt] = []
+        for number, (i, v, name) in enumerate(every, 1):
+            over_rows = partial(self._deliver, self.m + i, Get(name, self.vector))
+            body += c.store(self.builder, self.batch, self.n + v * s.lanes, s.lanes, None, over_rows)
+            if len(body) > STRAIGHT * number:
+                return None
         return body
+
+    @staticmethod
+    def _deliver(row: Expr, value: Expr, deliver: Deliver) -> list[Stmt]:
+        return deliver(row, value)
 
     def _sum(self, names: list[list[str]], last: Expr | None) -> list[Stmt]:
         """Outer products over the block of k."""

@@ -35,7 +35,7 @@ def suits_inner_product(c: Contraction, target: Target) -> bool:
         return True
     if c.b.constant and m > 8 and n * hint(product(c.inner)) * _ITEMSIZE[c.dtype] <= KEPT:
         return False
-    return m * c.b.uses <= 96 and k >= 8 * lanes
+    return k >= max(8 * lanes, 9 * m * c.b.uses)  # what adding the lanes up costs, and what packing does: measured
 
 
 def _tile(m: int, n: int, lanes: int, target: Target, vector_store: bool, rank: int) -> tuple[int, int]:

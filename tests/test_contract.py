@@ -8,7 +8,7 @@ import pytest
 from jit.contract import lower_contraction, plain_sink, plain_source
 from jit.interpret import run_launches
 from jit.launch import Position, Sink, Source, Storage
-from jit.loopir import Prefetch, apply, walk_statements
+from jit.loopir import Let, Prefetch, Store, Var, apply, walk_statements
 from jit.target import Target
 from jit.verify import verify
 from ndarray.dims import product, symbol
@@ -544,3 +544,39 @@ def test_packing_turns_operands_in_registers(target, m, n, k):
     attrs = {"contract": ((1,), (1,)), "batch": ((), ())}
     check("dot_general", dot_reference, attrs, x, y, target=target, pack_b="global")
     check("dot_general", dot_reference, attrs, x, y, target=target, pack_b="task", kc=16)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(("m", "n", "k"), [(40, 150, 3), (13, 64, 1), (19, 33, 7)])
+def test_results_of_short_sums_leave_from_registers(m, n, k, native, fused):
+    """Whole tiles are stored as they are, what is left at the edges by way of private memory."""
+    from jit.machine import host
+
+    target, rng = host() if native else SMALL, np.random.default_rng(k)
+    x, y = values(rng, (m, k), np.float32), values(rng, (k, n), np.float32)
+    attrs = {"contract": ((1,), (0,)), "batch": ((), ())}
+    check("dot_general", dot_reference, attrs, x, y, target=target, fused=fused, native=native)
+
+
+def test_long_epilogues_are_written_once():
+    """A tile's results are delivered one by one only where that is a short text."""
+
+    def stores(terms, k):
+        a, b, c = Storage("float32", 64 * k), Storage("float32", k * 64), Storage("float32", 64 * 64)
+        out = plain_sink(c, (64, 64))
+
+        def store(builder, at, value):
+            body = []
+            for _ in range(terms):
+                body.append(Let(builder.fresh("e"), value * 2))
+                value = Var(body[-1].name, value.type)
+            return [*body, *out.store(builder, at, value)]
+
+        attrs = {"contract": ((1,), (0,)), "batch": ((), ())}
+        (launch,) = lower_contraction("dot_general", attrs, [plain_source(a, (64, k)), plain_source(b, (k, 64))],
+                                      Sink((64, 64), "float32", store), SMALL, pack_a="no", pack_b="no")
+        name = next(x.name for x, s in zip(launch.kernel.buffers, launch.buffers) if s is c)
+        return sum(isinstance(s, Store) and s.buffer == name for s in walk_statements(launch.kernel.body))
+
+    assert stores(1, 8) > stores(1, 400) == stores(9, 400) == stores(9, 8)

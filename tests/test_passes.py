@@ -83,6 +83,22 @@ def test_simplify(name):
     verify(optimize(before))
 
 
+ONE_COLUMN = [((5, 3), (3, 1)), ((2, 5, 3), (2, 3, 1)), ((4, 5, 3), (3, 1)), ((symbol("n", 5), 3), (3, 1))]
+
+
+@pytest.mark.parametrize(("x", "y"), ONE_COLUMN)
+def test_a_product_by_one_column_is_one_by_a_vector(x, y):
+    before = traced(nd.matmul, x, y)
+    after = simplify(before)
+    product = next(eq for eq in after.equations if eq.op.name == "dot_general")
+    assert len(product.inputs[1].shape) == len(y) - 1
+    same(before, after)
+
+
+def test_one_number_by_one_number_stays():
+    assert "reshape" not in ops(simplify(traced(nd.matmul, (1, 3), (3, 1))))
+
+
 def test_scalar_broadcast_is_gone_after_dce():
     after = dce(simplify(traced(lambda x: x + nd.full((2, 3), 2.5, dtype=F64), (2, 3))))
     assert ops(after) == ["add"]

@@ -96,6 +96,21 @@ def _transposed_operand(side: int) -> Callable[[Match], Atom | None]:
     return replace_operand
 
 
+def _one_column(m: Match) -> Atom | None:
+    """A product by a single column is one by a vector, which reads either operand in the order in which it lies."""
+    attrs = m.equation.attrs
+    rows, columns = ([a for a in range(len(m[name].shape)) if a not in (*attrs["contract"][i], *attrs["batch"][i])]
+                     for i, name in enumerate("xy"))
+    if not columns or not all(_is(m["y"].shape[a], 1) for a in columns) or all(_is(m["x"].shape[a], 1) for a in rows):
+        return None
+    left = [a for a in range(len(m["y"].shape)) if a not in columns]
+    vector = m.emitter.emit("reshape", m["y"], shape=tuple(m["y"].shape[a] for a in left))
+    place = {a: i for i, a in enumerate(left)}
+    attrs = {name: (attrs[name][0], tuple(place[a] for a in attrs[name][1])) for name in ("contract", "batch")}
+    out = m.emitter.emit("dot_general", m["x"], vector, **attrs)
+    return m.emitter.emit("reshape", out, shape=m.equation.outputs[0].shape)
+
+
 def _last_reshape(m: Match) -> Atom:
     return m.emitter.emit("reshape", m["x"], shape=m.equation.attrs["shape"])
 
@@ -170,6 +185,7 @@ RULES: tuple[tuple[Pattern, Variable | float | Callable[[Match], Atom | None]], 
     (p.transpose(x), _identity_transpose),  # axes in their order
     (p.dot_general(p.transpose(x), y), _transposed_operand(0)),
     (p.dot_general(x, p.transpose(y)), _transposed_operand(1)),
+    (p.dot_general(x, y), _one_column),  # x @ y of shape (k, 1)
     (p.reshape(x), _same),  # to the same shape
     (p.reshape(p.reshape(x)), _last_reshape),  # reshape(reshape(x, a), b) -> reshape(x, b)
     (p.broadcast_to(x), _same),  # to the same shape
