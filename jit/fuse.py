@@ -15,7 +15,7 @@ Kinds of groups
     control   a loop or a branch: its bodies are lowered by themselves
     join      a concatenation whose parts lie one behind the other: they are computed in place, or copied there
 
-Ops of `CHEAP` belong to no group: they are computed wherever they are read.
+Ops of `CHEAP` and what `Pull.anywhere` says belong to no group: they are computed wherever they are read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ndarray.op import OPAQUE, Reduction, Template
 
 from .contraction import OFTEN
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
-from .pull import CHEAP, Pull, Scope, axes_of, template_name
+from .pull import Pull, Scope, axes_of, template_name
 from .structure import Structures
 
 __all__ = ["Fusion", "Group", "Rows", "fuse", "is_control"]
@@ -147,6 +147,7 @@ class _Fuser:
         self.position: dict[Equation, int] = {}
         self.groups: dict[int, Group] = {}
         self.failures: dict[tuple[Equation, Equation], str] = {}
+        self.deferred: dict[Equation, Equation] = {}  # what a contraction's epilogue leaves to its readers -> the contraction
         self.constant: set[Atom] = set(constants)  # values that depend on constant inputs only
         for eq in graph.equations if self.constant else ():
             values = [a for a in eq.inputs if isinstance(a, Value)]
@@ -159,7 +160,7 @@ class _Fuser:
         scope = Scope(self.pull, ())
         for value in list(self.results):
             eq = self.pull.producer.get(value)
-            if eq is None or eq.op.name not in CHEAP or value in self.pull.stored:
+            if eq is None or not self.pull.anywhere(eq) or value in self.pull.stored:
                 continue
             index = self.pull.variables("i", value.shape)
             node = scope.element(value, index)
@@ -173,7 +174,7 @@ class _Fuser:
             raise NotImplementedError(f"{eq.op.name} has no native code, its graph has to be cut (jit.cuts); at {eq.source}")
         if eq in self.claimed:
             return True
-        if eq.op.name in CHEAP:
+        if self.pull.anywhere(eq):
             return any(v in self.results and v not in self.aliases for v in eq.outputs)
         return True
 
@@ -236,7 +237,7 @@ class _Fuser:
             while isinstance(atom, Value) and atom in self.pull.producer and self.pull.producer[atom].op.name == "reshape":
                 (atom,) = self.pull.producer[atom].inputs
             producer = self.pull.producer.get(atom) if isinstance(atom, Value) else None
-            if not isinstance(atom, Value) or (producer is not None and producer.op.name in CHEAP):
+            if not isinstance(atom, Value) or (producer is not None and self.pull.anywhere(producer)):
                 return None
             found.append(atom)
         computed = sum(v in self.pull.producer for v in dict.fromkeys(found))
@@ -314,11 +315,14 @@ class _Fuser:
                 group = self.group_of[eq]
                 made = (a.value for a in self.accesses[eq] if a.value in self.owner)
                 producers = {self.group_of[self.owner[v]].number for v in made}
+                producers |= {self.group_of[self.deferred[e]].number for e in group.equations if e in self.deferred}
                 rest = sorted(producers - tried - {group.number}, reverse=True)
                 if not rest:
                     break
                 tried.add(rest[0])
                 self.attempt(self.groups[rest[0]], group, eq)
+            if group.kind == "rows" and not group.rows.parallel:
+                self.join_folds(group)
         self.join_siblings()
         self.join_copies()
         if self.beside:
@@ -370,6 +374,15 @@ class _Fuser:
             for other in [g for g in self.groups.values() if g.kind == "map" and same_sizes(g.space, copy.space)]:
                 if copy.number in self.groups and other.number in self.groups and other is not copy:
                     self.attempt_siblings(*sorted((copy, other), key=lambda g: g.number))
+
+    def join_folds(self, group: Group) -> None:
+        """Join a reduction with one that reads the same array, before what is made of their results makes one depend on the
+        other: where reductions run in two stages, no kernel holds both then."""
+        for value in group.reads:
+            for eq in self.consumers[value]:
+                other = self.group_of.get(eq)
+                if other is not None and other is not group and group.number in self.groups and other.kind == "rows":
+                    self.attempt_siblings(*sorted((other, group), key=lambda g: g.number))
 
     def join_siblings(self) -> None:
         """Row or map groups over one space that read the same value become one pass over it."""
@@ -568,7 +581,30 @@ class _Fuser:
             return "it reads the contraction at other positions"
         if len(b.reads) > MAX_EPILOGUE_READS:
             return "its epilogue would read too many arrays"
+        if self._deferrable(b, crossing):
+            self.deferred.update(dict.fromkeys(b.equations, a.template))
+            return "what reads it computes it from what is stored in any case"
         return "template", a.space, None
+
+    def _deferrable(self, b: Group, crossing: list) -> bool:
+        """Whether a map behind a contraction is only read by passes over as many elements, and all that it reads of the
+        contraction is stored in any case: those may read that instead, and what it makes needn't be stored."""
+        members, size = set(b.equations), volume(b.space)
+        made = [v for eq in b.equations for v in eq.outputs if self.escapes(v, members)]
+        readers = {eq for v in made for eq in self.consumers.get(v, ()) if eq not in members}
+        if not self.results.isdisjoint(made) or not all(self._passes_over(eq, size) for eq in readers):
+            return False
+        stored = lambda v: v in self.results or any(isinstance(eq.op.lower, (Reduction, Template)) for eq in self.consumers[v])
+        return all(stored(x.value) for _, x in crossing)
+
+    def _passes_over(self, eq: Equation, size: Size) -> bool:
+        """Whether an equation is elementwise over so many elements, or folds each of them once."""
+        if eq in self.claimed or is_control(eq) or isinstance(eq.op.lower, Template):
+            return False
+        if isinstance(eq.op.lower, Reduction):
+            full = self._rows(eq).full
+            return full is not None and same(volume(full), size)
+        return same(volume(eq.outputs[0].shape), size) and self.parts(eq) is None
 
     def _prologue(self, a: Group, b: Group, crossing: list) -> tuple | str:
         if a.kind != "map" or (

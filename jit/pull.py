@@ -15,7 +15,7 @@ from ndarray.dims import Size
 from ndarray.op import Elementwise, Indexed, Reduction, Template
 from ndarray.scalar import Element, Scalar, index_variable
 
-from .nodes import Arena, Node
+from .nodes import Arena, Node, hint, volume
 
 __all__ = ["CHEAP", "Pull", "Scope", "axes_of", "template_name"]
 
@@ -37,12 +37,47 @@ class Pull:
         self._rules: dict[Equation, tuple[Scalar, ...]] = {}
         self.repeated = repeated or {}
         self.stored: set[Value] = set()  # results of cheap ops that are stored all the same
+        self.shifts = self._find_shifts()  # other equations that are computed wherever their result is used
         self._uses = Counter(_use(eq, n) for eq in graph.equations if isinstance(eq.op.lower, Template)
                              for n in range(len(eq.inputs)))
 
+    def _find_shifts(self) -> set[Equation]:
+        """Sums, differences and products of a stored array and a much smaller one, such as ``x - mean``, which elementwise
+        operations and reductions read several times: each reads the stored array instead, which is no larger."""
+        readers: dict[Atom, list[Equation]] = {}
+        for eq in self.graph.equations:
+            for a in dict.fromkeys(eq.inputs):
+                readers.setdefault(a, []).append(eq)
+
+        def final(value: Atom) -> list[Equation]:
+            """Who reads a value, also transposed or reshaped."""
+            return [x for eq in readers.get(value, ()) for x in (final(eq.output) if eq.op.name in CHEAP else [eq])]
+
+        found, results = set(), set(self.graph.results())
+        for eq in self.graph.equations:
+            if eq.op.name not in ("subtract", "add", "multiply") or eq.output in results:
+                continue
+            small, large = sorted(eq.inputs, key=lambda a: hint(volume(a.shape)))
+            if not 16 * hint(volume(small.shape)) <= hint(volume(large.shape)) == hint(volume(eq.output.shape)):
+                continue
+            made = self.producer.get(large) if isinstance(large, Value) else None
+            while made is not None and made.op.name in ("transpose", "reshape"):
+                (large,) = made.inputs
+                made = self.producer.get(large) if isinstance(large, Value) else None
+            reading = final(eq.output)
+            if (made is None or isinstance(made.op.lower, Template)) and len(reading) > 1 \
+                    and not any(isinstance(x.op.lower, Template) for x in reading) \
+                    and any(isinstance(x.op.lower, Reduction) for x in final(large)):
+                found.add(eq)
+        return found
+
     def is_cheap(self, value: Value, eq: Equation) -> bool:
         """Whether a value, which `eq` makes, is computed wherever it is read."""
-        return eq.op.name in CHEAP and value not in self.stored
+        return self.anywhere(eq) and value not in self.stored
+
+    def anywhere(self, eq: Equation) -> bool:
+        """Whether an equation is computed wherever its result is read, unless that is to be stored."""
+        return eq.op.name in CHEAP or eq in self.shifts
 
     def rule(self, eq: Equation) -> tuple[Scalar, ...]:
         """The scalar expression of each result; index variables are named "0", "1" ... along the result's axes. For a

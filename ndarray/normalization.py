@@ -6,7 +6,7 @@ from typing import Any
 
 from .array import NDArray
 from .dtypes import float32
-from .elementwise import add, divide, multiply, power, rsqrt, sqrt, subtract
+from .elementwise import add, divide, multiply, negative, power, rsqrt, sqrt, stop_gradient, subtract
 from .manipulation import reshape, swapaxes
 from .operands import as_array, as_floating, convert, normalize_axes, normalize_axis, primitive
 from .reduction import mean, sum
@@ -127,11 +127,18 @@ def batch_norm(
     else:
         axes = tuple(k for k in range(x.ndim) if k != axis)
         center = mean(wide, axes)
-        centered = subtract(wide, _along(center, axis, x.ndim))
-        variance = mean(multiply(centered, centered), axes)
+        # Moments about a constant origin, which happens to be the mean: the same function, and in its gradient what comes by way
+        # of the mean is a number a channel. Written with `center` itself, it takes two passes over x more.
+        origin = stop_gradient(center)
+        rest = subtract(center, origin)
+        centered = subtract(wide, _along(origin, axis, x.ndim))
+        variance = subtract(mean(multiply(centered, centered), axes), multiply(rest, rest))
     factor = rsqrt(add(variance, eps))
     if gamma is not None and not fix_gamma:
         factor = multiply(factor, gamma)
+    if not use_global_stats:
+        shift = multiply(rest, factor)
+        beta = negative(shift) if beta is None else subtract(beta, shift)
     out = multiply(centered, _along(factor, axis, x.ndim))
     return _scaled(x, out, None, beta, axis), center, variance
 

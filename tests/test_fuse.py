@@ -5,9 +5,13 @@ import time
 import numpy as np
 import pytest
 
+import ndarray as nd
 from hybrid.graph import Builder, Literal, Value
+from hybrid.passes import optimize
+from hybrid.passes.gradient import joint
+from hybrid.trace import Tracer
 from jit.fuse import fuse
-from jit.nodes import Arena, nonnegative, same
+from jit.nodes import Arena, hint, nonnegative, same, volume
 from ndarray.dims import symbol
 from ndarray.op import OPS, ArrayType
 
@@ -203,3 +207,22 @@ def test_kernels_are_the_same_for_all_sizes_of_scratch_memory():
         launches.append(builder.launch("k", [], "task", 1, 1))
     assert launches[0].kernel == launches[1].kernel
     assert [x.scratch for x in launches] == [256, 4032]
+
+
+def test_batch_norm_between_convolutions_stores_no_more_than_its_result_and_gradients():
+    """Forward: mean, variance, result. Backward: both sums over the gradient in one pass, then the gradient for x. Neither
+    ``x - mean`` is stored nor a product of the gradient, which the passes over it make themselves."""
+    tracer = Tracer("step")
+    shapes = ((32, 16, 32, 32), (32, 16, 1, 1), (32,), (32,), (16, 32, 1, 1))
+    args = [tracer.argument(ArrayType(s, F32), nd.cpu(), f"x{i}") for i, s in enumerate(shapes)]
+    with tracer.under():
+        x, v, gamma, beta, w = args
+        out = nd.convolution(nd.relu(nd.batch_norm(nd.convolution(x, v), gamma, beta)[0]), w)
+        graph = tracer.finish([nd.sum(out * out)]).graph
+    groups = fuse(optimize(joint(graph, (False, True, True, True, True)).graph)).groups
+    large = 32 * 32 * 32 * 32
+    stored = [(g.kind, sum(hint(volume(v.shape)) == large for v in g.outputs)) for g in groups]
+    assert [n for kind, n in stored if kind == "template" and n] == [1, 1]  # the convolution, a gradient for its result
+    assert sum(n for kind, n in stored if kind == "map") == 3  # the result and its sign, the gradient for x
+    sums = [g for g in groups if g.kind == "rows" and hint(volume(g.rows.domain)) == 32 * 32 * 32 and len(g.rows.positions) == 1]
+    assert len([g for g in sums if g.rows.positions[0] == 32]) == 3

@@ -18,6 +18,7 @@ from ndarray.array import NDArray, literal
 from ndarray.device import current_device
 from ndarray.dims import Dim, Size
 from ndarray.dtypes import is_inexact
+from ndarray.op import Reduction
 from ndarray.tape import Leaf, Step
 
 from ..graph import Atom, Equation, Graph, Literal, Source, Value
@@ -217,6 +218,7 @@ def _choose(
             stored[inputs[i]] = None
             available.add(inputs[i])
     producers = {v: eq for eq in forward for v in eq.outputs}
+    folded = {a for eq in forward if isinstance(eq.op.lower, Reduction) for a in eq.inputs}
     for eq in forward:
         missing = [a for a in eq.inputs if isinstance(a, Value) and a not in available]
         for v in eq.outputs:
@@ -227,7 +229,7 @@ def _choose(
                 if v in needed:
                     stored[v] = None
             elif v in needed:
-                for kept in _narrower(v, producers, available):
+                for kept in _narrower(v, producers, available, folded):
                     stored[kept] = None
                     available.add(kept)
                 available.add(v)
@@ -238,8 +240,9 @@ def _choose(
     return stored
 
 
-def _narrower(v: Value, producers: dict[Value, Equation], available: set[Atom]) -> list[Value]:
-    """Instead of `v`, a smaller value from which it is made cheaply: a mask rather than the floats made of it."""
+def _narrower(v: Value, producers: dict[Value, Equation], available: set[Atom], folded: set[Atom]) -> list[Value]:
+    """Instead of `v`, a smaller value from which it is made cheaply: a mask rather than the floats made of it; or one that
+    exists in any case, as it is `folded`, and a much smaller one: x and its mean rather than their difference."""
     best, at = v, v
     while at in producers and _is_cheap(producers[at]):
         missing = [a for a in producers[at].inputs if isinstance(a, Value) and a not in available]
@@ -248,6 +251,11 @@ def _narrower(v: Value, producers: dict[Value, Equation], available: set[Atom]) 
         (at,) = missing
         if _bytes(at) < _bytes(best):
             best = at
+    missing = [a for a in producers[v].inputs if isinstance(a, Value) and a not in available] if v in producers else []
+    if best is v and len(missing) == 2 and _is_cheap(producers[v]):
+        small, large = sorted(missing, key=_bytes)
+        if large in folded and 16 * _bytes(small) <= _bytes(large) == _bytes(v) and not _is_cheap(producers[large]):
+            return missing
     return [best]
 
 
