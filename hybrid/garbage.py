@@ -34,7 +34,15 @@ def collection_paused() -> Iterator[None]:
         with _lock:
             _inside = max(0, _inside - 1)
             if _inside == 0 and _resume:
+                _age()
                 gc.enable()
+
+
+def _age() -> None:
+    """Move all objects to the oldest generation: the first collection of the youngest would walk all that has been made."""
+    if gc.get_freeze_count() == 0:  # else they belong to whoever froze them
+        gc.freeze()
+        gc.unfreeze()
 
 
 def _after_fork() -> None:

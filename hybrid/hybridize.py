@@ -415,6 +415,7 @@ class CompiledFunction:
             outputs: list[NDArray] = []
             form = form_of(result, outputs)
             trace = tracer.finish(outputs)
+        tracer.cells.clear()  # they lead back to the tracer: captured arrays would wait for the garbage collector
         self._report_side_effects(before)
         for i in trace.pinned:
             if i >= trace.arguments:

@@ -63,10 +63,9 @@ def hoist(
         if sum(map(_bytes, kept)) <= budget:
             break
         banned.add(max(kept, key=_bytes))
-    front = [x for x in steps if isinstance(x, Launch) and x in movable]
-    needed = {x for s in kept for x in _behind(front, s)}  # not those that only serve a banned one
-    front = [x for x in front if x in needed]
-    return tuple([(s, _behind(front, s)) for s in _read_by_others(steps, needed)])
+    front = _Makers([x for x in steps if isinstance(x, Launch) and x in movable])
+    needed = {x for s in kept for x in front.behind(s)}  # not those that only serve a banned one
+    return tuple([(s, front.behind(s)) for s in _read_by_others(steps, needed)])
 
 
 def _read_by_others(steps: Sequence[Step], once: Collection[Launch]) -> list[Storage]:
@@ -75,14 +74,26 @@ def _read_by_others(steps: Sequence[Step], once: Collection[Launch]) -> list[Sto
     return list(dict.fromkeys(r for s in buffers_of([x for x in steps if x not in once]) if (r := _root(s)) in made))
 
 
-def _behind(launches: Sequence[Launch], storage: Storage) -> tuple[Launch, ...]:
-    """Those of the launches that the values in a storage need."""
-    needed, found = {storage}, []
-    for x in reversed(launches):
-        if any(_root(s) in needed for s in _written(x)):
-            needed.update(_root(s) for s in x.buffers)
-            found.append(x)
-    return tuple(reversed(found))
+class _Makers:
+    """Launches in order, by what they write."""
+
+    def __init__(self, launches: Sequence[Launch]):
+        self.launches = launches
+        self.of: dict[Storage, list[int]] = {}  # storage -> numbers of the launches that write it
+        for k, x in enumerate(launches):
+            for s in _written(x):
+                self.of.setdefault(_root(s), []).append(k)
+
+    def behind(self, storage: Storage) -> tuple[Launch, ...]:
+        """Those of the launches that the values in a storage need."""
+        found = set(self.of[storage])
+        stack = list(found)
+        while stack:
+            reader = stack.pop()
+            earlier = {k for s in self.launches[reader].buffers for k in self.of.get(_root(s), ()) if k < reader} - found
+            found |= earlier
+            stack += earlier
+        return tuple([self.launches[k] for k in sorted(found)])
 
 
 def _movable(

@@ -44,7 +44,6 @@ from .loopir import (
     Store,
     Type,
     Var,
-    walk_statements,
 )
 from .target import Target
 
@@ -110,8 +109,10 @@ class FunctionEmitter:
         self.kernel, self.name, self.target, self.declarations, self.apart = kernel, name, target, declarations, apart
         self.counter = 0
         self.lines: list[list[Any]] = [[]]  # of each open scope; the last is the innermost
-        self.tables: list[dict[str, str]] = [{}]  # of each open scope: instruction -> SSA name
+        self.known: dict[str, str] = {}  # pure instruction -> SSA name, of all open scopes
+        self.placed: list[list[str]] = [[]]  # of each open scope: the pure instructions in it
         self.is_loop: list[bool] = [False]
+        self.destination = [0]  # depth of an instruction's operands -> depth of the scope that it belongs to
         self.depths: dict[str, int] = {}  # SSA name -> depth of the scope in which it is defined
         self.block = "entry"  # label of the open block of the innermost scope
         self.variables: dict[str, str | Sum] = {}
@@ -119,6 +120,8 @@ class FunctionEmitter:
         self.register_types: dict[str, Type] = {}
         self.buffers: dict[str, str] = {}
         self.dtypes = {b.name: b.dtype for b in kernel.buffers}
+        self.elements = {b.name: ops.memory_type(Type(b.dtype)) for b in kernel.buffers}
+        self.assignments: dict[int, tuple[dict[str, None], set[str]]] = {}  # see `_assigned`
         self.memo: dict[int, str] = {}  # expressions already emitted for the current statement
         self.loads: dict[tuple, str] = {}  # loads since the last store
         self.natural = {p for p in kernel.parameters if not p.startswith(SIGNED)} | {kernel.task}  # names of values >= 0
@@ -197,25 +200,29 @@ class FunctionEmitter:
 
     def pure(self, instruction: str, *operands: str) -> str:
         """Emit an instruction that has no effect and reads no memory, once, as far out as its operands allow."""
-        depth = 0
+        found = self.known.get(instruction)
+        if found is not None:
+            return found
+        depths, depth = self.depths, 0
         for operand in operands:
-            depth = max(depth, self.depths.get(operand, 0))
-        for level in range(depth, len(self.tables)):
-            if (found := self.tables[level].get(instruction)) is not None:
-                return found
-        depth = self._destination(depth)
-        name = self.fresh()
+            if (at := depths.get(operand, 0)) > depth:
+                depth = at
+        depth = self.destination[depth]
+        self.counter += 1
+        name = self.known[instruction] = f"%v{self.counter}"
         self.lines[depth].append(f"  {name} = {instruction}")
-        self.tables[depth][instruction] = name
-        self.depths[name] = depth
+        self.placed[depth].append(instruction)
+        depths[name] = depth
         return name
 
-    def _destination(self, depth: int) -> int:
-        """In front of the outermost loop below `depth`; code isn't moved out of a branch alone."""
-        for level in range(depth + 1, len(self.is_loop)):
-            if self.is_loop[level]:
-                return level - 1
-        return len(self.is_loop) - 1
+    def _set_destinations(self) -> None:
+        """In front of the outermost loop below each depth; code isn't moved out of a branch alone."""
+        place = len(self.is_loop) - 1
+        self.destination = [0] * len(self.is_loop)
+        for depth in range(place, -1, -1):
+            self.destination[depth] = place
+            if self.is_loop[depth]:
+                place = depth - 1
 
     def intrinsic(self, name: str, type: str, *operands: str, immediate: str = "") -> str:
         """A call of an overloaded intrinsic whose operands and result have one type."""
@@ -298,9 +305,12 @@ class FunctionEmitter:
 
     def linear(self, expr: Expr) -> Sum:
         """A scalar int64 expression as a sum of terms."""
-        if isinstance(expr, Apply) and expr.type == INT and expr.op in _LINEAR:
-            return _LINEAR[expr.op](self, *map(self.linear, expr.args))
-        if isinstance(expr, Var):
+        if isinstance(expr, Const):
+            return Sum((), int(expr.value))
+        if isinstance(expr, Apply):
+            if expr.op in _LINEAR and expr.type == INT:
+                return _LINEAR[expr.op](self, *map(self.linear, expr.args))
+        elif isinstance(expr, Var):
             found = self.variables[expr.name]
             if isinstance(found, Sum):
                 return found
@@ -343,7 +353,7 @@ class FunctionEmitter:
     # -- memory
     def _address(self, buffer: str, index: Expr) -> str:
         """The address of an element, or a vector of addresses."""
-        base, element = self.buffers[buffer], ops.memory_type(Type(self.dtypes[buffer]))
+        base, element = self.buffers[buffer], self.elements[buffer]
         if index.type.lanes > 1:
             places, vector = self.value(index), ops.value_type(index.type)
             return self.pure(f"getelementptr {element}, ptr {base}, {vector} {places}", base, places)
@@ -504,7 +514,7 @@ class FunctionEmitter:
         """``while var < bound: body; var += step``, `copies` times a round. Returns the variable's value afterwards."""
         head, after, before = self.label(), self.label(), self.block
         i, following = self.fresh(), self.fresh()
-        carried = self._assigned(body)
+        carried = self._assigned((body,))
         initial = {r: self.registers[r] for r in carried}
         enter = _known_less(start, bound)
         if enter is None:
@@ -550,7 +560,7 @@ class FunctionEmitter:
             self._body(s.then if condition == "true" else s.otherwise)
             self.variables = known
             return
-        carried = self._assigned(s.then + s.otherwise)
+        carried = self._assigned((s.then, s.otherwise))
         initial = {r: self.registers[r] for r in carried}
         before, after = self.block, self.label()
         targets, arrivals, code = [], [], []
@@ -586,28 +596,53 @@ class FunctionEmitter:
         incoming = ", ".join(f"[ {value}, %{block} ]" for block, value in arrivals)
         return self.line(f"phi {ops.value_type(type)} {incoming}")
 
-    def _assigned(self, body: tuple[Stmt, ...]) -> list[str]:
-        """Registers declared outside of `body` that it assigns, in order of first assignment."""
-        inner = {s.name for s in walk_statements(body) if isinstance(s, Register)}
-        names = dict.fromkeys(s.name for s in walk_statements(body) if isinstance(s, Set))
+    def _assigned(self, bodies: Sequence[tuple[Stmt, ...]]) -> list[str]:
+        """Registers declared outside of `bodies` that they assign, in order of first assignment."""
+        names: dict[str, None] = {}
+        inner: set[str] = set()
+        for body in bodies:
+            assigned, declared = self._assignments(body)
+            names |= assigned
+            inner |= declared
         return [n for n in names if n not in inner]
+
+    def _assignments(self, body: tuple[Stmt, ...]) -> tuple[dict[str, None], set[str]]:
+        """The registers that a body assigns, in order, and those that it declares."""
+        found = self.assignments.get(id(body))
+        if found is None:
+            found = self.assignments[id(body)] = ({}, set())
+            for s in body:
+                if isinstance(s, Set):
+                    found[0][s.name] = None
+                elif isinstance(s, Register):
+                    found[1].add(s.name)
+                for inside in (s.body,) if isinstance(s, For) else (s.then, s.otherwise) if isinstance(s, If) else ():
+                    names, inner = self._assignments(inside)
+                    found[0].update(names)
+                    found[1].update(inner)
+        return found
 
     def _push(self, is_loop: bool, label: str) -> None:
         self.lines.append([])
-        self.tables.append({})
+        self.placed.append([])
         self.is_loop.append(is_loop)
+        self._set_destinations()
         self.block = label
         self.loads = {}
 
     def _pop(self, label: str) -> list[Any]:
-        self.tables.pop()
+        for instruction in self.placed.pop():
+            del self.known[instruction]
         self.is_loop.pop()
+        self._set_destinations()
         self.block = label
         self.loads = {}
         return self.lines.pop()
 
 
 def _plus(f: FunctionEmitter, a: Sum, b: Sum) -> Sum:
+    if not a.terms or not b.terms:
+        return Sum(a.terms or b.terms, a.constant + b.constant)
     terms = dict(a.terms)
     for name, coefficient in b.terms:
         terms[name] = terms.get(name, 0) + coefficient

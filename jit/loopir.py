@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, dataclass_transform
+from typing import Any, NamedTuple, dataclass_transform
 
 from ndarray.scalar import OPERATIONS
 
@@ -60,8 +60,7 @@ class _Hash:
     __slots__ = ("_hash",)
 
 
-@_node
-class Type(_Hash):
+class Type(NamedTuple):
     """A NumPy dtype name and a number of lanes (1 for a scalar)."""
 
     dtype: str
@@ -258,7 +257,8 @@ class Buffer(_Hash):
 
 @_node
 class Kernel(_Hash):
-    """``for task in range(first, last): body``, with buffers and int64 parameters from outside. Equal under any name."""
+    """``for task in range(first, last): body``, with buffers and int64 parameters from outside. Equal under any name; the hash
+    is that of the statements without their expressions, which are ten times as many."""
 
     name: str = field(compare=False)
     buffers: tuple[Buffer, ...]
@@ -267,10 +267,22 @@ class Kernel(_Hash):
     body: tuple[Stmt, ...]
     in_place: bool = False
 
+    def __hash__(self) -> int:
+        return hash((self.buffers, self.parameters, tuple(map(_outline, walk_statements(self.body)))))
+
     def __str__(self) -> str:
         from .show import show_kernel
 
         return show_kernel(self)
+
+
+def _outline(s: Stmt) -> tuple[Any, ...]:
+    """What is cheap to compare of a statement."""
+    if isinstance(s, For):
+        return s.var, s.step, s.unroll, len(s.body)
+    if isinstance(s, If):
+        return len(s.then), len(s.otherwise)
+    return (s.buffer,) if isinstance(s, Store | Prefetch) else (s.name, s.value.type)
 
 
 # -- construction

@@ -380,7 +380,7 @@ def share_packing(launches: list[Step]) -> list[Step]:
         reads = tuple(s for s, access in zip(x.buffers, buffers, strict=True) if access == "read")
         writes = [s for s, access in zip(x.buffers, buffers, strict=True) if access != "read"]
         if x.note.startswith("pack") and len(writes) == 1:
-            key = (replace(x.kernel, name=""), reads, x.arguments)
+            key = (x.kernel, reads, x.arguments)
             if key in kept:
                 renamed[writes[0]] = kept[key]
                 continue

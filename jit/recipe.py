@@ -6,7 +6,7 @@ symbolic dimensions, so that a fresh process can run it without tracing passes, 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -91,7 +91,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
-        return _encode(asdict(self))
+        return {f.name: _encode(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
@@ -158,8 +158,8 @@ def _atom(atom: Any) -> Size:
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _encode(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (int, str)):
+        return value
+    if isinstance(value, tuple):
         return [_encode(v) for v in value]
-    return size_to_json(value) if isinstance(value, (int, Dim)) else value
+    return size_to_json(value) if isinstance(value, Dim) else {k: _encode(v) for k, v in vars(value).items()}

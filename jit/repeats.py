@@ -83,12 +83,11 @@ class Repeats:
         renamed = dict(zip(made.storages, storages, strict=True))
         equations = dict(zip(made.equations, group.equations, strict=True))
 
-        def new(s: Storage) -> Storage:
+        for s in dict.fromkeys(s for x in made.launches for s in x.buffers):
             if s not in renamed:
-                renamed[s] = replace(s, parent=None if s.parent is None else new(s.parent))
-            return renamed[s]
-
+                assert s.parent is None, "temporaries of a group are no parts"
+                renamed[s] = replace(s)
         for s in made.admitted:
-            self.allowance.admit(new(s))
-        return [replace(x, buffers=tuple(map(new, x.buffers)), equations=tuple([equations[e] for e in x.equations]))
+            self.allowance.admit(renamed[s])
+        return [replace(x, buffers=tuple([renamed[s] for s in x.buffers]), equations=tuple([equations[e] for e in x.equations]))
                 for x in made.launches]

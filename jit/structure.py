@@ -6,7 +6,7 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import NamedTuple
 
 from hybrid.graph import Atom, Equation, Literal, Value, attribute_text
@@ -36,27 +36,27 @@ class Structures:
     def describe(self, equations: Iterable[Equation]) -> Structure:
         """The structure of equations, as a `Scope` with them inside computes them: with the cheap ones in front of them."""
         inside = dict.fromkeys(equations)
-        numbers: dict[Value, int] = {}
-        stored: list[Value] = []
         key: list[Hashable] = []
+        found = Structure((), {}, [])
+        roots = [self._add(eq.outputs[0], inside, key, found) for eq in inside]
+        return found._replace(key=(*key, *roots))
 
-        def number(atom: Atom) -> int:
-            if isinstance(atom, Literal):
-                return ~self._number((repr(atom.value), atom.dtype))
-            if atom not in numbers:
-                eq = self.pull.producer.get(atom)
-                if eq is not None and (eq in inside or self.pull.is_cheap(atom, eq)):
-                    key.append((self._head(eq), *map(number, eq.inputs)))
-                    for v in eq.outputs:
-                        numbers[v] = len(numbers)
-                else:
-                    key.append(self._number(atom.type))
-                    numbers[atom] = len(numbers)
-                    stored.append(atom)
-            return numbers[atom]
-
-        roots = [number(eq.outputs[0]) for eq in inside]
-        return Structure((*key, *roots), numbers, stored)
+    def _add(self, atom: Atom, inside: Collection[Equation], key: list[Hashable], found: Structure) -> int:
+        """The number of a value, or of a literal, after what it is computed from has been added to the key."""
+        if isinstance(atom, Literal):
+            return ~self._number((repr(atom.value), atom.dtype))
+        numbers = found.numbers
+        if atom not in numbers:
+            eq = self.pull.producer.get(atom)
+            if eq is not None and (eq in inside or self.pull.is_cheap(atom, eq)):
+                key.append((self._head(eq), *[self._add(a, inside, key, found) for a in eq.inputs]))
+                for v in eq.outputs:
+                    numbers[v] = len(numbers)
+            else:
+                key.append(self._number(atom.type))
+                numbers[atom] = len(numbers)
+                found.stored.append(atom)
+        return numbers[atom]
 
     def _head(self, eq: Equation) -> int:
         """An equation without its values."""

@@ -8,6 +8,8 @@ The formulas, their errors and their domains are in `elementary`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .elementary import ANGLES, FUNCTIONS, Angle, is_large_angle, reduce_half_pi
 from .large_angles import reduce_large_angle
 from .loopir import (
@@ -30,7 +32,6 @@ from .loopir import (
     apply,
     cast,
     children,
-    walk_exprs,
     walk_statements,
 )
 
@@ -57,6 +58,16 @@ def expand_expr(expr: Expr) -> tuple[list[Stmt], Expr]:
 
 def _is_function(e: Expr) -> bool:
     return isinstance(e, Apply) and e.op in FUNCTIONS
+
+
+def _calls_function(exprs: Iterable[Expr]) -> bool:
+    stack = list(exprs)
+    while stack:
+        e = stack.pop()
+        if _is_function(e):
+            return True
+        stack.extend(children(e))
+    return False
 
 
 class _Expander:
@@ -120,7 +131,7 @@ class _Expander:
 
     def exprs(self, exprs: tuple[Expr, ...], before: list[Stmt]) -> tuple[Expr, ...] | None:
         """The expressions of one statement, expanded; Let statements that they need are appended to `before`."""
-        if not any(_is_function(e) for root in exprs for e in walk_exprs(root)):
+        if not _calls_function(exprs):
             return None
         dag = _Dag(self, before)
         roots = [dag.expand(e) for e in exprs]

@@ -68,3 +68,14 @@ def test_traces_run_without_it_and_calls_with_it():
     with pytest.raises(LookupError):
         wrong(nd.array(1.0))
     assert gc.isenabled()
+
+
+def test_objects_that_were_frozen_stay_so():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with collection_paused():
+            pass
+        assert gc.get_freeze_count() == frozen > 0
+    finally:
+        gc.unfreeze()
