@@ -190,14 +190,16 @@ class NativeBackend:
 
     def native_kernels(self, kernels: Sequence[Kernel], disk: DiskCache | None = None) -> list[tuple[str, str]]:
         """(digest, symbol) of each kernel; those not yet in memory are generated together."""
-        if any((k, self.target) not in self._kernels.known for k in kernels):
+        distinct = {id(k): k for k in kernels}
+        if any((k, self.target) not in self._kernels.known for k in distinct.values()):
             from .generate import Generation
 
             with Generation(self.target, self._kernels.known) as generation:
-                for k in kernels:
+                for k in distinct.values():
                     generation.add(k)
             self._add(generation, disk)
-        return [self._kernels.known[k, self.target] for k in kernels]
+        named = {n: self._kernels.known[k, self.target] for n, k in distinct.items()}
+        return [named[id(k)] for k in kernels]
 
     def _add(self, generation: Generation, disk: DiskCache | None) -> None:
         """Load what was generated, and keep it."""

@@ -37,6 +37,7 @@ class Generation:
         self.symbols: dict[Kernel, str] = {}
         self.objects: list[bytes] = []
         self.digest = ""
+        self._seen: dict[int, Kernel] = {}
         self._functions: list[str] = []
         self._declarations: set[str] = set()
         self._apart = Functions()
@@ -49,6 +50,9 @@ class Generation:
 
     def add(self, kernel: Kernel) -> None:
         """Generate a kernel that is neither known nor added yet."""
+        if id(kernel) in self._seen:  # looking it up compares all of it with its equal
+            return
+        self._seen[id(kernel)] = kernel
         if kernel in self.symbols or (kernel, self.target) in self.known:
             return
         if settings.debug >= 1:

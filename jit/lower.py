@@ -18,16 +18,16 @@ from ndarray.op import ArrayType
 from .fuse import Group, fuse
 from .hoist import Allowance, hoist
 from .launch import Branch, KernelBuilder, Launch, Loop, Step, Storage, buffers_of, controls_of, launches_of, written_by
-from .maps import lower_map, map_reads_in_place
+from .maps import lower_map, map_accesses
 from .nest import Axis, nest
 from .nodes import same_sizes, volume
-from .pull import template_name
+from .pull import Accesses, template_name
 from .repeats import Repeats
 from .rows import lower_rows, row_accesses
 from .scalars import Emitter
 from .schedule import schedule
 from .target import Target
-from .templates import lower_template, template_reads_in_place
+from .templates import lower_template, template_accesses
 
 __all__ = ["Lowered", "lower"]
 
@@ -323,15 +323,14 @@ class _Lowerer:
             return True
         if not same_sizes(old.shape, new.shape):
             return False
-        return self.repeats.whether(group, (old, new), lambda: self._reads_where_it_writes(group, old, new))
+        return self.repeats.in_place(group, old, new, lambda: self._accesses(group))
 
-    def _reads_where_it_writes(self, group: Group, old: Value, new: Value) -> bool:
+    def _accesses(self, group: Group) -> Accesses:
         if group.kind == "map":
-            return map_reads_in_place(group, self.pull, old)
+            return map_accesses(group, self.pull)
         if group.kind == "template":
-            return template_reads_in_place(group, self.pull, old)
-        stores, loads = row_accesses(group, self.pull, self.target)
-        return new in stores and all(at is stores[new] for value, at in loads if value is old)
+            return template_accesses(group, self.pull)
+        return row_accesses(group, self.pull, self.target)
 
     # -- copies
     def copy(self, atom: Atom, storage: Storage) -> Launch:

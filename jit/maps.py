@@ -13,11 +13,11 @@ from .loopir import INT, Const, For, If, Var, apply, ramp
 from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, index_nodes, nest, nested_for
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pieces import cut_by, lower_pieces
-from .pull import Pull, Scope
+from .pull import Accesses, Pull, Scope
 from .scalars import Emitter
 from .target import Target
 
-__all__ = ["in_place_pairs", "lower_map", "map_reads_in_place"]
+__all__ = ["in_place_pairs", "lower_map", "map_accesses"]
 
 GROUP = 64  # elements that share Philox blocks
 
@@ -154,10 +154,10 @@ def _flat_space(group: Group, scope: Scope, pull: Pull) -> tuple[tuple[Size, ...
     return (shape, outputs, i) if all(n.op in ("affine", "var") for f in reads for n in walk([f])) else None
 
 
-def map_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
-    """Whether a map group reads a stored value only at the position that it is about to write."""
+def map_accesses(group: Group, pull: Pull) -> Accesses:
+    """Where a map group stores its results, and all that it loads and where."""
     _, outputs, flat = _choose_space(group, pull)
-    return all(n.args[1] is flat for n in walk(outputs) if n.op == "load" and n.args[0] is value)
+    return dict.fromkeys(group.outputs, flat), [(n.args[0], n.args[1]) for n in walk(outputs) if n.op == "load"]
 
 
 def in_place_pairs(builder: KernelBuilder, nodes: list[Node], stored: dict[Storage, Node],

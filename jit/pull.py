@@ -17,10 +17,14 @@ from ndarray.scalar import Element, Scalar, index_variable
 
 from .nodes import Arena, Node, hint, volume
 
-__all__ = ["CHEAP", "Pull", "Scope", "axes_of", "template_name"]
+__all__ = ["CHEAP", "Accesses", "Pull", "Scope", "axes_of", "template_name"]
 
 CHEAP = frozenset({"reshape", "transpose", "broadcast_to", "slice", "flip", "iota", "cast", "stop_gradient"})
 """Ops that are always computed where their result is used: nothing is saved by storing it."""
+
+
+Accesses = tuple[dict[Value, Node], list[tuple[Value, Node | None]]]
+"""Where a group writes its results, and what it reads and where: row-major positions in its loops, None for anywhere."""
 
 
 def axes_of(shape: tuple[Size, ...]) -> tuple[int, ...]:

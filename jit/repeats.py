@@ -10,6 +10,8 @@ from hybrid.graph import Equation, Value
 from .fuse import Fusion, Group
 from .hoist import Allowance
 from .launch import Launch, Storage
+from .nodes import Node
+from .pull import Accesses
 from .structure import Structure
 
 __all__ = ["Repeats"]
@@ -34,7 +36,7 @@ class Repeats:
         self.fusion, self.allowance, self.home, self.results = fusion, allowance, home, results
         self._structures: dict[Group, Structure] = {}
         self._made: dict[Hashable, list[_Made]] = {}
-        self._answers: dict[Hashable, bool] = {}
+        self._accesses: dict[Hashable, tuple[dict[int, Node], list[tuple[int, Node | None]]]] = {}
 
     def lower(self, group: Group, make: Callable[[], Sequence[Launch]]) -> Sequence[Launch]:
         """What `make` gives for the group, or has given for one that differs in its values only."""
@@ -49,13 +51,16 @@ class Repeats:
         made.append(_Made(launches, group.equations, storages, questions[asked:], admitted[granted:]))
         return launches
 
-    def whether(self, group: Group, values: Sequence[Value], ask: Callable[[], bool]) -> bool:
-        """The answer to a question about some values of a group, which its structure decides: the only one that is asked."""
-        structure = self._structure(group)
-        key = structure.key, *[structure.numbers.get(v) for v in values]
-        if key not in self._answers:
-            self._answers[key] = ask()
-        return self._answers[key]
+    def in_place(self, group: Group, old: Value, new: Value, find: Callable[[], Accesses]) -> bool:
+        """Whether a group reads `old` only at the position at which it is about to write `new`; `find` says where it writes its
+        results and reads what is stored, the positions being nodes of one arena."""
+        key, numbers, _ = self._structure(group)
+        if key not in self._accesses:
+            writes, reads = find()
+            self._accesses[key] = {numbers[v]: at for v, at in writes.items()}, [(numbers[v], at) for v, at in reads]
+        places, sources = self._accesses[key]
+        place = places.get(numbers[new])
+        return place is not None and all(at is place for n, at in sources if n == numbers.get(old))
 
     def _structure(self, group: Group) -> Structure:
         found = self._structures.get(group)

@@ -26,7 +26,7 @@ from .launch import KernelBuilder, Launch, Storage
 from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, Store, Type, Var, apply, ramp
 from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
-from .pull import Pull, Scope, axes_of
+from .pull import Accesses, Pull, Scope, axes_of
 from .scalars import Block, Emitter
 from .target import Target
 
@@ -565,7 +565,7 @@ def lower_rows(group: Group, pull: Pull, target: Target, storage: Callable[[Valu
     return RowKernel(group, pull, target, storage, results).build()
 
 
-def row_accesses(group: Group, pull: Pull, target: Target) -> tuple[dict[Value, Node], list[tuple[Value, Node]]]:
+def row_accesses(group: Group, pull: Pull, target: Target) -> Accesses:
     """Where a row group stores its values of one element a row, and all that it loads and where."""
     kernel = RowKernel(group, pull, target, lambda value: Storage(value.dtype.name, volume(value.shape)), {})
     stores = {v: flat for v, _, flat in kernel.row_outputs}

@@ -14,11 +14,11 @@ from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
 from .nest import Axis, collapse
 from .nodes import Node, same, walk
 from .plain import plain_sink
-from .pull import Pull, Scope, template_name
+from .pull import Accesses, Pull, Scope, template_name
 from .scalars import Block, Emitter
 from .target import Target
 
-__all__ = ["TEMPLATES", "lower_template", "template_reads_in_place"]
+__all__ = ["TEMPLATES", "lower_template", "template_accesses"]
 
 TEMPLATES: dict[str, str] = {
     "dot_general": "contract:lower_contraction",
@@ -101,17 +101,18 @@ def _epilogue(group: Group, pull: Pull) -> tuple[Node, list[tuple[Value, Node]]]
     return arena.load(result, index), nodes
 
 
-def template_reads_in_place(group: Group, pull: Pull, value: Value) -> bool:
-    """Whether a template group reads a stored value in its epilogue only, at the position that it is about to write."""
+def template_accesses(group: Group, pull: Pull) -> Accesses:
+    """Where a template group stores its results, one element after the other, and all that it loads and where: None for its
+    operands, of which it reads much for each element."""
     eq = group.template
     if len(eq.outputs) > 1 or group.beside:
-        return False
+        return {}, []
     scope = Scope(pull, [e for e in group.equations if e is not eq], stored=lambda v: v in eq.outputs)
     operands = [scope.element(a, pull.variables("i", a.shape)) for a in eq.inputs]
-    if any(n.op == "load" and n.args[0] is value for n in walk(operands)):
-        return False
     own, nodes = _epilogue(group, pull)
-    return all(n.args[1] is own.args[1] for n in walk(node for _, node in nodes) if n.op == "load" and n.args[0] is value)
+    loads = [n for n in walk(node for _, node in nodes) if n.op == "load"]
+    reads = [(n.args[0], None) for n in walk(operands) if n.op == "load"]
+    return dict.fromkeys(group.outputs, own.args[1]), [*reads, *[(n.args[0], n.args[1]) for n in loads]]
 
 
 def _beside(group: Group, pull: Pull) -> tuple[Node, dict[Node, int], list[tuple[Value, Node]]]:
