@@ -39,6 +39,7 @@ __all__ = ["Fusion", "Group", "Rows", "fuse", "is_control"]
 OTHER_ROW = "a reduction's result is read at another row"
 OTHER_LOOPS = "its loops differ from the reduction's"
 TWO_STAGES = "a reduction over few long rows runs in two stages"
+RANDOM = "random bits are made by 64 elements at a time, in order"
 MAX_BUFFERS = 40
 COLUMNS = 64  # that one task folds, where reductions go across the rows
 MAX_EQUATIONS = 160
@@ -88,6 +89,7 @@ class Group:
     parts: tuple[Value, ...] = ()  # of joins only: what lies one behind the other
     claim: Any = None  # of library groups only
     beside: int = 0  # of templates only: in how many equal parts of the columns the epilogue reads the result, all at once
+    random: bool = False  # whether it makes random bits
     outputs: list[Value] = field(default_factory=list)
     reads: set[Value] = field(default_factory=set)
 
@@ -271,7 +273,7 @@ class _Fuser:
         elif isinstance(lower, Reduction):
             group = Group(number, "rows", [eq], rows=self._rows(eq))
         else:
-            group = Group(number, "map", [eq], eq.outputs[0].shape)
+            group = Group(number, "map", [eq], eq.outputs[0].shape, random=eq.op.name == "random_bits")
         group.reads = {x.value for x in self.accesses[eq]}
         self.groups[number] = group
         self.group_of.update(dict.fromkeys(members, group))
@@ -316,7 +318,7 @@ class _Fuser:
                 made = (a.value for a in self.accesses[eq] if a.value in self.owner)
                 producers = {self.group_of[self.owner[v]].number for v in made}
                 producers |= {self.group_of[self.deferred[e]].number for e in group.equations if e in self.deferred}
-                rest = sorted(producers - tried - {group.number}, reverse=True)
+                rest = sorted(producers - tried - {group.number}, key=lambda n: (self.groups[n].random, -n))
                 if not rest:
                     break
                 tried.add(rest[0])
@@ -441,7 +443,15 @@ class _Fuser:
         writes = sum(self.escapes(v, members) for v in made)
         if len(reads) + writes > MAX_BUFFERS:
             return f"more than {MAX_BUFFERS} buffers in one kernel"
+        if (a.random or b.random) and not self._in_order(members, a, b):
+            return RANDOM
         return None
+
+    def _in_order(self, members: set[Equation], a: Group, b: Group) -> bool:
+        """Whether all that equations read is at the position at hand, or a single number: elsewhere the bits of an element
+        would take as long as those of four."""
+        return a.kind == b.kind == "map" and all(
+            self._aligned(eq, x) or hint(volume(x.value.shape)) <= 2 for eq in members for x in self.accesses[eq])
 
     def escapes(self, value: Value, members: set[Equation]) -> bool:
         """Whether a value is needed outside `members`."""
@@ -629,6 +639,7 @@ class _Fuser:
         a.equations = sorted([*a.equations, *b.equations], key=self.position.__getitem__)
         a.kind, a.template = kind, a.template or b.template
         a.space = a.space if space is None else space
+        a.random |= b.random
         a.rows = rows if rows is not None else a.rows
         made = {v for eq in a.equations for v in eq.outputs}
         a.reads = (a.reads | b.reads) - made

@@ -226,3 +226,23 @@ def test_batch_norm_between_convolutions_stores_no_more_than_its_result_and_grad
     assert sum(n for kind, n in stored if kind == "map") == 3  # the result and its sign, the gradient for x
     sums = [g for g in groups if g.kind == "rows" and hint(volume(g.rows.domain)) == 32 * 32 * 32 and len(g.rows.positions) == 1]
     assert len([g for g in sums if g.rows.positions[0] == 32]) == 3
+
+
+@pytest.mark.parametrize("behind", ["product", "rows", "map"])
+def test_random_bits_are_made_in_order(behind):
+    """Dropout's bits have a pass of their own unless all beside them is read in the same order; the product or the rows keep
+    what else stands behind them."""
+    m = Maker()
+    x, state = m.array(8, 6), m.array(2, dtype=np.uint64)
+    keep = m.greater_equal(m.random_bits(state, shape=(8, 6)), Literal(429496729, np.dtype(np.uint32)))
+    if behind == "product":
+        x = m.dot_general(x, m.array(6, 6), contract=((1,), (0,)), batch=((), ()))
+    elif behind == "rows":
+        x = m.exp(m.subtract(x, m.broadcast_to(m.max(x, axes=(1,), keepdims=True), shape=(8, 6))))
+    y = m.where(keep, m.multiply(x, 1.25), 0.0)
+    groups = [[eq.op.name for eq in g.equations] for g in fuse(m.build([y])).groups]
+    bits = ["random_bits", "greater_equal"]
+    if behind == "map":
+        assert [sorted(g) for g in groups] == [sorted([*bits, "multiply", "where"])]
+    else:
+        assert sorted(groups[0 if groups[0] == bits else 1]) == sorted(bits) and len(groups) == 2
