@@ -3,8 +3,8 @@
 Each launch is run by itself on real buffers, several times in program order, so that every one finds in the caches what
 its predecessors left there; the shortest time counts. Floating operations are those of the mathematics (a contraction's
 multiplications and additions, one for each element that an elementwise op computes or a reduction reads); bytes are the
-arrays that a launch reads and writes, each counted whole and once, so a rate above the copy bandwidth means that they
-came from the caches.
+arrays that a launch reads and writes, each counted whole and once (of a table in which rows are looked up, as much as is taken),
+so a rate above the copy bandwidth means that they came from the caches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybrid.graph import Equation, every_equation
+from hybrid.graph import Atom, Equation, Value, every_equation
 from ndarray.dims import Size, evaluate, product
 from ndarray.op import Elementwise, Reduction, Template
 
@@ -293,7 +293,7 @@ def report(
             tuple(dict.fromkeys(eq.source.block for e in launch.equations if (eq := equations[e]).source and eq.source.block)),
             launch.note, tasks[i], threads(launch) if tasks[i] > 0 else 0,
             _flops(launch.equations, equations, sizes) if computed else 0,
-            sum(evaluate(s.size, sizes) * np.dtype(s.dtype).itemsize for s in storages),
+            _bytes(storages, [equations[e] for e in launch.equations], program.graph.inputs, sizes),
             times.get(i, 0.0 if arrays is not None else None), max(widths, default=4), limits, i in recipe.once, repeats[i],
         ))
     apart = tuple(NotFused(main[p], main[c], reason) for p, c, reason in _apart(recipe) if p in main and c in main)
@@ -307,6 +307,21 @@ def report(
     memory = MemoryReport(placement.total, placement.sum, later.arena_bytes - placement.total, tuple(temporaries), kept)
     guards = tuple(map(str, program.graph.guards))
     return ProgramReport(program.graph.name, len(equations), dict(sizes), tuple(kernels), apart, memory, guards, whole, limits)
+
+
+def _bytes(storages: Sequence[Any], equations: Sequence[Equation], inputs: Sequence[Value], sizes: Mapping[str, int]) -> int:
+    """Bytes of the storages that a launch computes these equations with."""
+    taken: dict[Atom, int] = {}
+    for eq in equations:
+        if eq.op.name == "take":
+            taken[eq.inputs[0]] = taken.get(eq.inputs[0], 0) + int(evaluate(product(eq.output.shape), sizes))
+    total = 0
+    for s in storages:
+        size = int(evaluate(s.size, sizes))
+        if s.role == "input":
+            size = min(size, taken.get(inputs[s.index], size))
+        total += size * np.dtype(s.dtype).itemsize
+    return total
 
 
 def _main_launches(recipe: Any, sizes: Mapping[str, int]) -> dict[tuple[int, ...], int]:

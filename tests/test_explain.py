@@ -151,3 +151,10 @@ def test_limits_are_measured_once(tmp_path, monkeypatch):
         limits._known.clear()
         monkeypatch.setattr(limits, "measure", None)
         assert limits.machine_limits(1) == first
+
+
+def test_of_a_table_only_the_rows_taken_are_counted():
+    table, rows = nd.ones((10000, 32)), nd.array([1, 5, 5, 7])
+    function = hybrid.hybridize(lambda t, i: nd.exp(nd.take(t, i, axis=0)))
+    (kernel,) = function.explain(table, rows).programs[0].kernels
+    assert kernel.bytes == 2 * 4 * 32 * 4 + rows.asnumpy().nbytes
