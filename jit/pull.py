@@ -168,6 +168,8 @@ class Scope:
                 node = self.arena.reduced(eq, number, index, atom.dtype)
             elif eq.op.name == "reshape":
                 node = self._reshape(eq, index)
+            elif eq.op.name == "concatenate" and (part := self._part(eq, index)) is not None:
+                node = self.element(*part)
             else:
                 variables = {str(k): i for k, i in enumerate(index)}
                 node = self._expand(eq, self.pull.rule(eq)[eq.outputs.index(atom)], variables)
@@ -181,6 +183,19 @@ class Scope:
 
     def _expand(self, eq: Equation, scalar: Scalar, variables: dict[str, Node]) -> Node:
         return self.arena.convert(scalar, variables, lambda n, index: self.element(eq.inputs[n], index))
+
+    def _part(self, eq: Equation, index: tuple[Node, ...]) -> tuple[Atom, tuple[Node, ...]] | None:
+        """The argument of a concatenation in which a position lies for certain, and where; None if it may be another."""
+        axis, start = eq.attrs["axis"], 0
+        for x in eq.inputs:
+            n = x.shape[axis]
+            if not isinstance(n, int):
+                return None
+            inside = self.arena.affine({index[axis]: 1}, -start)
+            if n and self.arena.in_range(inside, n):
+                return x, (*index[:axis], inside, *index[axis + 1:])
+            start += n
+        return None
 
     def _reshape(self, eq: Equation, index: tuple[Node, ...]) -> Node:
         (source,) = eq.inputs
