@@ -106,6 +106,8 @@ class Schedule:
 
     pack_a: "no" or "global"; pack_b: "no", "task" or "global". `blocked`: there may be more than one block of k.
     `brief`: k is so short that writing the results counts: rows one after the other, and from registers where the sink is short.
+    own_rows: tasks for the same rows follow one another, so that a thread has rows for itself; otherwise those for the same
+    columns do.
     """
 
     mr: int
@@ -120,6 +122,7 @@ class Schedule:
     pack_a: str = "no"
     pack_b: str = "no"
     brief: bool = False
+    own_rows: bool = False
 
     @property
     def nr(self) -> int:
@@ -236,6 +239,13 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
             column_blocks *= 2
         else:
             break
+    own_rows = False
+    if c.b.uses >= OFTEN and "wanted" not in override:
+        own_rows = m >= 64 and n * k * itemsize <= 4 * target.l2
+        least = max(row_blocks if blocked else 1, m // 32 if own_rows else 1)
+        row_blocks, column_blocks = _blocks_of_step(
+            row_panels, column_panels, least, 1 if own_rows else -(-column_panels // wide), macs // (lanes * 12_000)
+        )
     per_block = -(-row_panels // row_blocks)
     while per_block > 1 and 1 < (tasks := outer * column_blocks * -(-row_panels // per_block)) < 8 and tasks % 2:
         per_block -= 1  # an odd number of large tasks would leave a thread idle
@@ -266,7 +276,24 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
         override.get("pack_a", pack_a),
         override.get("pack_b", pack_b),
         override.get("brief", k <= BRIEF and not blocked and c.beside == 1),
+        override.get("own_rows", own_rows),
     )
+
+
+def _blocks_of_step(rows: int, columns: int, least_rows: int, least_columns: int, wanted: int) -> tuple[int, int]:
+    """Into how many blocks the panels of rows and columns are cut where a product is a step of a loop: workers are awake, so
+    that a task may be short, and wait for each other in each step, so that all are to have the same."""
+    least_rows, least_columns = min(least_rows, rows), min(least_columns, columns)
+    wanted = min(16, rows * columns, max(wanted, least_rows * least_columns))
+    if wanted < 2:
+        return 1, 1
+
+    def time(blocks: tuple[int, int]) -> int:
+        tasks, size = blocks[0] * blocks[1], -(-rows // blocks[0]) * -(-columns // blocks[1])
+        return sum(-(-tasks // threads) * threads for threads in (2, 4)) * size
+
+    found = [(r, c) for r in range(least_rows, rows + 1) for c in range(least_columns, columns + 1) if wanted <= r * c <= 4 * wanted]
+    return min(found, key=lambda blocks: (time(blocks), blocks))
 
 
 THREAD_TILES = ((8, 4), (8, 2), (4, 2), (4, 1), (2, 1), (1, 1))

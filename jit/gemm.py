@@ -284,11 +284,15 @@ class _Product:
             const(z) if isinstance(z, int) and z <= 16 and i else builder.parameter(z) for i, z in enumerate(c.inner)
         )
         mt, nt = builder.parameter(s.mt), builder.parameter(s.nt)
-        rest, block = self._split(body, task, row_blocks)
-        self.m0 = bind(builder, body, block * mt, "row")
+        if s.own_rows:
+            rest, column_block = self._split(body, task, column_blocks)
+            rest, row_block = self._split(body, rest, row_blocks)
+        else:
+            rest, row_block = self._split(body, task, row_blocks)
+            rest, column_block = self._split(body, rest, column_blocks)
+        self.m0 = bind(builder, body, row_block * mt, "row")
         self.m1 = bind(builder, body, minimum(self.m0 + mt, self.rows), "row")
-        rest, block = self._split(body, rest, column_blocks)
-        self.n0 = bind(builder, body, block * nt, "col")
+        self.n0 = bind(builder, body, column_block * nt, "col")
         self.n1 = bind(builder, body, minimum(self.n0 + nt, self.columns), "col")
         with builder.within("batch"):
             self.batch = tuple(bind(builder, body, d, "g") for d in digits(builder, rest, c.batch))
