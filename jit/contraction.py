@@ -292,8 +292,8 @@ def _blocks_of_step(rows: int, columns: int, least_rows: int, least_columns: int
         tasks, size = blocks[0] * blocks[1], -(-rows // blocks[0]) * -(-columns // blocks[1])
         return sum(-(-tasks // threads) * threads for threads in (2, 4)) * size
 
-    found = [(r, c) for r in range(least_rows, rows + 1) for c in range(least_columns, columns + 1) if wanted <= r * c <= 4 * wanted]
-    return min(found, key=lambda blocks: (time(blocks), blocks))
+    every = ((r, c) for r in range(least_rows, rows + 1) for c in range(least_columns, columns + 1))
+    return min((x for x in every if wanted <= x[0] * x[1] <= 4 * wanted), key=lambda blocks: (time(blocks), blocks))
 
 
 THREAD_TILES = ((8, 4), (8, 2), (4, 2), (4, 1), (2, 1), (1, 1))
