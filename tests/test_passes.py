@@ -6,7 +6,21 @@ import pytest
 import ndarray as nd
 from hybrid.graph import Builder, Literal, render
 from hybrid.interpret import evaluate_graph
-from hybrid.passes import PIPELINE, absorb, always_verify, cse, dce, fold, inline, layout, optimize, simplify, skip_passes, turn
+from hybrid.passes import (
+    PIPELINE,
+    abreast,
+    absorb,
+    always_verify,
+    cse,
+    dce,
+    fold,
+    inline,
+    layout,
+    optimize,
+    simplify,
+    skip_passes,
+    turn,
+)
 from hybrid.passes.gradient import joint, split
 from hybrid.trace import Tracer
 from hybrid.verify import verify
@@ -353,3 +367,25 @@ def test_an_activations_derivative_is_one_kept_array(activation):
     parts = split(joint(traced(lambda x: activation(nd.exp(x)), (5, 7)), [True]))
     kept = [v for v in parts.backward.inputs if v.shape == (5, 7)]
     assert len(kept) == 3 and ops(parts.backward) == ["multiply", "multiply"]  # exp, the factor and the cotangent
+
+
+@pytest.mark.parametrize(("shape", "rows"), [
+    ((64, 6, 6, 6), (288, 48)), ((64, 9, 9, 3), (324, 48)), ((63, 9, 9, 3), None), ((2048, 10), (256, 80)), ((2048, 16), None),
+    ((40, 5), None), (("n", 16, 16, 7), ("n", 16, 112)), (("n", 12), None),
+])
+def test_sums_over_many_short_rows_have_several_side_by_side(shape, rows):
+    shape = tuple(symbol(n, 64) if isinstance(n, str) else n for n in shape)
+    graph = traced(lambda x: nd.sum(x * x, tuple(range(len(shape) - 1)), keepdims=True), shape)
+    found = abreast(graph)
+    if rows is None:
+        assert found is graph
+    else:
+        longer = next(eq.inputs[0].shape for eq in found.equations if eq.op.name == "sum")
+        assert str(longer) == str(rows).replace("'", "")
+        same(graph, verify(found))
+
+
+def test_sums_of_what_is_turned_or_broadcast_stay():
+    for function in (lambda x: nd.sum(nd.transpose(x), 0), lambda x: nd.sum(nd.transpose(x) * nd.mean(x, 1), 0)):
+        graph = traced(function, (6, 4096))
+        assert abreast(graph) is graph

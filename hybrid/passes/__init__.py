@@ -16,6 +16,7 @@ from ndarray.settings import settings
 
 from ..graph import Graph
 from ..verify import verify
+from .abreast import abreast
 from .absorb import absorb
 from .bodies import each_body, hand_over, prune
 from .cse import cse
@@ -29,8 +30,8 @@ from .turn import turn
 from .widen import widen
 
 __all__ = [
-    "PIPELINE", "Pass", "absorb", "always_verify", "as_usual", "cse", "dce", "detach", "fold", "hand_over", "inline", "layout",
-    "optimize", "prune", "simplify", "skip_passes", "turn", "widen",
+    "PIPELINE", "Pass", "abreast", "absorb", "always_verify", "as_usual", "cse", "dce", "detach", "fold", "hand_over", "inline",
+    "layout", "optimize", "prune", "simplify", "skip_passes", "turn", "widen",
 ]
 
 Pass = Callable[[Graph], Graph]
@@ -50,6 +51,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("turn", turn),  # sums of padded parts are stored as they are read
     ("hand over", hand_over),  # what steps are given and hand on is copied by an operation
     ("layout", layout),  # convolutions work with channels last
+    ("abreast", abreast),  # sums of many short rows add several at once
 )
 """The passes in order, by name."""
 
