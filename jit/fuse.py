@@ -380,11 +380,11 @@ class _Fuser:
     def join_folds(self, group: Group) -> None:
         """Join a reduction with one that reads the same array, before what is made of their results makes one depend on the
         other: where reductions run in two stages, no kernel holds both then."""
-        for value in group.reads:
-            for eq in self.consumers[value]:
-                other = self.group_of.get(eq)
-                if other is not None and other is not group and group.number in self.groups and other.kind == "rows":
-                    self.attempt_siblings(*sorted((other, group), key=lambda g: g.number))
+        readers = {self.group_of[eq].number for value in group.reads for eq in self.consumers[value] if eq in self.group_of}
+        for number in sorted(readers - {group.number}):
+            other = self.groups.get(number)
+            if other is not None and other.kind == "rows" and group.number in self.groups:
+                self.attempt_siblings(*sorted((other, group), key=lambda g: g.number))
 
     def join_siblings(self) -> None:
         """Row or map groups over one space that read the same value become one pass over it."""

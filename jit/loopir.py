@@ -359,6 +359,8 @@ def _simplify(op: str, args: tuple[Expr, ...], type: Type) -> Expr:
         a, b = args
         x = a.value if isinstance(a, Const) else None
         y = b.value if isinstance(b, Const) else None
+        if x is None and y is None:
+            return Apply(op, args, type)
         if x is not None and y is not None and op in ("add", "sub", "mul", "floordiv", "mod", "min", "max"):
             if not (op in ("floordiv", "mod") and y == 0):
                 return Const(int(OPERATIONS[op].evaluate(x, y)), type)

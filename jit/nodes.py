@@ -70,13 +70,15 @@ class Node:
 
 def same(a: Size, b: Size) -> bool:
     """Whether two sizes are equal for all values of the symbols (never asks a guard)."""
+    if type(a) is int and type(b) is int:
+        return a == b
     d = a - b
     return isinstance(d, int) and d == 0
 
 
 def same_sizes(a: tuple[Size, ...], b: tuple[Size, ...]) -> bool:
     """Whether two shapes are equal for all values of the symbols."""
-    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    return len(a) == len(b) and all(map(same, a, b))
 
 
 def hint(size: Size) -> int:
