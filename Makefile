@@ -21,9 +21,10 @@ test:
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
+# `make test-full SHARD=3/16` runs the third of 16 parts; MARKS=slow only what `make test` leaves out
 test-full:
 	$(call install,test,demo$(comma)notebook$(comma)test)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --fuzz-seconds 300 $(if $(SHARD),--shard $(SHARD)) $(if $(MARKS),-m "$(MARKS)")
 
 bench:
 	$(call install,test,demo$(comma)notebook$(comma)test)

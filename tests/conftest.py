@@ -1,15 +1,42 @@
-"""Golden text files: `golden(name, text)` compares with tests/golden/<name>; `pytest --update-golden` rewrites them."""
+"""Golden text files: `golden(name, text)` compares with tests/golden/<name>; `pytest --update-golden` rewrites them.
+
+``pytest --shard 3/16`` runs the third of 16 parts of the tests, which together are all of them.
+"""
 
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def parse_shard(text):
+    """(part, count) of a text such as 3/16."""
+    part, _, count = text.partition("/")
+    if not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
+        raise ValueError(f"a shard is I/N with I from 1 to N, not {text!r}")
+    return int(part), int(count)
+
+
+def in_shard(name, part, count):
+    """Whether a test belongs to a part: by its name, so that new tests don't move others."""
+    return crc32(name.encode()) % count == part - 1
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests of other parts."""
+    part, count = config.getoption("--shard")
+    others = [item for item in items if not in_shard(item.nodeid, part, count)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if in_shard(item.nodeid, part, count)]
+
+
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the files in tests/golden that differ")
     parser.addoption("--fuzz-seconds", type=int, default=30, help="how long random graphs are tested (30)")
+    parser.addoption("--shard", type=parse_shard, default=(1, 1), metavar="I/N", help="run part I of N only")
     parser.addoption("--fuzz-seed", type=int, default=20261121, help="the first seed of the random graphs")
 
 
