@@ -20,6 +20,7 @@ from collections import Counter
 
 import numpy as np
 
+from hybrid.backend import Options
 from hybrid.control import parts_of
 from hybrid.graph import Graph, Literal
 from hybrid.interpret import bind_sizes, concrete_attributes
@@ -28,6 +29,8 @@ from hybrid.passes.dce import dce
 from hybrid.passes.gradient import Joint, joint, split
 from hybrid.verify import verify
 from jit.backend import backend
+from ndarray.array import wrap
+from ndarray.device import cpu
 from ndarray.dims import evaluate
 from tests.random_graphs import F32, F64, Maker
 from tests.random_loops import in_a_loop
@@ -41,7 +44,9 @@ class Finding(AssertionError):
 
 _ROUNDED = frozenset(("add", "subtract", "multiply", "divide", "sqrt", "cast"))  # exact where the result is representable
 _INEXACT = _ROUNDED | {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "power", "remainder",
-                       "floor_divide", "arctan2", "prod"}
+                       "floor_divide", "arctan2", "prod", "gelu", "gelu_tanh", "silu", "softplus", "mish", "arctan", "arcsinh",
+                       "sinh", "cosh", "exp2", "hypot"}
+_OF_INPUTS = {"remainder", "floor_divide", "gelu", "gelu_tanh", "mish", "silu"}  # errors are relative to the first operand, too
 _SUMS = frozenset(("sum", "dot_general", "convolution", "convolution_data_gradient", "convolution_weight_gradient", "sum_pool",
                    "sum_unpool", "max_unpool", "scatter_add", "scatter_along_add"))
 
@@ -68,6 +73,10 @@ def run(graph: Graph, arrays: list, disturbance: int | None = None) -> list[np.n
             function = run_scan if eq.op.name == "scan" else run_branch
             values.update(zip(eq.outputs, function(inputs, attrs, disturbance), strict=True))
             continue
+        attention = "attention" in eq.op.name
+        if disturb is not None and attention:
+            unit = float(np.finfo(eq.outputs[0].dtype).eps)
+            inputs = [a * (1 + 8 * unit * disturb.uniform(-1, 1, a.shape)) if a.dtype.kind == "f" else a for a in inputs]
         with np.errstate(all="ignore"):
             found = eq.op.eager(np, *inputs, **attrs)
             for v, r in zip(eq.outputs, found if isinstance(found, tuple) else (found,), strict=True):
@@ -84,8 +93,10 @@ def run(graph: Graph, arrays: list, disturbance: int | None = None) -> list[np.n
                         size = unit * np.abs(r) * (np.asarray(r, v.dtype) != r if v.dtype == F32 else 1)
                     elif name in _INEXACT:
                         size = 4 * unit * np.abs(r)
-                        if name in ("remainder", "floor_divide"):
+                        if name in _OF_INPUTS:
                             size = size + 4 * unit * np.abs(inputs[0])
+                    elif attention and r.size:
+                        size = 8 * unit * np.abs(r).max() + 0 * r
                     if size is not None:
                         r = r + size * disturb.uniform(-1, 1, r.shape)
                     if disturbance % 2:
@@ -153,8 +164,49 @@ def compare_results(graph: Graph, arrays: list, got: list[np.ndarray], what: str
     raise Finding(bad)
 
 
+def apart(array: np.ndarray, kind: int) -> np.ndarray:
+    """A copy whose elements lie in another order, or with gaps."""
+    if kind and array.ndim > 1:
+        return np.asfortranarray(array)
+    wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]) if array.ndim else (2,), array.dtype)
+    view = wide[..., ::2] if array.ndim else wide[0:1].reshape(())
+    view[...] = array
+    return view
+
+
+def check_kept(graph: Graph, makers: list, sizes_list: list[dict], seed: int) -> None:
+    """Some inputs as weights: what depends on them only is kept between calls, and follows when one of them is written."""
+    r = np.random.default_rng(seed)
+    free = [i for i, v in enumerate(graph.inputs) if i not in graph.state and all(isinstance(n, int) for n in v.shape)]
+    weights = [i for i in free if r.random() < 0.6]
+    if not weights:
+        return
+    program = backend.compile(optimize(graph), Options(frozenset(weights)))
+    arrays = [make(sizes_list[0]) for make in makers]
+    held = {i: wrap(arrays[i], cpu()) for i in weights}
+    keeping = getattr(program, "keeping", None)
+    if keeping is None:
+        return
+    keeper = keeping(held)
+    for sizes in sizes_list:
+        if not all(g.holds(sizes) for g in graph.guards):
+            continue
+        arrays = [held[i]._data if i in held else make(sizes) for i, make in enumerate(makers)]
+        for call in range(4):
+            if call == 2:
+                i = weights[int(r.integers(len(weights)))]
+                held[i][...] = wrap(np.array(arrays[i][::-1] if arrays[i].ndim else arrays[i]), cpu())
+                arrays[i] = held[i]._data
+            own = [a if i in held else a.copy() for i, a in enumerate(arrays)]
+            before = [a.copy() for a in own]
+            outputs = keeper(own)
+            states = [own[i] for i in graph.state]
+            compare_results(graph, before, [*outputs, *states], f"weights {weights} kept, call {call}, sizes {sizes}")
+
+
 def check(graph: Graph, makers: list, sizes_list: list[dict], seed: int, guard: bool = True) -> None:
-    """Compile the graph, as it is and optimized, and compare at all sizes; at one of them between guard pages."""
+    """Compile the graph, as it is and optimized, and compare at all sizes; at one of them between guard pages, and with inputs
+    that are not contiguous."""
     verify(graph)
     improved = optimize(graph)
     verify(improved)
@@ -174,6 +226,11 @@ def check(graph: Graph, makers: list, sizes_list: list[dict], seed: int, guard: 
                 if i not in graph.state and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
                     raise Finding(f"{what}: input {i}, which is no state, has been written")
             if guard and k == seed % len(sizes_list):
+                second = [apart(a, (seed + i) % 2) for i, a in enumerate(arrays)]
+                found = program(second)
+                for i, (a, b) in enumerate(zip([*outputs, *states], [*found, *[second[i] for i in graph.state]])):
+                    if a.tobytes() != b.tobytes():
+                        raise Finding(f"{what}, sizes {sizes}: result {i} differs where inputs are not contiguous")
                 for side, threads in (("after", 1), ("before", 3)):
                     second = [a.copy() for a in arrays]
                     found = program.run_guarded(second, side, threads)
@@ -246,6 +303,11 @@ def one_seed(seed: int, gradients: bool = True) -> Graph:
         check(graph, maker.arrays, sizes, seed)
     except Exception as error:
         raise reduced(graph, maker.arrays, sizes, seed, error) from error
+    if seed % 3 == 1:
+        try:
+            check_kept(graph, maker.arrays, sizes, seed)
+        except Exception as error:
+            raise Finding(f"seed {seed}: {type(error).__name__}: {error}\n{graph}") from error
     if gradients and seed % 3 == 0:
         with_gradient = gradient_graph(graph, maker.arrays, seed)
         if with_gradient is not None:

@@ -25,6 +25,7 @@ class Maker:
         self.builder = Builder(f"seed {seed}")
         self.bound: dict[Value, float] = {}
         self.values: list[Value] = []
+        self.hidden: set[Value] = set()  # results that no graph of a user's has
         self.arrays: list = []  # for each input a function of the sizes
         r = self.random
         self.symbolic = bool(r.random() < 0.5)
@@ -52,7 +53,7 @@ class Maker:
                 step(self)
             except Skip:
                 continue
-        made = [v for eq in self.builder.equations for v in eq.outputs]
+        made = [v for eq in self.builder.equations for v in eq.outputs if v not in self.hidden]
         count = min(len(made), int(r.integers(1, 5)))
         outputs = [made[int(i)] for i in r.choice(len(made), count, replace=False)] + made[-1:]
         state = {}
@@ -192,11 +193,12 @@ def unary(m: Maker) -> None:
     x = m.pick(floats)
     b = m.bounded(x)
     small = ["exp", "expm1", "sigmoid", "sin", "cos", "tanh", "erf", "floor", "ceil", "trunc", "round", "relu", "abs",
-             "negative", "sign", "isnan", "isinf"]
+             "negative", "sign", "isnan", "isinf", "gelu", "gelu_tanh", "silu", "softplus", "mish", "arctan", "arcsinh", "sinh",
+             "cosh", "exp2", "stop_gradient", "copy"]
     name = small[int(m.random.integers(len(small)))]
-    if name in ("exp", "expm1") and b > 8:
+    if name in ("exp", "expm1", "sinh", "cosh", "exp2") and b > 8:
         raise Skip
-    bounds = {"exp": np.exp(min(b, 9)), "expm1": np.exp(min(b, 9))}
+    bounds = dict.fromkeys(("exp", "expm1", "sinh", "cosh", "exp2"), np.exp(min(b, 9)))
     bounds |= dict.fromkeys(("sigmoid", "sin", "cos", "tanh", "erf", "sign"), 1.0)
     m.emit(name, x, bound=float(bounds.get(name, b + 1)))
 
@@ -225,8 +227,8 @@ def quotient(m: Maker) -> None:
     x = m.pick(floats)
     y = m.emit("abs", m.pick(lambda v: v.dtype == x.dtype and fits(v.shape, x.shape)))
     y = m.emit("add", y, Literal(0.5, x.dtype), bound=LIMIT)
-    name = ("divide", "divide", "floor_divide", "remainder", "arctan2")[int(m.random.integers(5))]
-    m.emit(name, x, y, bound=max(4.0, 2 * m.bounded(x) + 1) if name != "remainder" else LIMIT)
+    name = ("divide", "divide", "floor_divide", "remainder", "arctan2", "hypot")[int(m.random.integers(6))]
+    m.emit(name, x, y, bound=max(4.0, 2 * m.bounded(x) + 1) if name not in ("remainder", "hypot") else LIMIT)
 
 
 def power(m: Maker) -> None:
@@ -492,7 +494,13 @@ def along(m: Maker) -> None:
 
 def product(m: Maker) -> None:
     """dot_general with random batch and contracted axes; the second operand is found, or made."""
-    x = m.pick(lambda v: floats(v) and v.shape and m.bounded(v) < 1000)
+    kind = int(m.random.integers(8))
+    if kind == 0:  # integers wrap
+        x = m.pick(lambda v: integers(v) and v.shape)
+    elif kind == 1:
+        x = in_bytes(m, m.shape(1))
+    else:
+        x = m.pick(lambda v: floats(v) and v.shape and m.bounded(v) < 1000)
     rank = len(x.shape)
     axes = list(map(int, m.random.permutation(rank)))
     contracted = axes[: int(m.random.choice([0, 1, 1, 1, 2]))]
@@ -503,12 +511,44 @@ def product(m: Maker) -> None:
     shape = tuple(free[k] if kind == "f" else x.shape[k] for kind, k in parts)
     if elements(shape) > 40_000 or elements(x.shape) * elements(free) > 2_000_000:
         raise Skip
-    ok = lambda v: v.dtype == x.dtype and identical(v.shape, shape) and m.bounded(v) < 1000
-    y = m.pick(ok) if any(map(ok, m.values)) else m.input(shape, x.dtype)
+    ok = lambda v: v.dtype == x.dtype and identical(v.shape, shape) and (not floats(x) or m.bounded(v) < 1000)
+    y = in_bytes(m, shape) if kind == 1 else m.pick(ok) if any(map(ok, m.values)) else m.input(shape, x.dtype)
     contract = tuple(contracted), tuple(parts.index(("c", k)) for k in contracted)
     batched = tuple(batch), tuple(parts.index(("b", k)) for k in batch)
     count = elements([x.shape[k] for k in contracted]) * (16 if not static(x) else 1)
-    m.emit("dot_general", x, y, contract=contract, batch=batched, bound=m.bounded(x) * m.bounded(y) * count)
+    if kind == 1 and m.random.random() < 0.8:
+        m.emit("dot_integer", x, y, contract=contract, batch=batched, bound=np.inf)
+    elif x.dtype == y.dtype:
+        m.emit("dot_general", x, y, contract=contract, batch=batched, bound=m.bounded(x) * m.bounded(y) * count)
+
+
+def in_bytes(m: Maker, shape: tuple) -> Value:
+    """int8 or uint8 over most of its range."""
+    dtype = INTEGERS[int(m.random.choice([2, 4]))]
+    return m.emit("multiply", m.input(tuple(shape), dtype), Literal(14 if dtype.kind == "i" else 28, dtype), bound=np.inf)
+
+
+def attend(m: Maker) -> None:
+    """Attention: heads behind the positions, any number of which may be symbolic."""
+    r = m.random
+    m.empty, dtype = False, m.main if m.main.kind == "f" else F32
+    n, length, keys = (m.sizes[int(r.integers(len(m.sizes)))] for _ in range(3))
+    heads, width, out = int(r.choice([1, 2, 3])), int(r.choice([1, 3, 8, 16, 20, 33])), int(r.choice([4, 8, 16, 17]))
+    lead = (n,) if r.random() < 0.6 else ()
+    if not never_empty([*lead, length, keys]) or elements((*lead, heads, length, keys)) > 60_000:
+        raise Skip
+    q, k = m.input((*lead, length, heads, width), dtype), m.input((*lead, keys, heads, width), dtype)
+    v = m.input((*lead, keys, heads, width if r.random() < 0.5 else out), dtype)
+    if r.random() < 0.5:
+        q = m.emit("tanh", q, bound=1.0)
+    attrs = {"scale": float(width**-0.5), "causal": bool(r.random() < 0.4)}
+    if r.random() < 0.3:
+        mask = m.input(((length, keys), (1, keys), (heads, length, keys))[int(r.integers(3))], dtype)
+        m.emit("masked_attention", q, k, v, mask, **attrs, bound=m.bounded(v))
+    else:
+        m.emit("attention", q, k, v, **attrs, bound=m.bounded(v))
+    m.hidden.update(m.builder.equations[-1].outputs[1:])  # what is kept of the rows is for its gradient
+    m.values = [v for v in m.values if v not in m.hidden]
 
 
 def convolution(m: Maker) -> None:
@@ -526,6 +566,10 @@ def convolution(m: Maker) -> None:
     dilation = tuple(int(k) for k in r.choice([1, 1, 1, 2], spatial))
     padding = tuple((int(a), int(b)) for a, b in r.integers(0, 3, (spatial, 2)))
     outputs = groups * int(r.choice([1, 2, 4, 7, 16, 33]))
+    if spatial == 2 and r.random() < 0.25:  # as most networks have them
+        x = m.input((int(r.choice([1, 2, 3])), int(r.choice([16, 24, 32, 40])), *map(int, r.integers(3, 15, 2))), x.dtype)
+        groups, outputs = (1, int(r.choice([16, 24, 33, 48]))) if r.random() < 0.7 else (x.shape[1], x.shape[1])
+        kernel, stride, dilation, padding = (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))
     for n, k, d, (a, b) in zip(x.shape[2:], kernel, dilation, padding):
         if n + a + b < (k - 1) * d + 1:
             raise Skip
@@ -587,5 +631,5 @@ STEPS = [f for f, weight in (
     (unary, 4), (positive, 1), (binary, 5), (quotient, 1), (power, 1), (integer, 2), (boolean, 1), (compare, 2), (choose, 2),
     (convert, 2), (reduce, 4), (softmax, 1), (normalize, 1), (reshape, 3), (transpose, 2), (broadcast, 2), (cut, 2), (update, 1),
     (flip, 1), (pad, 1), (concatenate, 2), (iota, 1), (gather, 1), (scatter, 1), (along, 1), (product, 3), (convolution, 1),
-    (pool, 1), (bits, 1), (order, 1),
+    (pool, 1), (bits, 1), (order, 1), (attend, 1),
 ) for _ in range(weight)]
