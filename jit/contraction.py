@@ -25,6 +25,7 @@ __all__ = [
     "flatten",
     "hint",
     "lane_mask",
+    "mask_registers",
     "minimum",
     "multiply_add",
     "zero",
@@ -168,6 +169,11 @@ def flatten(builder: KernelBuilder, index: Digits, sizes: tuple[Size, ...]) -> E
     for i, size in zip(index, sizes, strict=True):
         flat = flat * builder.size(size) + i
     return flat
+
+
+def mask_registers(vector: Type) -> bool:
+    """Whether an access under a mask is as fast as another: where vectors have 64 bytes."""
+    return vector.lanes * _ITEMSIZE[vector.dtype] == 64
 
 
 def lane_mask(position: Expr, lanes: int, stop: Expr) -> Expr:

@@ -120,9 +120,14 @@ class _Residue:
     period: int
     window: Window
 
-    def tap(self, t: Expr) -> Expr:
+    def tap(self, builder: KernelBuilder, t: Expr, axis: int) -> Expr:
         """The tap of the filter that is number t of the window."""
-        return const(self.first + (self.window.taps - 1) * self.period) - t * self.period
+        last = self.first + (self.window.taps - 1) * self.period
+        return builder.parameter(last, ("last tap", axis), varies=True) - t * self.period
+
+    def place(self, builder: KernelBuilder, q: Expr, axis: int) -> Expr:
+        """The position of output q."""
+        return q if self.stride == 1 else q * self.stride + builder.parameter(self.r, ("residue", axis), varies=True)
 
 
 def _residues(size: Size, out: Size, kernel: int, stride: int, dilation: int, low: int) -> list[_Residue]:
@@ -163,7 +168,7 @@ def lower_data_gradient(
         def weight(
             builder: KernelBuilder, c: Expr, o: Expr, tap: Digits, lanes: int, mask: Expr | None, parts: Any = parts
         ) -> Expr:
-            taps = tuple(part.tap(t) for part, t in zip(parts, tap[3 - len(kernel) :]))
+            taps = tuple(part.tap(builder, t, axis) for axis, (part, t) in enumerate(zip(parts, tap[3 - len(kernel) :])))
             if outputs == w.shape[1] == 1:  # the lanes are groups
                 return w.load(builder, Position((c, o, *taps), 0 if lanes > 1 else None, lanes, mask))
             channels = builder.size(w.shape[1])
@@ -174,7 +179,7 @@ def lower_data_gradient(
         def deliver(
             builder: KernelBuilder, n: Expr, at: Digits, c: Expr, lanes: int, mask: Expr | None, value: Expr, parts: Any = parts
         ) -> list[Stmt]:
-            place = tuple(q * part.stride + part.r for q, part in zip(at[3 - len(kernel) :], parts))
+            place = tuple(part.place(builder, q, axis) for axis, (part, q) in enumerate(zip(parts, at[3 - len(kernel) :])))
             position = spatial.position(n, (*at[: 3 - len(kernel)], *place), c, lanes, mask)
             return sink.store(builder, position, value)
 

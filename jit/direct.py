@@ -24,7 +24,7 @@ from typing import Any
 
 from ndarray.dims import Size, product
 
-from .contraction import Digits, bind, ceil_div, hint, lane_mask, minimum, multiply_add, zero
+from .contraction import Digits, bind, ceil_div, hint, lane_mask, mask_registers, minimum, multiply_add, zero
 from .gemm import once, out_of_loop
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
 from .loopir import (
@@ -247,7 +247,9 @@ def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     size = c.groups * panels * blocks * product(taps) * plan.block * plan.nr
     packed = Storage(c.dtype, size, "packed weights")
     body: list[Stmt] = []
-    panel_count, block_count = builder.parameter(panels), builder.parameter(blocks)  # also where there is one
+    # parameters, also where they are 1: one kernel for all tiles and filters
+    panel_count, block_count = builder.parameter(panels), builder.parameter(blocks)
+    channels, wide = builder.parameter(plan.block), builder.parameter(plan.nr)
     block = bind(builder, body, Var("task", INT) % block_count)
     panel = bind(builder, body, Var("task", INT) // block_count)
     group: Expr = const(0)
@@ -256,30 +258,26 @@ def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     outputs, inputs = builder.parameter(c.outputs, "outputs"), builder.parameter(c.inputs, "inputs")
     channel = builder.fresh("c")
     names = [builder.fresh("t") for _ in taps]
-    tap = tuple(const(0) if k == 1 else Var(name, INT) for k, name in zip(taps, names))
+    tap = tuple(const(0) if c.windows[axis] is UNIT else Var(name, INT) for axis, name in enumerate(names))
     inside: list[Stmt] = []
-    at = bind(builder, inside, block * plan.block + Var(channel, INT))
-    extents = tuple(builder.parameter(k, ("taps", axis)) for axis, k in enumerate(taps))
+    at = bind(builder, inside, block * channels + Var(channel, INT))
+    extents = tuple(const(1) if w is UNIT else builder.parameter(w.taps) for w in c.windows)
     place: Expr = group * panel_count + panel
     for digit, extent in ((tap[0], extents[0]), (tap[1], extents[1]), (block, block_count), (tap[2], extents[2])):
         place = place * extent + digit
-    place = place * plan.block + Var(channel, INT)
-    place = bind(builder, inside, place * plan.nr)
-    even = isinstance(c.inputs, int) and c.inputs % plan.block == 0
-    whole = isinstance(c.outputs, int) and c.outputs % plan.nr == 0
+    place = place * channels + Var(channel, INT)
+    place = bind(builder, inside, place * wide)
     buffer = builder.buffer(packed, "write")
-    for v in range(plan.vectors):
-        first = panel * plan.nr + v * plan.lanes
-        mask = None if whole else lane_mask(first, plan.lanes, outputs)
-        if not even:
-            exists = splat(at < inputs, plan.lanes)
-            mask = exists if mask is None else mask & exists
-        value = c.weight(builder, group * outputs + first, at, tap, plan.lanes, mask)
-        inside.append(Store(buffer, place + v * plan.lanes, value))
-    for count, name in zip(reversed(taps), reversed(names)):
-        if count != 1:
-            inside = [For(name, const(0), const(count), 1, tuple(inside))]
-    body.append(For(channel, const(0), const(plan.block), 1, tuple(inside)))
+    v = Var(builder.fresh("v"), INT)
+    first = bind(builder, vector := list[Stmt](), panel * wide + v, "o")
+    mask = lane_mask(first, plan.lanes, outputs) & splat(at < inputs, plan.lanes)
+    value = c.weight(builder, group * outputs + first, at, tap, plan.lanes, mask)
+    vector.append(Store(buffer, place + v, value))
+    inside.append(For(v.name, const(0), wide, plan.lanes, tuple(vector)))
+    for window, extent, name in zip(reversed(c.windows), reversed(extents), reversed(names)):
+        if window is not UNIT:
+            inside = [For(name, const(0), extent, 1, tuple(inside))]
+    body.append(For(channel, const(0), channels, 1, tuple(inside)))
     launch = builder.launch(
         "pack_w", body, "task", c.groups * panels * blocks, size // 2, equations=c.equations, note="pack weights"
     )
@@ -370,7 +368,7 @@ class Patched:
         inputs = builder.parameter(self.channels, "inputs")
         single = isinstance(self.blocks, int) and self.blocks == 1
 
-        def fill(start: Expr, stop: Expr, copied: bool) -> Stmt:
+        def fill(start: Expr, stop: Expr, copied: bool) -> For:
             """Columns start .. stop-1, from x or with zeros: all channels of a column, one block after the other, as x is read
             fastest in the order in which it lies in memory."""
             column = bind(builder, out := list[Stmt](), base + Var(j, INT) * plan.block)
@@ -394,11 +392,14 @@ class Patched:
                     value = c.read(builder, self.n, where, self.group * inputs + (offset + first), plan.lanes, mask)
                 one.append(Store(self.patch, column + number * self.line + first, value, partial))
             if single:
-                return For(j, start, stop, 1, (*out, *one), 2 if len(one) < 3 else 1)
-            return For(j, start, stop, 1, (*out, For(block, const(0), self.blocks_here, 1, tuple(one), 2)))
+                return For(j, start, stop, 1, (*out, *one))
+            return For(j, start, stop, 1, (*out, For(block, const(0), self.blocks_here, 1, tuple(one))))
 
-        zeros = (fill(const(0), extent, False),)
-        inside.append(If(exists, (fill(const(0), first, False), fill(first, last, True), fill(last, extent, False)), zeros))
+        # what lies before x and what lies behind it: all columns lie before it where there is no such row
+        side = Var(builder.fresh("s"), INT)
+        before, behind = (bind(builder, inside, apply("select", exists, x, extent), "col") for x in (first, last))
+        zeros = fill(side * behind, apply("select", side.equals(0), before, extent), False)
+        inside += [For(side.name, const(0), const(2), 1, (zeros,)), fill(before, behind, True)]
         loop: Stmt = For(i, const(0), rows, 1, tuple(inside))
         return [*body, For(kd, const(0), const(self.extent[0]), 1, (loop,), apart=True)]
 
@@ -406,10 +407,12 @@ class Patched:
         """Store a vector of results; those before `limit` exist (all of them, if it is None)."""
         c, lanes = self.c, self.plan.lanes
         lead = self.group * self.outputs  # the channels before those of the group
-        store = c.deliver(self.builder, self.n, at, lead + output, lanes, None, value)
         if limit is None:
-            return store
+            return c.deliver(self.builder, self.n, at, lead + output, lanes, None, value)
         masked = c.deliver(self.builder, self.n, at, lead + output, lanes, lane_mask(output, lanes, limit), value)
+        if mask_registers(self.vector):
+            return masked
+        store = c.deliver(self.builder, self.n, at, lead + output, lanes, None, value)
         return [If(output + lanes <= limit, tuple(store), (If(output < limit, tuple(masked)),))]
 
 

@@ -101,30 +101,34 @@ def pack_operand(
     count = product(batch_sizes) * panels
     block = None
     parts = min(16, hint(c.inner[0])) if c.inner and hint(count) < 8 and hint(count * product(c.inner)) * width > 16384 else 1
-    if parts > 1:
-        length = builder.parameter(ceil_div(c.inner[0], parts), "length")
-        first = bind(builder, body, task % builder.parameter(parts, "parts") * length)
+    turned = bool(c.inner) and not operand.contiguous  # a large kernel: one for any numbers of parts and panels, and any width
+    if parts > 1 or turned:
+        part_count, length = builder.parameter(parts), builder.parameter(ceil_div(c.inner[0], parts), "length")
+        first = bind(builder, body, task % part_count * length)
         block = (first, bind(builder, body, minimum(first + length, builder.parameter(c.inner[0], ("k", 0)))))
-        task = bind(builder, body, task // builder.parameter(parts, "parts"))
-    panel = bind(builder, body, task % builder.parameter(panels, "panels"))
+        task = bind(builder, body, task // part_count)
+    panel_count = builder.parameter(panels) if turned else builder.parameter(panels, "panels")
+    panel = bind(builder, body, task % panel_count)
     with builder.within("batch"):
-        found = iter(digits(builder, bind(builder, body, task // builder.parameter(panels, "panels")), batch_sizes))
+        found = iter(digits(builder, bind(builder, body, task // panel_count), batch_sizes))
     batch = tuple(bind(builder, body, next(found)) if used else const(0) for used in operand.batch)
     target = builder.buffer(storage, "write")
-    base = bind(builder, body, task * builder.parameter(product(c.inner), "depth") * width)
+    wide = builder.parameter(width, "width") if turned else const(width)
+    base = bind(builder, body, task * builder.parameter(product(c.inner), "depth") * wide)
     body += _copy_panel(
         c,
         builder,
         operand,
         batch,
-        panel * width,
+        panel * wide,
         positions,
         width,
+        wide,
         lanes,
         0,
         (),
         block,
-        lambda k, offset: (target, base + flatten(builder, k, c.inner) * width + offset),
+        lambda k, offset: (target, base + flatten(builder, k, c.inner) * wide + offset),
     )
     work = product(batch_sizes) * positions * product(c.inner) // (8 if operand.contiguous else 1) // 2
     launch = builder.launch(
@@ -147,13 +151,15 @@ def _copy_panel(
     first: Expr,
     positions: Size,
     width: int,
+    wide: Expr,
     lanes: int,
     digit: int,
     outer: Digits,
     block: tuple[Expr, Expr] | None,
     where: Callable[[Digits, Expr], tuple[str, Expr]],
 ) -> list[Stmt]:
-    """Copies positions first..first+width-1 for all k of the block, with zeros past the last position."""
+    """Copies positions first..first+width-1 for all k of the block, with zeros past the last position. `wide` is `width`, or a
+    parameter of that value."""
     limit = builder.parameter(positions, "positions")
     ks: list[Expr] = list(outer)
     loops: list[tuple[str, Expr, Expr]] = []
@@ -174,7 +180,7 @@ def _copy_panel(
     else:
         j = builder.fresh("j")
         position = first + Var(j, INT)
-        filled = minimum(const(width), limit - first)
+        filled = minimum(wide, limit - first)
         name, start, stop = loops.pop() if loops else (builder.fresh("k"), const(0), const(1))
         buffer, at = where(k, Var(j, INT))
         copy = Store(buffer, at, operand.load(builder, batch, position, k, 1, None))
@@ -187,11 +193,10 @@ def _copy_panel(
             return For(piece, begin, end, 16, (For(j, low, high, 1, (along,)),))
 
         if width % lanes == 0:
-            type = Type(c.dtype, lanes)
-            clear: list[Stmt] = [Store(*where(k, const(offset)), zero(type)) for offset in range(0, width, lanes)]
+            clear = For(j, const(0), wide, lanes, (Store(buffer, at, zero(Type(c.dtype, lanes))),))
         else:
-            clear = [For(j, filled, const(width), 1, (Store(buffer, at, zero(Type(c.dtype))),))]
-        inside.append(If(filled < width, (For(name, start, stop, 1, tuple(clear)),)))
+            clear = For(j, filled, wide, 1, (Store(buffer, at, zero(Type(c.dtype))),))
+        inside.append(If(filled < wide, (For(name, start, stop, 1, (clear,)),)))
         if operand.along_k is None or width % lanes or lanes < 4 or not ks:
             inside.append(singly(start, stop, const(0), filled))
         else:  # squares of vectors are turned in registers
@@ -328,19 +333,21 @@ class _Product:
         if not s.blocked:
             self.block = (const(0), extent)
             return self._tiles(None, None)
-        cut = builder.fresh("k")
-        step = const(int(s.kd))
+        number = builder.fresh("k")
+        step = builder.parameter(int(s.kd))
         body: list[Stmt] = []
-        stop = bind(builder, body, minimum(Var(cut, INT) + step, extent))
-        self.block = (Var(cut, INT), stop)
-        first: Expr = Var(cut, INT).equals(0)
+        cut = bind(builder, body, Var(number, INT) * step, "k")
+        stop = bind(builder, body, minimum(cut + step, extent))
+        self.block = (cut, stop)
+        first: Expr = Var(number, INT).equals(0)
         last: Expr = stop >= extent
         for variable, size in zip(self.outer, self.inner):
             first = first & variable.equals(0)
             last = last & (variable + 1 >= size)
         first, last = bind(builder, body, first), bind(builder, body, last)
         body += self._tiles(first, last)
-        loop: list[Stmt] = [For(cut, const(0), apply("max", extent, const(1)), int(s.kd), tuple(body))]
+        blocks = builder.parameter(ceil_div(c.inner[s.digit], int(s.kd)))
+        loop: list[Stmt] = [For(number, const(0), apply("max", blocks, const(1)), 1, tuple(body))]
         for name, size in zip(reversed(names), reversed(self.inner[: s.digit])):
             loop = [For(name, const(0), apply("max", size, const(1)), 1, tuple(loop))]
         return loop
@@ -365,6 +372,7 @@ class _Product:
                 Var(at, INT),
                 c.columns,
                 s.nr,
+                const(s.nr),
                 s.lanes,
                 s.digit,
                 self.outer,

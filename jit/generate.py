@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Container
 from queue import SimpleQueue
@@ -24,6 +25,33 @@ __all__ = ["Generation"]
 
 PIECE = 12_000
 MAX_THREADS = 8
+
+SWITCH = 5e-5
+"""Seconds after which whoever holds Python's lock gives way meanwhile. A piece takes it some twenty times, for each call of
+LLVM, and with the usual 5 ms waited longer than it worked."""
+
+
+class _GivingWay:
+    """Python's switch interval is `SWITCH` while anyone generates."""
+
+    def __init__(self) -> None:
+        self.lock, self.count, self.usual = threading.Lock(), 0, 0.0
+
+    def begin(self) -> None:
+        with self.lock:
+            if not self.count:
+                self.usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(SWITCH, self.usual))
+            self.count += 1
+
+    def end(self) -> None:
+        with self.lock:
+            self.count -= 1
+            if not self.count:
+                sys.setswitchinterval(self.usual)
+
+
+_giving_way = _GivingWay()
 
 
 class Generation:
@@ -46,6 +74,7 @@ class Generation:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def __enter__(self) -> Generation:
+        _giving_way.begin()
         return self
 
     def add(self, kernel: Kernel) -> None:
@@ -94,14 +123,21 @@ class Generation:
             work()
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and self._functions:
+        try:
+            self._finish(kind is None)
+        finally:
+            _giving_way.end()
+
+    def _finish(self, good: bool) -> None:
+        """Wait for all objects; they are of use if all went well."""
+        if good and self._functions:
             self._cut()
         for _thread in self._threads:
             self._queue.put(None)
         self._work_off()
         for thread in self._threads:
             thread.join()
-        if kind is None:
+        if good:
             for result in self._results:
                 if isinstance(result, BaseException):
                     raise result

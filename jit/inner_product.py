@@ -10,7 +10,19 @@ from typing import Any
 
 from ndarray.dims import product
 
-from .contraction import Contraction, Deliver, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .contraction import (
+    Contraction,
+    Deliver,
+    bind,
+    ceil_div,
+    digits,
+    hint,
+    lane_mask,
+    mask_registers,
+    minimum,
+    multiply_add,
+    zero,
+)
 from .launch import _ITEMSIZE, KernelBuilder, Launch
 from .loopir import INT, Apply, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const
 from .target import Target
@@ -74,16 +86,19 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
     rows, columns = builder.parameter(c.rows, "rows"), builder.parameter(c.columns, "columns")
     row_blocks, column_blocks = ceil_div(c.rows, mt), ceil_div(c.columns, nt)
     task: Expr = Var("task", INT)
-    m0 = bind(builder, body, task % builder.parameter(row_blocks, "row blocks") * mt, "m")
+    task_rows = builder.parameter(mt) if m > 1 else const(mt)
+    task_columns = builder.parameter(nt)
+    m0 = bind(builder, body, task % builder.parameter(row_blocks, "row blocks") * task_rows, "m")
     rest = bind(builder, body, task // builder.parameter(row_blocks, "row blocks"))
-    n0 = bind(builder, body, rest % builder.parameter(column_blocks, "column blocks") * nt, "col")
-    block = rest // builder.parameter(column_blocks, "column blocks")
+    block_count = builder.parameter(column_blocks)
+    n0 = bind(builder, body, rest % block_count * task_columns, "col")
+    block = rest // block_count
     with builder.within("batch"):
         batch = tuple(bind(builder, body, d, "g") for d in digits(builder, block, c.batch))
-    m1 = bind(builder, body, minimum(m0 + mt, rows), "m")
-    n1 = bind(builder, body, minimum(n0 + nt, columns), "col")
+    m1 = bind(builder, body, minimum(m0 + task_rows, rows), "m")
+    n1 = bind(builder, body, minimum(n0 + task_columns, columns), "col")
     chunk = max(lanes, nr) if c.vector_store else nr
-    sums = builder.scratch(c.dtype, mt * chunk)
+    sums, vectors = builder.scratch(c.dtype, mt * chunk), builder.scratch(c.dtype, mr * nr * lanes)
     j0, j1, i0 = builder.fresh("col"), builder.fresh("col"), builder.fresh("m")
     names = [[builder.fresh("c") for _ in range(nr)] for _ in range(mr)]
     tile: list[Stmt] = [Register(name, zero(vector)) for row in names for name in row]
@@ -103,19 +118,22 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
 
     whole = bind(builder, tile, length // lanes * lanes)
     inside: list[Stmt] = [
-        For(ks[-1], const(0), whole, lanes, tuple(step(Var(ks[-1], INT), None)), 2 if mr * nr <= 8 else 1)
+        For(ks[-1], const(0), whole, lanes, tuple(step(Var(ks[-1], INT), None)), 2 if mr * nr <= 4 else 1)
     ]
     if not (isinstance(c.inner[-1], int) and c.inner[-1] % lanes == 0):
         inside.append(If(whole < length, tuple(step(whole, lane_mask(whole, lanes, length)))))
     for number in reversed(range(len(ks) - 1)):
         inside = [For(ks[number], const(0), builder.parameter(c.inner[number], ("k", number)), 1, tuple(inside))]
     tile += inside
-    for i in range(mr):
-        for j in range(nr):
-            total = Apply("reduce_add", (Get(names[i][j], vector),), Type(c.dtype))
-            tile.append(Store(sums, (Var(i0, INT) - m0 + i) * chunk + (Var(j1, INT) - Var(j0, INT)) + j, total))
+    tile += [Store(vectors, const((i * nr + j) * lanes), Get(names[i][j], vector)) for i in range(mr) for j in range(nr)]
+    i: Expr = Var(builder.fresh("i"), INT) if mr > 1 else const(0)
+    j = Var(builder.fresh("j"), INT)
+    total = Apply("reduce_add", (Load(vectors, (i * nr + j) * lanes, vector),), Type(c.dtype))
+    add: Stmt = Store(sums, (Var(i0, INT) - m0 + i) * chunk + (Var(j1, INT) - Var(j0, INT) + j), total)
+    add = For(j.name, const(0), const(nr), 1, (add,))
+    tile.append(For(i.name, const(0), const(mr), 1, (add,)) if isinstance(i, Var) else add)
     tiles = For(i0, m0, m1, mr, tuple(tile))
-    compute = For(j1, Var(j0, INT), minimum(Var(j0, INT) + chunk, n1), nr, (tiles,))
+    compute = For(j1, Var(j0, INT), minimum(Var(j0, INT) + chunk, n1), nr, (tiles,), apart=True)
     wide = c.vector_store and chunk == lanes
     column = Var(j0, INT) if wide else Var(j0, INT) + Var("j", INT)
     count = lanes if wide else 1
@@ -125,13 +143,16 @@ def lower_inner_product(c: Contraction, load_a: Any, load_b: Any, target: Target
         index = Var(i, INT) * chunk + (column - Var(j0, INT))
         return [For(i, const(0), m1 - m0, 1, tuple(deliver(m0 + Var(i, INT), Load(sums, index, Type(c.dtype, count)))))]
 
-    store = c.store(builder, batch, column, count, None, over_rows)
-    if wide:
-        masked = c.store(builder, batch, column, lanes, lane_mask(column, lanes, columns), over_rows)
-        sink: Stmt = If(column + lanes <= columns, tuple(store), tuple(masked))
+    masked = c.store(builder, batch, column, lanes, lane_mask(column, lanes, columns), over_rows) if wide else []
+    if wide and mask_registers(vector):
+        sink = masked
     else:
-        sink = For("j", const(0), minimum(const(chunk), n1 - Var(j0, INT)), 1, tuple(store))
-    body.append(For(j0, n0, n1, chunk, (compute, sink)))
+        store = c.store(builder, batch, column, count, None, over_rows)
+        if wide:
+            sink = [If(column + lanes <= columns, tuple(store), tuple(masked))]
+        else:
+            sink = [For("j", const(0), minimum(const(chunk), n1 - Var(j0, INT)), 1, tuple(store))]
+    body.append(For(j0, n0, n1, chunk, (compute, *sink)))
     tasks = product(c.batch) * row_blocks * column_blocks
     # nanoseconds: of the arithmetic, and of reading the larger side, for which there may be little of it
     work = product(c.batch) * c.columns * k * c.rows // (lanes * 2) + product(c.batch) * c.columns * k * itemsize // 40 + 20

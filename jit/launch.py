@@ -240,11 +240,12 @@ class KernelBuilder:
         finally:
             self.part = before
 
-    def parameter(self, value: Size, role: Any = None) -> Expr:
+    def parameter(self, value: Size, role: Any = None, varies: bool = False) -> Expr:
         """A parameter of its own, also where another one happens to have the same value, so that a kernel has the same
-        text for all sizes; one for each `role` (any hashable) if that is given. 0 and 1 with a role are constants."""
+        text for all sizes; one for each `role` (any hashable) if that is given. 0 and 1 with a role are constants, unless
+        it `varies`."""
         if role is not None:
-            if isinstance(value, int) and value in (0, 1):
+            if isinstance(value, int) and value in (0, 1) and not varies:
                 return Const(value, INT)
             if role not in self._roles:
                 self._roles[role] = self.parameter(value)

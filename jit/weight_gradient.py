@@ -154,12 +154,13 @@ class _Filters(Patched):
         last = bind(builder, body, minimum(first + builder.parameter(per_part), builder.parameter(c.batch)), "g")
         self.n, self.depth = Var(n, INT), Var(depth, INT) if d.out != 1 else const(0)
         inside: list[Stmt] = []
-        self.h0, self.w0 = Var(i, INT), Var(j, INT)
-        self.rows = bind(builder, inside, minimum(builder.parameter(plan.height), builder.parameter(h.out) - self.h0), "row")
-        self.columns = bind(builder, inside, minimum(builder.parameter(plan.width), builder.parameter(w.out) - self.w0), "col")
+        high, wide = builder.parameter(plan.height), builder.parameter(plan.width)
+        self.h0, self.w0 = (bind(builder, inside, Var(x, INT) * size) for x, size in ((i, high), (j, wide)))
+        self.rows = bind(builder, inside, minimum(high, builder.parameter(h.out) - self.h0), "row")
+        self.columns = bind(builder, inside, minimum(wide, builder.parameter(w.out) - self.w0), "col")
         inside += self.copy() + self._copy_g() + self._tiles()
-        loop: Stmt = For(j, const(0), builder.parameter(w.out, "columns out"), plan.width, tuple(inside))
-        loop = For(i, const(0), builder.parameter(h.out, "rows out"), plan.height, (loop,))
+        loop: Stmt = For(j, const(0), builder.parameter(ceil_div(w.out, plan.width)), 1, tuple(inside))
+        loop = For(i, const(0), builder.parameter(ceil_div(h.out, plan.height)), 1, (loop,))
         loop = For(depth, const(0), builder.parameter(d.out, "depth out"), 1, (loop,))
         body.append(For(n, first, last, 1, (loop,)))
         body += self._sink()
@@ -187,7 +188,7 @@ class _Filters(Patched):
             copy.append(Store(self.g_patch, to + j * plan.nr + v, value))
         inside.append(For(j.name, const(0), self.columns, 1, tuple(copy)))
         loop: Stmt = For(panel.name, const(0), self.panels_here, 1, tuple(inside))
-        return [For(i.name, const(0), self.rows, 1, (loop,))]
+        return [For(i.name, const(0), self.rows, 1, (loop,), apart=True)]
 
     def _slot(self, tap: Digits, block: Expr, panel: Expr) -> Expr:
         """Where the sums of a tile lie."""
@@ -206,7 +207,7 @@ class _Filters(Patched):
         for n, name in zip(reversed(taps), reversed(names)):
             if n != 1:
                 loop = For(name, const(0), const(n), 1, (loop,))
-        return [loop]
+        return [replace(loop, apart=True)]
 
     def _tiles(self) -> list[Stmt]:
         return self._each(self._tile)

@@ -25,7 +25,7 @@ from typing import Any
 from ndarray.dims import Size
 from ndarray.settings import settings
 
-from .contraction import bind, ceil_div, digits, lane_mask, minimum, multiply_add, zero
+from .contraction import bind, ceil_div, digits, lane_mask, mask_registers, minimum, multiply_add, zero
 from .direct import UNIT, Convolution
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
 from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const, splat
@@ -305,7 +305,7 @@ class _Winograd:
         first = bind(builder, body, part * builder.parameter(plan.panels))
         last = bind(builder, body, minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels")))
         inside = self._products(panel)
-        inside.append(For(t.name, const(0), self.count, 1, tuple(self._results(t, panel))))
+        inside.append(For(t.name, const(0), self.count, 1, tuple(self._results(t, panel)), apart=True))
         body.append(For(panel.name, first, last, 1, tuple(inside)))
         tasks = ceil_div(total, plan.tiles) * ceil_div(panels, plan.panels)
         macs = total * positions * c.inputs * c.outputs
@@ -325,22 +325,23 @@ class _Winograd:
         whole = bind(builder, body, (row >= 0) & (row + size <= height) & (column >= 0) & (column + size <= width))
         block = Var(builder.fresh("b"), INT)
         inside: list[Stmt] = []
-        for v in range(0, plan.block, plan.lanes):
-            channel = bind(builder, inside, block * plan.block + v)
-            mask: Expr | None = None
-            if c.inputs % plan.block:
-                mask = bind(builder, inside, lane_mask(channel, plan.lanes, builder.parameter(c.inputs, "inputs")), "q")
+        v = Var(builder.fresh("v"), INT)
+        channel = bind(builder, inside, block * plan.block + v)
+        mask: Expr | None = None
+        if c.inputs % plan.block:
+            mask = bind(builder, inside, lane_mask(channel, plan.lanes, builder.parameter(c.inputs, "inputs")), "q")
 
-            def read(body: list[Stmt], i: int, j: Expr, channel: Expr = channel, mask: Expr | None = mask) -> Expr:
-                return c.read(builder, n, (const(0), row + i, column + j), channel, plan.lanes, mask)
+        def read(body: list[Stmt], i: int, j: Expr) -> Expr:
+            return c.read(builder, n, (const(0), row + i, column + j), channel, plan.lanes, mask)
 
-            def store(body: list[Stmt], i: Expr, v: int = v) -> Callable[[int, Expr], Stmt]:
-                to = bind(builder, body, i * size * self.place + block * self.line + t * plan.block + v)
-                return lambda j, value: Store(self.V, to + self.place * j, value)
+        def store(body: list[Stmt], i: Expr) -> Callable[[int, Expr], Stmt]:
+            to = bind(builder, body, i * size * self.place + block * self.line + t * plan.block + v)
+            return lambda j, value: Store(self.V, to + self.place * j, value)
 
-            exists = (lambda i: (row + i >= 0) & (row + i < height), lambda j: (column + j >= 0) & (column + j < width))
-            inside += both_ways(builder, self.half, self.variant.input, size, size, read, store, whole, exists)
-        body.append(For(block.name, const(0), self.blocks, 1, tuple(inside)))
+        exists = (lambda i: (row + i >= 0) & (row + i < height), lambda j: (column + j >= 0) & (column + j < width))
+        inside += both_ways(builder, self.half, self.variant.input, size, size, read, store, whole, exists)
+        loop = For(v.name, const(0), const(plan.block), plan.lanes, tuple(inside))
+        body.append(For(block.name, const(0), self.blocks, 1, (loop,)))
         return body
 
     def _products(self, panel: Expr) -> list[Stmt]:
@@ -363,7 +364,7 @@ class _Winograd:
         for r, line in enumerate(names):
             left = bind(builder, step, splat(Load(self.V, a + k + r * plan.block, Type(self.c.dtype)), plan.lanes), "a")
             step += [Set(name, multiply_add(left, x, Get(name, self.vector))) for name, x in zip(line, ws)]
-        inside.append(For(k.name, const(0), const(plan.block), 1, tuple(step), 4))
+        inside.append(For(k.name, const(0), const(plan.block), 1, tuple(step)))
         tile.append(For(block.name, const(0), self.blocks, 1, tuple(inside)))
         to = bind(builder, tile, (t * positions + position) * plan.nr)
         tile += [
@@ -402,9 +403,11 @@ class _Winograd:
 
     def _deliver(self, n: Expr, at: tuple[Expr, ...], output: Expr, value: Expr) -> list[Stmt]:
         c, lanes, builder = self.c, self.plan.lanes, self.builder
-        store = c.deliver(builder, n, at, output, lanes, None, value)
         if c.outputs % self.plan.nr == 0:
-            return store
+            return c.deliver(builder, n, at, output, lanes, None, value)
         limit = builder.parameter(c.outputs, "outputs")
         masked = c.deliver(builder, n, at, output, lanes, lane_mask(output, lanes, limit), value)
+        if mask_registers(self.vector):
+            return masked
+        store = c.deliver(builder, n, at, output, lanes, None, value)
         return [If(output + lanes <= limit, tuple(store), (If(output < limit, tuple(masked)),))]

@@ -24,7 +24,7 @@ from ndarray.settings import settings
 from .contraction import bind, ceil_div, lane_mask, minimum, multiply_add, zero
 from .direct import Convolution
 from .launch import _ITEMSIZE, Launch, Sink, Storage
-from .loopir import INT, Expr, For, Get, Load, Register, Set, Stmt, Store, Type, Var, const, splat
+from .loopir import INT, Expr, For, Get, Load, Register, Set, Stmt, Store, Type, Var, apply, const, splat
 from .plain import plain_sink
 from .target import Target
 from .weight_gradient import FilterPlan, _add_parts, _Filters
@@ -148,15 +148,17 @@ class _WinogradFilters(_Filters):
         per_part = ceil_div(ceil_div(total, plan.tiles), plan.parts) * plan.tiles
         first = bind(builder, body, self.part * builder.parameter(per_part), "g")
         last = bind(builder, body, minimum(first + builder.parameter(per_part), builder.parameter(total)), "g")
-        start, t = Var(builder.fresh("t"), INT), Var(builder.fresh("t"), INT)
+        number, t = Var(builder.fresh("b"), INT), Var(builder.fresh("t"), INT)
         inside: list[Stmt] = []
+        start = bind(builder, inside, first + number * self.tiles, "t")
         self.count = bind(builder, inside, minimum(self.tiles, last - start))
         tile: list[Stmt] = []
         n, row, column = place_of(builder, tile, start + t, grid, plan.outputs)
         tile += self._image(n, row, column, t) + self._gradient(n, row, column, t)
-        inside.append(For(t.name, const(0), self.count, 1, tuple(tile)))
+        inside.append(For(t.name, const(0), self.count, 1, tuple(tile), apart=True))
         inside += self._products()
-        body.append(For(start.name, first, last, plan.tiles, tuple(inside)))
+        blocks = (apply("max", last - first, const(0)) + (self.tiles - 1)) // self.tiles
+        body.append(For(number.name, const(0), blocks, 1, tuple(inside)))
         body += self._taps() + self._sink()
         name = f"winograd_{plan.outputs}x{plan.outputs}_{plan.block}x{plan.nr}"
         return replace(self.launch(body, tasks, name, plan.lanes * 2), work=self._work(total))
@@ -201,7 +203,8 @@ class _WinogradFilters(_Filters):
         whole = bind(builder, body, (row + m <= height) & (column + m <= width))
         panel, v = Var(builder.fresh("p"), INT), Var(builder.fresh("v"), INT)
         inside: list[Stmt] = []
-        output = bind(builder, inside, (self.first_panel + panel) * plan.nr + v * plan.lanes)
+        wide = builder.parameter(plan.nr)
+        output = bind(builder, inside, (self.first_panel + panel) * wide + v)
         mask = None
         if c.outputs % plan.nr:
             mask = bind(builder, inside, lane_mask(output, plan.lanes, self.outputs), "q")
@@ -210,13 +213,13 @@ class _WinogradFilters(_Filters):
             return self.read_g(builder, n, (const(0), row + i, column + j), output, plan.lanes, mask)
 
         def store(body: list[Stmt], i: Expr) -> Callable[[int, Expr], Stmt]:
-            step = bind(builder, body, self.panel_count * self.tiles * plan.nr)
-            to = bind(builder, body, i * size * step + (panel * self.tiles + t) * plan.nr + v * plan.lanes)
+            step = bind(builder, body, self.panel_count * self.tiles * wide)
+            to = bind(builder, body, i * size * step + (panel * self.tiles + t) * wide + v)
             return lambda j, value: Store(self.U, to + step * j, value)
 
         exists = (lambda i: row + i < height, lambda j: column + j < width)
         inside += both_ways(builder, self.half, self.variant.gradient, m, size, read, store, whole, exists)
-        loop = For(v.name, const(0), const(plan.vectors), 1, tuple(inside))
+        loop = For(v.name, const(0), wide, plan.lanes, tuple(inside))
         return [*body, For(panel.name, const(0), self.panels_here, 1, (loop,))]
 
     def _place(self, position: Expr, block: Expr, panel: Expr) -> Expr:
@@ -246,7 +249,7 @@ class _WinogradFilters(_Filters):
             body.append(Store(self.products, slot + offset, total))
         loop: Stmt = For(panel.name, const(0), self.panels_here, 1, tuple(body))
         loop = For(block.name, const(0), self.blocks_here, 1, (loop,))
-        return [For(position.name, const(0), const(self.variant.size**2), 1, (loop,))]
+        return [For(position.name, const(0), const(self.variant.size**2), 1, (loop,), apart=True)]
 
     def _taps(self) -> list[Stmt]:
         """The sums of all positions as those of the taps."""
@@ -267,4 +270,4 @@ class _WinogradFilters(_Filters):
         loop: Stmt = For(v.name, const(0), const(plan.vectors), 1, tuple(body))
         loop = For(k.name, const(0), const(plan.block), 1, (loop,))
         loop = For(panel.name, const(0), self.panels_here, 1, (loop,))
-        return [For(block.name, const(0), self.blocks_here, 1, (loop,))]
+        return [For(block.name, const(0), self.blocks_here, 1, (loop,), apart=True)]

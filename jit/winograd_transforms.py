@@ -156,19 +156,21 @@ def both_ways(
     plain: list[Stmt] = []
     loaded = [bind(builder, plain, read(plain, k, j), "v") for k in range(taken)]
     vector = loaded[0].type
-    first: Stmt = along(plain, loaded)
+    columns = plain
     if whole is not None:
         assert exists is not None
         row, column = exists
         names = [builder.fresh("d") for _ in range(taken)]
-        edge: list[Stmt] = [Register(name, zero(vector)) for name in names]
         found: list[Stmt] = []
         for k, name in enumerate(names):
             one: list[Stmt] = []
             value = read(one, k, j)
             found.append(If(row(k), (*one, Set(name, value))))
-        edge.append(If(column(j), tuple(found)))
-        first = If(whole, (first,), (along(edge, [bind(builder, edge, Get(name, vector), "v") for name in names]),))
+        plain += [Set(name, value) for name, value in zip(names, loaded)]
+        columns = [Register(name, zero(vector)) for name in names]
+        columns.append(If(whole, tuple(plain), (If(column(j), tuple(found)),)))
+        loaded = [bind(builder, columns, Get(name, vector), "v") for name in names]
+    first = along(columns, loaded)
     rows: list[Stmt] = []
     lanes = vector.lanes
     loaded = [bind(builder, rows, Load(half, (i * taken + k) * lanes, vector), "v") for k in range(taken)]

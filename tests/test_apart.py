@@ -1,5 +1,8 @@
 """Loops that become functions of their own: shared by equal ones, in one module or several, and never wrongly."""
 
+import contextlib
+import sys
+
 import numpy as np
 import pytest
 from native_kernels import Native, check, each_target
@@ -99,3 +102,18 @@ def test_a_function_serves_several_objects(monkeypatch):
     native.library.address = lambda name: library.address(made.symbols[native.kernels[name]])
     for kernel in kernels:
         check(kernel, machine.host(), [np.arange(20, dtype=np.float32), np.zeros(8, np.float32)], [5], 4, native)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_pythons_switch_interval_is_restored(fails):
+    """Also where lowering fails, and where several graphs are generated at once."""
+    usual = sys.getswitchinterval()
+    outer = generate.Generation(machine.host(), ())
+    with outer:
+        assert sys.getswitchinterval() <= generate.SWITCH * 1.01
+        expected = pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext()
+        with expected, generate.Generation(machine.host(), ()) as made:
+            made.add(scaled_sums("first"))
+            assert 1 // (not fails)
+        assert sys.getswitchinterval() <= generate.SWITCH * 1.01
+    assert sys.getswitchinterval() == usual
