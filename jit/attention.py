@@ -316,7 +316,7 @@ class AttentionKernel:
         (no more than `limit`); ``begin(row, value)`` changes what was there before, `fresh` says that nothing was."""
         builder = self.builder
         mr, nv = self._wide_tile(limit, hint(size))
-        columns, pad = builder.size(size), builder.size(self.padded(size))
+        columns, pad = builder.size(size), builder.size(self.padded(limit, size))
         base = const(0) if base is None else base
 
         def over_columns(n: Expr, body: list[Stmt]) -> None:
@@ -351,16 +351,16 @@ class AttentionKernel:
 
         return self.loop("col", const(0), columns, nv * self.lanes, over_columns)
 
-    def padded(self, size: Size) -> Size:
-        """A row of `accumulate`'s buffer."""
-        widest = (2 if self.target.threads else 4) * self.lanes
-        return ceil_div(size, widest) * widest
+    def padded(self, limit: int, size: Size) -> Size:
+        """A row of `accumulate`'s buffer of at most `limit` rows: whole tiles."""
+        width = self._wide_tile(limit, hint(size))[1] * self.lanes
+        return ceil_div(size, width) * width
 
     def _wide_tile(self, rows: int, columns: int) -> tuple[int, int]:
         """Rows and vectors of columns of a tile of `accumulate`. Where vectors of queries end at their own keys, no tile may
         reach beyond the scores of one vector."""
         best, tile = float("inf"), (1, 1)
-        for nv in (1, 2) if self.target.threads else (1, 2, 4):
+        for nv in (1, 2) if self.target.threads else (1, 2, 3, 4):
             for mr in range(1, 17):
                 if mr * nv + nv + 1 > self.target.registers or (self.tight and self.lanes % mr) or (not self.tight and mr > 14):
                     continue
@@ -369,18 +369,17 @@ class AttentionKernel:
                     best, tile = cost, (mr, nv)
         return tile
 
-    def store_rows(self, sink: Sink, buffer: str, rows: Expr, first: Expr, size: Size, factor: Callable[[Expr], Expr] | None,
-                   base: Expr | None = None) -> For:
-        """Rows of a buffer, times `factor`, to a result."""
+    def store_rows(self, sink: Sink, buffer: str, rows: Expr, limit: int, first: Expr, size: Size,
+                   factor: Callable[[Expr], Expr] | None) -> For:
+        """Rows of a buffer of `accumulate`, times `factor`, to a result."""
         builder, lanes = self.builder, self.lanes
-        columns, pad = builder.size(size), builder.size(self.padded(size))
-        base = const(0) if base is None else base
+        columns, pad = builder.size(size), builder.size(self.padded(limit, size))
 
         def row(r: Expr, body: list[Stmt]) -> None:
             times = None if factor is None else bind(builder, body, splat(factor(r), lanes), "f")
 
             def column(n: Expr, inside: list[Stmt]) -> None:
-                value: Expr = Load(buffer, (base + r) * pad + n, self.vector)
+                value: Expr = Load(buffer, r * pad + n, self.vector)
                 value = value if times is None else value * times
                 mask = self.lanes_mask(n, columns, size)
                 mask = mask if mask is None else bind(builder, inside, mask, "m")
@@ -444,7 +443,7 @@ class _Forward(AttentionKernel):
         self.nq = bind(builder, body, minimum(self.length - self.q0, const(self.bq)), "count")
         self.batch = self.batch_of(bind(builder, body, task // count), body)
         queries, weights = self.turned(e), builder.scratch(self.dtype, self.bk * self.bq)
-        out = builder.scratch(self.dtype, self.bq * self.padded(width))
+        out = builder.scratch(self.dtype, self.bq * self.padded(self.bq, width))
         peaks, sums, factors = (builder.scratch(self.dtype, self.bq) for _ in range(3))
         last = bind(builder, body, self.q0 + self.bq >= self.length, "last")
         fetched: tuple[list[Stmt], list[Stmt]] = [], []
@@ -520,7 +519,7 @@ class _Forward(AttentionKernel):
         inverse = lambda lane, b: b.append(Store(factors, lane, Const(1.0, self.vector) / at(sums, lane)))
         self.over_vectors(body, inverse)
         if sinks[0] is not None:
-            body.append(self.store_rows(sinks[0], out, self.nq, self.q0, width, lambda r: Load(factors, r, self.scalar)))
+            body.append(self.store_rows(sinks[0], out, self.nq, self.bq, self.q0, width, lambda r: Load(factors, r, self.scalar)))
 
         def rows(lane: Expr, inside: list[Stmt]) -> None:
             for sink, value in zip(sinks[1:], (at(peaks, lane), apply("log", at(sums, lane)))):

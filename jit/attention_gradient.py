@@ -73,13 +73,13 @@ class _Backward(AttentionKernel):
         self.batch = self.batch_of(rest, body)
         self.queries, self.upstreams = self.turned(e), self.turned(width)
         self.weights, self.slopes = (builder.scratch(self.dtype, self.bk * self.bq) for _ in range(2))
-        of_q = builder.scratch(self.dtype, self.bq * self.padded(e))
-        of_k = builder.scratch(self.dtype, held * self.padded(e))
-        of_v = builder.scratch(self.dtype, held * self.padded(width))
+        of_q = builder.scratch(self.dtype, self.bq * self.padded(self.bq, e))
+        of_k = builder.scratch(self.dtype, held * self.padded(self.bk, e))
+        of_v = builder.scratch(self.dtype, held * self.padded(self.bk, width))
         for sink, buffer, size in ((sinks[1], of_k, e), (sinks[2], of_v, width)):
             store = Store(buffer, Var("i", INT), zero(self.vector))
             if sink is not None:
-                body.append(For("i", const(0), builder.size(held * self.padded(size)), self.lanes, (store,), 4))
+                body.append(For("i", const(0), builder.size(held * self.padded(self.bk, size)), self.lanes, (store,), 4))
         operands = (self.q, self.upstream, self.k, self.v)
 
         def over_queries(q0: Expr, inside: list[Stmt]) -> None:
@@ -99,13 +99,13 @@ class _Backward(AttentionKernel):
             stop = bind(builder, inside, minimum(stop, self.end), "stop")
             inside.append(self.loop("k", self.first, stop, self.bk, lambda k0, b: self._block(b, k0, stop, of_q, of_k, of_v)))
             if sinks[0] is not None:
-                inside.append(self.store_rows(sinks[0], of_q, self.nq, q0, e, lambda r: Const(self.scale, self.scalar)))
+                inside.append(self.store_rows(sinks[0], of_q, self.nq, self.bq, q0, e, lambda r: Const(self.scale, self.scalar)))
 
         body.append(self.loop("q", queries_first, queries_end, self.bq, over_queries))
         scaled = lambda r: Const(self.scale, self.scalar)
         for sink, buffer, size, factor in ((sinks[1], of_k, e, scaled), (sinks[2], of_v, width, None)):
             if sink is not None:
-                body.append(self.store_rows(sink, buffer, self.end - self.first, self.first, size, factor))
+                body.append(self.store_rows(sink, buffer, self.end - self.first, self.bk, self.first, size, factor))
         work = heads * length * keys * (3 * e + 2 * width + 24) // (2 * self.lanes) // (2 if self.skips else 1)
         return builder.launch("attention_gradient", body, "task", tasks, work, equations=equations, note="attention gradient")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import functions as F
+from ..apply import is_tracing
 from ..op import ArrayType, Indexed, Op, Sample, Template, Vjp, register
 from ..scalar import Scalar, cast, operate, where
 from .base import expect_axis, expect_kind, expect_same_dtype, expect_same_shape, fail, random_array
@@ -191,6 +192,13 @@ def _along_lower(index: tuple, x: Any, indices: Any, *, axis: int) -> Scalar:
 
 
 def _along_vjp(g: Any, indices: Any, x_type: ArrayType, axis: int) -> Any:
+    n, count = x_type.shape[axis], indices.shape[axis]
+    if is_tracing() and type(count) is int and count == 1 and type(n) is int and n < 1 << 31:
+        # pick: elementwise, so that it joins what else a loss adds to the gradient
+        positions = F.primitive("iota", shape=x_type.shape, axis=axis, dtype=np.dtype(np.int32))
+        i = F.astype(indices, np.int64)
+        chosen = F.clip(F.where(F.less(i, 0), F.add(i, n), i), 0, n - 1)
+        return F.where(F.equal(positions, F.astype(chosen, np.int32)), g, F.zeros((), dtype=g.dtype, device=g.device))
     zeros = F.zeros(x_type.shape, dtype=g.dtype, device=g.device)
     return F.primitive("scatter_along_add", zeros, indices, g, axis=axis)
 
