@@ -162,12 +162,16 @@ class _Layer(Function):
     def steps(self, count: Any) -> range:
         return range(int(count))[:: -1 if self.reverse else 1]
 
-    def stacked(self, found: Sequence[NDArray]) -> NDArray:
-        """One array of what the steps have found, by time."""
+    def stacked(self, found: Sequence[NDArray], width: int, h: NDArray) -> NDArray:
+        """One array of what the steps have found, by time: of so many columns, and without rows where there was no step."""
+        if not found:
+            return zeros((0, h.shape[0], width), dtype=h.dtype, device=h._device)
         return stack(found[::-1] if self.reverse else found)
 
     def before(self, first: NDArray, outputs: NDArray) -> NDArray:
         """The hidden state before each step, by time."""
+        if not outputs.shape[0]:
+            return outputs
         start = expand_dims(first, 0)
         return concatenate([outputs[1:], start] if self.reverse else [start, outputs[:-1]])
 
@@ -191,7 +195,7 @@ class _LSTM(_Layer):
             h = multiply(o, s)
             self.kept.append((i, f, g, o, s, old))
             outputs.append(h)
-        self.outputs = self.stacked(outputs)
+        self.outputs = self.stacked(outputs, h.shape[1], h)
         return self.outputs, h, c
 
     def backward(self, dy: NDArray, dh: NDArray, dc: NDArray) -> tuple:
@@ -206,7 +210,7 @@ class _LSTM(_Layer):
             gates.append(d)
             dc = multiply(dc, f)
             dh = matmul(d, self.weight)
-        dxw = self.stacked(gates[::-1])
+        dxw = self.stacked(gates[::-1], self.weight.shape[0], dh)
         return dxw, self.weight_gradient(dxw, self.start, self.outputs), dh, dc
 
 
@@ -225,7 +229,7 @@ class _GRU(_Layer):
             old, h = h, add(n, multiply(z, subtract(h, n)))
             self.kept.append((r, z, n, bn, old))
             outputs.append(h)
-        self.outputs = self.stacked(outputs)
+        self.outputs = self.stacked(outputs, h.shape[1], h)
         return self.outputs, h
 
     def backward(self, dy: NDArray, dh: NDArray) -> tuple:
@@ -238,7 +242,7 @@ class _GRU(_Layer):
             inner.append(concatenate([dr, dz, multiply(dn, r)], axis=-1))
             outer.append(concatenate([dr, dz, dn], axis=-1))
             dh = add(multiply(dh, z), matmul(inner[-1], self.weight))
-        dxw, dhw = self.stacked(outer[::-1]), self.stacked(inner[::-1])
+        dxw, dhw = (self.stacked(d[::-1], self.weight.shape[0], dh) for d in (outer, inner))
         return dxw, self.weight_gradient(dhw, self.start, self.outputs), sum(dhw, (0, 1)), dh
 
 
@@ -253,7 +257,7 @@ class _Simple(_Layer):
         for t in self.steps(xw.shape[0]):
             h = function(add(fully_connected(h, wh), xw[t]))
             outputs.append(h)
-        self.outputs = self.stacked(outputs)
+        self.outputs = self.stacked(outputs, h.shape[1], h)
         return self.outputs, h
 
     def backward(self, dy: NDArray, dh: NDArray) -> tuple:
@@ -263,7 +267,7 @@ class _Simple(_Layer):
             d = multiply(dh, _tanh_slope(y[t])) if self.activation == "tanh" else where(greater(y[t], 0), dh, 0)
             gates.append(d)
             dh = matmul(d, self.weight)
-        dxw = self.stacked(gates[::-1])
+        dxw = self.stacked(gates[::-1], self.weight.shape[0], dh)
         return dxw, self.weight_gradient(dxw, self.start, self.outputs), dh
 
 

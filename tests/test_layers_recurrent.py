@@ -7,6 +7,7 @@ import ndarray as nd
 from blocks import rnn
 from hybrid import HybridBlock, hybridize, stats
 from ndarray import autograd
+from ndarray.settings import settings
 
 torch = pytest.importorskip("torch")
 T, N, X, H = 5, 3, 4, 6
@@ -164,3 +165,54 @@ def test_cells_unrolled_in_a_trace_are_one_loop(layout, merge, lengths):
     for a, b in zip(*found):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
     assert len(net.explain(*arguments).kernels) < 40
+
+
+@pytest.mark.parametrize("backend", ["eager", "interpreter", "jit"])
+@pytest.mark.parametrize("mode", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_empty_sequences(mode, reverse, backend):
+    """No outputs, the initial state as it is; its gradient is what comes back, and weights have none."""
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[mode]
+    function = getattr(nd, f"{mode}_layer")
+    states = [nd.array(draw(N, H, seed=6)), nd.array(draw(N, H, seed=7))][: 2 if mode == "lstm" else 1]
+    weights = [nd.array(draw(gates * H, X, seed=1)), nd.array(draw(gates * H, H, seed=2)), nd.array(draw(gates * H, seed=3)),
+               nd.array(draw(gates * H, seed=4))]
+    layer = lambda *a: function(*a, reverse=reverse)
+    run = layer if backend == "eager" else hybridize(layer, backend=backend)
+    arrays = [nd.ones((0, N, X)), *weights, *states]
+    for a in arrays:
+        a.attach_grad()
+    y, *last = run(*arrays)
+    assert y.shape == (0, N, H) and all((s == t).all() for s, t in zip(last, states, strict=True))
+    with autograd.record():
+        y, *last = run(*arrays)
+        total = sum([(s * 2).sum() for s in last], y.sum())
+    total.backward()
+    assert all((s.grad == 2).all() for s in states) and not any(w.grad.any() for w in weights)
+    assert arrays[0].grad.shape == (0, N, X)
+
+
+@pytest.mark.parametrize("layer", [rnn.RNN, rnn.LSTM, rnn.GRU])
+def test_empty_sequences_of_layers(layer):
+    for hybrid in (False, True):
+        net = layer(H, num_layers=2, bidirectional=True, input_size=X)
+        net.initialize()
+        if hybrid:
+            net.hybridize()
+        y, states = net(nd.ones((0, N, X)), net.begin_state(N))
+        assert y.shape == (0, N, 2 * H) and not any(s.any() for s in states)
+
+
+@pytest.mark.parametrize(("layer", "batch", "hidden"), [("lstm", 70, 16), ("gru", 128, 32), ("lstm", 16, 80), ("rnn", 130, 64)])
+def test_steps_of_many_sizes(layer, batch, hidden):
+    """Steps that are cut by rows or columns, evenly or not: as in eager mode, whatever the number of threads."""
+    net = {"lstm": rnn.LSTM, "gru": rnn.GRU, "rnn": rnn.RNN}[layer](hidden, input_size=X, dtype="float64")
+    net.initialize()
+    x = nd.array(np.random.default_rng(0).normal(size=(9, batch, X)))
+    expected = net(x).asnumpy()
+    net.hybridize()
+    found = net(x).asnumpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+    with settings(HYBRID_NUM_THREADS=1 if settings.num_threads > 1 else 2):
+        net.hybridize()
+        np.testing.assert_array_equal(net(x).asnumpy(), found)
