@@ -162,14 +162,16 @@ def choose(c: Convolution, target: Target, rank: int = 0) -> Plan:
     outputs, inputs = max(1, hint(c.outputs)), max(1, hint(c.inputs))
     _, h, w = c.windows
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
-    lanes = target.lanes(c.dtype)
-    lanes = target.fewer(lanes, outputs)
+    lanes = target.fewer(target.lanes(c.dtype), outputs)
     blocks = -(-inputs // (lanes if target.threads else 16))
     block = -(-inputs // blocks)
     depth = inputs * c.windows[0].taps * w.taps
-    rows, columns, vectors = _tile(h, width, outputs, depth, lanes, target, rank)
+    choices = [lanes]
+    if target.halves and lanes == target.lanes(c.dtype) > 4 and 0 < outputs % lanes <= lanes // 2:
+        choices.append(lanes // 2)
+    rows, columns, vectors, lanes = _tile(h, width, outputs, depth, choices, target, rank)
     panels = -(-outputs // (vectors * lanes))
-    step = rows * columns * vectors + 0.1 * (rows * columns + vectors)
+    step = rows * columns * vectors * (0.5 if lanes < choices[0] else 1) + 0.1 * (rows * columns + vectors)
     tile = step * depth * h.steps(rows) / -(-height // rows) + 8 * rows * columns * vectors + 40
     outer = max(1, hint(c.batch)) * c.groups * max(1, hint(c.windows[0].out))
     if target.threads:  # a task is a tile of pixels, with fewer panels where there are few
@@ -214,9 +216,11 @@ def _slowest(panels: int, parts: int, tasks: int, copies: float, tile: float, th
     return max(b - a for a, b in pairwise(ends))
 
 
-def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: Target, rank: int) -> tuple[int, int, int]:
-    """Rows, columns and vectors of a tile: the fewest cycles, padding included, or those of another `rank`. `depth`: products of
-    one row of taps."""
+def _tile(
+    h: Window, width: int, outputs: int, depth: int, choices: Sequence[int], target: Target, rank: int
+) -> tuple[int, int, int, int]:
+    """Rows, columns and vectors of a tile, and their lanes: the fewest cycles, padding included, or those of another `rank`.
+    `depth`: products of one row of taps; `choices`: of lanes, of which the second takes half the time of the first."""
     found = []
     spare = 1 if target.fma else 2
     height = max(1, hint(h.out))
@@ -227,12 +231,13 @@ def _tile(h: Window, width: int, outputs: int, depth: int, lanes: int, target: T
                 pixels = rows * columns
                 if pixels * vectors + vectors + spare > target.registers:
                     break
-                step = max(pixels * vectors, 5) + 0.12 * pixels + 0.25 * vectors + 0.3 * rows + 1.0
-                tiles = -(-height // rows) * (8 * pixels * vectors + 40)
-                cost = -(-width // columns) * -(-outputs // (vectors * lanes)) * (step * depth * steps[rows - 1] + tiles)
-                found.append((cost, vectors, rows, columns))
-    _, vectors, rows, columns = sorted(found)[min(rank, len(found) - 1)] if rank else min(found)
-    return rows, columns, vectors
+                for pace, lanes in zip((1.0, 0.5), choices):
+                    step = max(pixels * vectors * pace, 5) + 0.12 * pixels + 0.25 * vectors + 0.3 * rows + 1.0
+                    tiles = -(-height // rows) * (8 * pixels * vectors + 40)
+                    cost = -(-width // columns) * -(-outputs // (vectors * lanes)) * (step * depth * steps[rows - 1] + tiles)
+                    found.append((cost, vectors, rows, columns, lanes))
+    _, vectors, rows, columns, lanes = sorted(found)[min(rank, len(found) - 1)] if rank else min(found)
+    return rows, columns, vectors, lanes
 
 
 # -- packed weights

@@ -63,7 +63,7 @@ def host() -> Target:
         middle = features.get("avx2")
         return Target(triple, cpu, text, 64 if wide else 32 if middle else 16, 32 if wide else 16,
                       fma=bool(features.get("fma")), masked=bool(wide or middle), half=bool(features.get("f16c")),
-                      ways=4 if wide and features.get("avx512vnni") else 2, **sizes)
+                      halves=bool(wide) and cpu == "znver4", ways=4 if wide and features.get("avx512vnni") else 2, **sizes)
     return Target(triple, cpu, features.flatten(), 16, 32, fma=True, masked=False, **sizes)
 
 
@@ -71,10 +71,11 @@ def restricted(level: str) -> Target:
     """A lesser x86-64 machine whose code runs on this one: "avx2" (256-bit vectors, FMA) or "sse" (SSE4.2, no FMA)."""
     machine = host()
     if level == "avx2":
-        return replace(machine, cpu="haswell", features="", vector_bytes=32, registers=16, fma=True, masked=True, ways=2)
-    if level == "sse":
-        return replace(machine, cpu="x86-64-v2", features="", vector_bytes=16, registers=16, fma=False, masked=False, half=False,
+        return replace(machine, cpu="haswell", features="", vector_bytes=32, registers=16, fma=True, masked=True, halves=False,
                        ways=2)
+    if level == "sse":
+        return replace(machine, cpu="x86-64-v2", features="", vector_bytes=16, registers=16, fma=False, masked=False,
+                       halves=False, half=False, ways=2)
     raise ValueError(f"unknown level {level!r}: 'avx2' or 'sse'")
 
 

@@ -21,6 +21,7 @@ class Target:
     registers     how many vector registers there are
     ways          how many products of integers an instruction adds to each int32: 4 of bytes (AVX-512 VNNI), 2 of int16 (any
                   x86), 1
+    halves        whether half a vector takes half the time of a whole one, as where two pipes share those of 512 bits
     l1, l2, l3    data cache sizes in bytes (l3: the share of one core)
     threads       whether lanes are the threads of a GPU: all vectors have one length, any gather is as good as what the
                   host does instead of one, nothing is asked for ahead, and a task is a tile
@@ -39,6 +40,7 @@ class Target:
     registers: int
     fma: bool = True
     masked: bool = True  # masked loads and stores are cheap
+    halves: bool = False
     half: bool = True  # float16 is converted by instructions
     ways: int = 1
     l1: int = 32 << 10

@@ -1,5 +1,7 @@
 """Convolutions over channels-last arrays, natively in guarded memory, against NumPy in float64; and the layout pass."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from native_kernels import TARGETS, run_contraction
@@ -14,7 +16,7 @@ from hybrid.passes import layout, optimize
 from hybrid.trace import Tracer
 from hybrid.verify import verify
 from jit.backend import NativeBackend
-from jit.direct import Window
+from jit.direct import UNIT, Convolution, Window, choose
 from ndarray.op import ArrayType
 
 REFERENCES = {
@@ -76,6 +78,26 @@ def test_native(op, target, number):
         got = run(op, last(x), last(g), w_shape, {"shape": w_shape, **attrs}, target)
     scale = np.abs(want).max() + 1
     np.testing.assert_allclose(got / scale, want / scale, atol=1e-14 if dtype is np.float64 else 2e-6)
+
+
+@pytest.mark.parametrize(("groups", "kernel", "vectors", "half"), [
+    (1, 1, 1.5, True), (2, 1, 1.5, True), (1, 3, 4.25, True), (1, 3, 3, False), (1, 1, 0.75, False),
+])
+def test_half_vectors_where_they_leave_fewer_lanes_empty(groups, kernel, vectors, half):
+    target = replace(NATIVE["host"], halves=True)
+    outputs = int(vectors * target.lanes("float32"))
+    rng = np.random.default_rng(0)
+    attrs = {"stride": (1, 2), "padding": ((kernel // 2, kernel // 2),) * 2, "dilation": (1, 1), "groups": groups}
+    x, w = rng.standard_normal((2, 67 * groups, 9, 31)), rng.standard_normal((outputs * groups, 67, kernel, kernel))
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    want = convolution_reference(x, w, **attrs)
+    got = run("convolution", last(x), w, last(want).shape, attrs, target)
+    np.testing.assert_allclose(np.moveaxis(got, -1, 1), want, rtol=1e-5, atol=1e-4)
+    windows = (UNIT, *(Window(n, o, kernel, s, 1, kernel // 2) for n, o, s in zip((9, 31), want.shape[2:], (1, 2))))
+    plan = choose(Convolution("float32", 2, groups, 67, outputs, windows, None), target)
+    wide = choose(Convolution("float32", 2, groups, 67, outputs, windows, None), replace(target, halves=False))
+    assert wide.lanes == target.lanes("float32")
+    assert wide.lanes < 16 or plan.lanes == (8 if half else 16)
 
 
 def test_taps_are_counted_as_they_are_met():
