@@ -222,15 +222,21 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     # columns of a task: a block of B in half of the second-level cache; then rows, fewer where tasks are wanted
     wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
     macs = m * n * k * hint(product(c.batch))
-    wanted = override.get("wanted") or min(16, max(1, macs // (lanes * 40_000)))
+    written = 8 * m * n * hint(product(c.batch))  # a result takes as long as so many steps
+    wanted = override.get("wanted") or min(16, max(1, (macs + written) // (lanes * 20_000)))
     outer = max(1, hint(product(c.batch)))
     column_blocks = -(-column_panels // wide)
     room = (
         max(1, (target.l2 // 2) // (min(wide, column_panels) * nr * itemsize) // mr) if blocked else max(1, 1024 // mr)
     )
     row_blocks = -(-row_panels // room)
+    brief = override.get("brief", k <= BRIEF and not blocked and c.beside == 1)
+    # threads that write to the same rows hinder each other; where B must be turned, each turns its own columns if results are few
+    by_rows = brief and n * k * itemsize <= target.l2 // 2 and (c.b.contiguous or c.b.constant or m * n * itemsize > target.l2)
     while outer * column_blocks * row_blocks < wanted:
-        if -(-column_panels // column_blocks) > 1 or row_panels // row_blocks < 2:
+        if by_rows and row_panels // row_blocks > 1:
+            row_blocks *= 2
+        elif -(-column_panels // column_blocks) > 1 or row_panels // row_blocks < 2:
             if column_blocks >= column_panels:
                 break
             column_blocks = min(column_panels, column_blocks * 2)
@@ -281,7 +287,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
         override.get("blocked", blocked),
         override.get("pack_a", pack_a),
         override.get("pack_b", pack_b),
-        override.get("brief", k <= BRIEF and not blocked and c.beside == 1),
+        brief,
         override.get("own_rows", own_rows),
     )
 
