@@ -31,6 +31,9 @@ __all__ = [
     "zero",
 ]
 
+GATES = 130
+"""Cycles that the gates of a recurrent layer take for a vector of states."""
+
 OFTEN = 16
 """Reads of an operand from which on it is packed although vectors can be loaded where it lies."""
 
@@ -255,8 +258,9 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     if c.b.uses >= OFTEN and "wanted" not in override:
         own_rows = m >= 64 and n * k * itemsize <= 4 * target.l2
         least = max(row_blocks if blocked else 1, m // 32 if own_rows else 1)
+        gates = m * n // c.beside * GATES if c.beside > 1 else 0
         row_blocks, column_blocks = _blocks_of_step(
-            row_panels, column_panels, least, 1 if own_rows else -(-column_panels // wide), macs // (lanes * 12_000)
+            row_panels, column_panels, least, 1 if own_rows else -(-column_panels // wide), (macs + gates) // (lanes * 12_000)
         )
     per_block = -(-row_panels // row_blocks)
     while per_block > 1 and 1 < (tasks := outer * column_blocks * -(-row_panels // per_block)) < 8 and tasks % 2:
