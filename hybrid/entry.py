@@ -18,7 +18,7 @@ from ndarray.tape import is_repeating
 
 from .backend import Options, Program, backend_on, overlapping
 from .call import Derivative, compile_graph, is_tracked
-from .graph import OPEN_KINDS, Atom, Graph, Literal, Value
+from .graph import OPEN_KINDS, Atom, Equation, Graph, Literal, Value
 from .interpret import bind_sizes
 from .scalars import NumberOf, ScalarInput, Together
 
@@ -398,8 +398,13 @@ def with_names(graph: Graph, names: Mapping[int, str]) -> Graph:
     def new(atom: Any) -> Any:
         return renamed.get(atom, atom) if isinstance(atom, Value) else atom
 
+    equations = list(graph.equations)
+    for n, eq in enumerate(equations):
+        for a in eq.inputs:
+            if type(a) is Value and a in renamed:
+                equations[n] = Equation(eq.op, tuple(map(new, eq.inputs)), eq.outputs, eq.attrs, eq.source)
+                break
     return graph.replace(
-        inputs=tuple(map(new, graph.inputs)), outputs=tuple(map(new, graph.outputs)),
-        equations=tuple([replace(eq, inputs=tuple(map(new, eq.inputs))) for eq in graph.equations]),
+        inputs=tuple(map(new, graph.inputs)), outputs=tuple(map(new, graph.outputs)), equations=tuple(equations),
         state={i: new(a) for i, a in graph.state.items()},
     )

@@ -70,12 +70,33 @@ def test_traces_run_without_it_and_calls_with_it():
     assert gc.isenabled()
 
 
-def test_objects_that_were_frozen_stay_so():
+def test_what_the_first_blocks_make_is_old_at_once_and_later_garbage_is_found(monkeypatch):
+    import hybrid.garbage
+
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+    monkeypatch.setattr(hybrid.garbage, "_aged", 0)
+    for n in range(hybrid.garbage.FIRST + 2):
+        gc.collect()
+        with collection_paused():
+            Cycle()
+        young = any(isinstance(x, Cycle) for x in gc.get_objects(generation=0))
+        assert young == (n >= hybrid.garbage.FIRST)
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert not any(isinstance(x, Cycle) for x in gc.get_objects())
+
+
+def test_objects_that_someone_has_frozen_stay_so(monkeypatch):
+    import hybrid.garbage
+
+    monkeypatch.setattr(hybrid.garbage, "_aged", 0)
     gc.freeze()
     try:
-        frozen = gc.get_freeze_count()
         with collection_paused():
             pass
-        assert gc.get_freeze_count() == frozen > 0
+        assert gc.get_freeze_count()
     finally:
         gc.unfreeze()
