@@ -62,18 +62,27 @@ class Binding:
     outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
     placement: Placement
     work: int  # nanoseconds on one thread
+    kernels: int  # where the program's table of kernels lies
 
     def __post_init__(self) -> None:
+        long = self.work >= RELEASE_NANOSECONDS  # such calls let other Python threads run
+        call = None if long else runtime.bound(self.plan.ctypes.data, self.kernels, self.checks.ctypes.data)
         for name, value in (
             ("address", self.plan.ctypes.data),
             ("checks_address", self.checks.ctypes.data),
-            ("release", self.work >= RELEASE_NANOSECONDS),  # long calls let other Python threads run
+            ("release", long),
+            ("call", call),
         ):
             object.__setattr__(self, name, value)
 
     address: int = field(init=False)
     checks_address: int = field(init=False)
     release: bool = field(init=False)
+    call: Callable[[list[np.ndarray]], int] | None = field(init=False)  # of a short one
+
+
+ARENAS_KEPT = 16
+"""Arenas that wait for callers: more than that many at once are rare."""
 
 
 class _Arenas:
@@ -81,12 +90,6 @@ class _Arenas:
 
     def __init__(self) -> None:
         self.free: list[np.ndarray] = []
-
-    def give_back(self, arena: np.ndarray) -> None:
-        """Let others have an arena."""
-        self.free.append(arena)
-        if len(self.free) > 16:  # more than that many callers at once is rare
-            del self.free[0]
 
     def forget(self) -> None:
         """Give the memory of those that nobody uses back."""
@@ -156,18 +159,25 @@ class CompiledProgram:
             outputs = [_empty(*sizes[0])]
         else:
             outputs = [_empty(shape, dtype) for shape, dtype in sizes]
+        free = _arenas.free
         try:
-            arena = _arenas.free.pop()  # atomic
+            arena = free.pop()  # atomic
             if arena.nbytes < binding.arena_bytes:
                 arena = plan.aligned_empty(binding.arena_bytes)
         except IndexError:
             arena = plan.aligned_empty(binding.arena_bytes)
         try:
-            table = [arena, *arrays, *outputs, *kept]
-            if _run_arrays(table, binding.address, self._kernels_address, binding.checks_address, binding.release):
+            table, call = [arena, *arrays, *outputs, *kept], binding.call
+            if call is not None:
+                status = call(table)
+            else:
+                status = _run_arrays(table, binding.address, self._kernels_address, binding.checks_address)
+            if status:
                 self._run_copies(arena, arrays, [*outputs, *kept], binding)
         finally:
-            _arenas.give_back(arena)
+            free.append(arena)
+            if len(free) > ARENAS_KEPT:
+                del free[0]
         return outputs
 
     def sizes_of(self, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
@@ -243,7 +253,7 @@ class CompiledProgram:
         outputs = tuple((tuple(evaluate(d, sizes) for d in shape), np.dtype(dtype)) for shape, dtype in self.recipe.outputs)
         inputs = [plan.nbytes(tuple(evaluate(d, sizes) for d in v.shape), v.dtype) for v in self._interface.inputs]
         checks = [len(inputs), len(self._interface.state), *inputs, *sorted(self._interface.state)]
-        return Binding(packed, np.array(checks, np.int64), arena_bytes, outputs, placement, work)
+        return Binding(packed, np.array(checks, np.int64), arena_bytes, outputs, placement, work, self._kernels_address)
 
     def plan_launches(
         self, sizes: Mapping[str, int], launches: Sequence[int], kept: Sequence[int] = ()

@@ -296,3 +296,22 @@ def test_a_damaged_runner_on_disk_is_replaced(tmp_path):
         done = script("", HYBRID_CACHE_DIR=str(tmp_path))
         assert done.returncode == 0, done.stderr
         assert len(list(tmp_path.glob("*.hybrid"))) >= 1
+
+
+def test_a_bound_function_does_as_run_arrays(kernels):
+    """A method of Python's own kind runs the plan, gives the status, counts its calls and leaves no references behind."""
+    x, y = np.arange(50), np.zeros(50, np.int64)
+    plan, checks = plan_of(launch(1, 50, 2, [(1, 0), (2, 0)], (2, 1))), words(2, 1, 400, 400, 1)
+    call = runtime.bound(plan.ctypes.data, kernels.ctypes.data, checks.ctypes.data)
+    before, table = runtime.native_calls(), [np.zeros(1), x, y]
+    references = [sys.getrefcount(a) for a in (table, x)]
+    for _ in range(1000):
+        assert call(table) == 0
+    np.testing.assert_array_equal(y, 2 * x + 1)
+    assert runtime.native_calls() == before + 1000
+    assert [sys.getrefcount(a) for a in (table, x)] == references
+    assert call([np.zeros(1), x, np.zeros((3, 4)).T]) == 2
+    assert call([np.zeros(1), y, y]) in (-1, -2)
+    assert runtime.native_calls() == before + 1000
+    with pytest.raises(TypeError):
+        call()
