@@ -46,3 +46,14 @@ SIZES = [lambda n: n, lambda n: 4 * n + 3, lambda n: (n + 3) // 2 * 5, lambda n:
 def test_sizes_survive_json(make):
     n = symbol("n", 12)
     assert str(size_from_json(size_to_json(make(n)))) == str(make(n))
+
+
+def test_what_comes_late_and_is_large_does_not_make_holes():
+    """It doesn't fit the holes that smaller ones leave; placed first, it needs no more than is alive at a time."""
+    intervals = [Interval(32000, 0, 1), Interval(3200, 1, 3), Interval(64000, 2, 3)]
+    placement = place(intervals)
+    assert placement.total == 64000 + 3200
+    for i, a in enumerate(intervals):
+        for j, b in enumerate(intervals[:i]):
+            p, q = placement.offsets[i], placement.offsets[j]
+            assert not overlap(a, b) or p + a.size <= q or q + b.size <= p
