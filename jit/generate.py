@@ -23,7 +23,7 @@ from .target import Target
 
 __all__ = ["Generation"]
 
-PIECE = 12_000
+PIECE = 8_000
 MAX_THREADS = 8
 
 SWITCH = 5e-5
