@@ -122,7 +122,7 @@ class _Residue:
 
     def tap(self, builder: KernelBuilder, t: Expr, axis: int) -> Expr:
         """The tap of the filter that is number t of the window."""
-        last = self.first + (self.window.taps - 1) * self.period
+        last = max(0, self.first + (self.window.taps - 1) * self.period)
         return builder.parameter(last, ("last tap", axis), varies=True) - t * self.period
 
     def place(self, builder: KernelBuilder, q: Expr, axis: int) -> Expr:

@@ -554,11 +554,15 @@ class _Direct(Patched):
         row, at = (Var(r, INT) if plan.rows > 1 else const(0)), Var(q, INT)
         where = (self.depth, bind(builder, inside, self.h0 + i + row), bind(builder, inside, self.w0 + j + at))
         pixel = bind(builder, inside, (row * plan.columns + at) * plan.nr)
-        for v in range(0, plan.nr, plan.lanes):
+        one = Var(builder.fresh("v"), INT)
+        looped = self.apart and plan.vectors > 2
+        for v in (one,) if looped else range(0, plan.nr, plan.lanes):
             value = zero(self.vector) if fetch else Load(self.sums, pixel + v, self.vector)
             inside += self.deliver(where, column + v, limit, value)
         if fetch:
             inside = touched(inside, q)
+        if looped:
+            inside = [For(one.name, const(0), const(plan.nr), plan.lanes, tuple(inside))]
         loop = out_of_loop(For(q, const(0), minimum(const(plan.columns), self.columns - j), 1, tuple(inside)))
         if plan.rows > 1:
             loop = out_of_loop(For(r, const(0), minimum(const(plan.rows), self.rows - i), 1, tuple(loop)))
