@@ -140,6 +140,7 @@ class _Fuser:
         self._find_aliases()
         self.equations = [eq for eq in graph.equations if self._makes_group(eq)]
         self.accesses: dict[Equation, list[_Access]] = {}
+        self._canonical: dict[Equation, tuple[tuple[Node, ...], tuple[Node, ...]]] = {}
         self.consumers: dict[Value, set[Equation]] = {}
         self.group_of: dict[Equation, Group] = {}
         self.costs: dict[Equation, int] = {}
@@ -182,8 +183,11 @@ class _Fuser:
 
     def canonical(self, eq: Equation) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
         """The index over an equation's result, and over its domain if it reduces."""
-        domain = self.pull.domain(eq) if isinstance(eq.op.lower, Reduction) else ()
-        return self.pull.variables("i", eq.outputs[0].shape), self.pull.variables("r", domain)
+        found = self._canonical.get(eq)
+        if found is None:
+            domain = self.pull.domain(eq) if isinstance(eq.op.lower, Reduction) else ()
+            found = self._canonical[eq] = self.pull.variables("i", eq.outputs[0].shape), self.pull.variables("r", domain)
+        return found
 
     def find_accesses(self, eq: Equation) -> list[_Access]:
         """All reads of stored or computed values, through cheap ops."""

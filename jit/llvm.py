@@ -320,6 +320,8 @@ class FunctionEmitter:
     def _multiply(self, a: Sum, b: Sum) -> Sum:
         if not a.terms or not b.terms:
             (a, b) = (b, a) if not a.terms else (a, b)
+            if b.constant == 1:
+                return a
             return Sum(tuple((n, c * b.constant) for n, c in a.terms) if b.constant else (), a.constant * b.constant)
         x, y = self._add_up(Sum(a.terms, 0)), self._add_up(Sum(b.terms, 0))
         product = Sum(((self.pure(f"mul i64 {x}, {y}", x, y), 1),), 0)

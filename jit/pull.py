@@ -38,6 +38,7 @@ class Pull:
     def __init__(self, graph: Graph, arena: Arena, repeated: Mapping[Value, int] | None = None):
         self.graph, self.arena = graph, arena
         self.producer: dict[Value, Equation] = {v: eq for eq in graph.equations for v in eq.outputs}
+        self._variables: dict[tuple[str, tuple[Size, ...]], tuple[Node, ...]] = {}
         self._rules: dict[Equation, tuple[Scalar, ...]] = {}
         self.repeated = repeated or {}
         self.stored: set[Value] = set()  # results of cheap ops that are stored all the same
@@ -121,9 +122,12 @@ class Pull:
 
     def variables(self, prefix: str, shape: tuple[Size, ...]) -> tuple[Node, ...]:
         """An index over `shape`: a variable for each axis that is not statically 1 (numbered among those), else 0."""
-        loops = {k: n for n, k in enumerate(axes_of(shape))}
-        return tuple(self.arena.var(f"{prefix}{loops[k]}", n) if k in loops else self.arena.size(0)
-                     for k, n in enumerate(shape))
+        found = self._variables.get((prefix, shape))
+        if found is None:
+            loops = {k: n for n, k in enumerate(axes_of(shape))}
+            found = self._variables[prefix, shape] = tuple([
+                self.arena.var(f"{prefix}{loops[k]}", n) if k in loops else self.arena.size(0) for k, n in enumerate(shape)])
+        return found
 
 
 def broadcast_index(index: tuple, shape: tuple[Size, ...], result: tuple[Size, ...]) -> tuple:
