@@ -195,7 +195,8 @@ def _along_vjp(g: Any, indices: Any, x_type: ArrayType, axis: int) -> Any:
     n, count = x_type.shape[axis], indices.shape[axis]
     if is_tracing() and type(count) is int and count == 1 and type(n) is int and n < 1 << 31:
         # pick: elementwise, so that it joins what else a loss adds to the gradient
-        positions = F.primitive("iota", shape=x_type.shape, axis=axis, dtype=np.dtype(np.int32))
+        with g.device:
+            positions = F.primitive("iota", shape=x_type.shape, axis=axis, dtype=np.dtype(np.int32))
         i = F.astype(indices, np.int64)
         chosen = F.clip(F.where(F.less(i, 0), F.add(i, n), i), 0, n - 1)
         return F.where(F.equal(positions, F.astype(chosen, np.int32)), g, F.zeros((), dtype=g.dtype, device=g.device))
