@@ -285,3 +285,32 @@ def test_the_table_of_cupy_is_up_to_date() -> None:
     if cupy.__version__ != cupy_table.VERSION:
         pytest.skip(f"the table is of CuPy {cupy_table.VERSION}, this is {cupy.__version__}")
     assert maker.PLACE.read_text() == maker.text(), "run python -m tests.cupy_table"
+
+
+def test_positions_made_by_a_gradient_are_where_its_arrays_are() -> None:
+    """The gradient of a pick, traced, and the second one of causal attention count positions: on the arrays' device."""
+    def picked(x: nd.NDArray, t: nd.NDArray) -> nd.NDArray:
+        with autograd.record():
+            loss = nd.pick(nd.log_softmax(x), t).sum()
+        return autograd.grad(loss, [x])[0]
+
+    def attended(x: nd.NDArray, _: nd.NDArray) -> nd.NDArray:
+        with autograd.record():
+            out = nd.scaled_dot_product_attention(x, x * 2, x, causal=True)
+            first = autograd.grad((out * out).sum(), [x], create_graph=True)[0]
+            second = (first * first).sum()
+        return autograd.grad(second, [x])[0]
+
+    for function, shape in ((picked, (4, 10)), (attended, (2, 9, 8))):
+        numbers = np.random.default_rng(0).standard_normal(shape)
+        found = []
+        for device in (nd.cpu(), SIM):
+            x = nd.array(numbers, device=device)
+            t = nd.array(np.array([1, 2, 3, 9]), device=device)
+            x.attach_grad()
+            for run in (function, CompiledFunction(function, backend="interpreter")):
+                out = run(x, t)
+                assert out.device is device, run
+                found.append(out.asnumpy())
+        for a in found[1:]:
+            assert_close(a, found[0])

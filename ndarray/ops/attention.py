@@ -106,7 +106,8 @@ def _allowed(q: Any, k: Any, mask: Any, causal: bool) -> Any:
     """Where scores are not replaced, or None."""
     allowed = None
     if causal:
-        rows, columns = (F.primitive("iota", shape=(x.shape[-3],), axis=0, dtype=np.dtype(np.int32)) for x in (q, k))
+        with q.device:
+            rows, columns = (F.primitive("iota", shape=(x.shape[-3],), axis=0, dtype=np.dtype(np.int32)) for x in (q, k))
         allowed = F.greater_equal(F.expand_dims(rows, -1), columns)
     if mask is not None and mask.dtype == np.bool_:
         allowed = mask if allowed is None else F.logical_and(mask, allowed)
