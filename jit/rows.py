@@ -11,7 +11,7 @@ Few positions with a long domain are folded in two stages: partial results of fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product as cartesian
 
 from hybrid.graph import Value
@@ -23,7 +23,7 @@ from .columns import lower_columns, suits_columns
 from .folds import Fold, scalar_expr, typed_const, widen
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
-from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Register, Set, Store, Type, Var, apply, ramp
+from .loopir import INT, Apply, Const, Expr, For, Get, If, Load, Prefetch, Register, Set, Store, Type, Var, apply, ramp
 from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, nest
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pull import Accesses, Pull, Scope, axes_of
@@ -40,6 +40,7 @@ WINDOW = 9  # a domain of so many positions is written out, if that makes no mor
 UNROLLED_NODES = 200  # nodes
 WIDEST, WIDE = 1024, 256  # lanes: the threads of a block, at most; of one with more than so many nodes, for its registers
 FEW_NODES = 32
+FETCHED = 512  # elements of a row from which on the next one is asked for
 
 
 class RowKernel:
@@ -195,8 +196,25 @@ class RowKernel:
             folds = [f for f in self.folds if f.stage == stage]
             stores = [(v, n, flat) for v, n, flat, s in self.full_outputs if s == stage - 1]
             keep = self._worth_keeping(stage, folds, stores, scratch)
-            self._stage(folds, stores, keep, scratch)
+            self._stage(folds, stores, keep, scratch, self._next_row() if stage == 2 else [])
         self.store_rows()
+
+    def _next_row(self) -> list[tuple[Value, Node]]:
+        """What the first pass over the next row will read, and the last one over this row will write, where rows are contiguous:
+        the second pass asks for it, for what the processor fetches ahead by itself ends with a page."""
+        if self.target.threads or not self.lane_reduces or len(self.domain) > 1 or not self.positions:
+            return []
+        if hint(self.domain[0].extent) < FETCHED:
+            return []
+        lane, row = (self.arena.var(a.name, a.extent) for a in (self.domain[0], self.positions[-1]))
+        found: dict[tuple[Value, Node], None] = {}
+        first = [e for f in self.folds if f.stage == 1 for e in f.elements]
+        reads = [(n.args[0], n.args[1], True) for n in walk(first) if n.op == "load"]
+        for value, flat, ahead in [*reads, *[(v, flat, False) for v, _, flat, stage in self.full_outputs if stage > 1]]:
+            terms, _ = self.arena.parts(flat)
+            if all(a.op == "var" for a in terms) and same(terms.get(lane, 0), 1) and row in terms:
+                found[value, self.arena.add(flat, self.arena.size(terms[row])) if ahead else flat] = None
+        return list(found)[:3]
 
     def store_rows(self) -> None:
         """Store what has one element a row."""
@@ -245,7 +263,8 @@ class RowKernel:
         return total
 
     # -- one pass over the domain
-    def _stage(self, folds: list[Fold], stores: list, keep: list[Node], scratch: dict) -> None:
+    def _stage(self, folds: list[Fold], stores: list, keep: list[Node], scratch: dict,
+               ahead: Sequence[tuple[Value, Node]] = ()) -> None:
         em, builder = self.em, self.builder
         row = em.blocks[-1]
         across = em.lane_block()
@@ -261,6 +280,9 @@ class RowKernel:
                 buffer, at = place[0], self._scratch_index(row_lanes)
                 block.memo[node, None] = em.let(block, Load(buffer, at, Type(node.dtype.name, max(lanes, row_lanes)),
                                                             self._tail(lanes, tail)), "s")
+            for v, where in ahead if tail is None else ():
+                for s in self.results.get(v) or [self.storage(v)]:
+                    em.body.append(Prefetch(builder.buffer(s, "write" if v in self.results else "read"), em.address(where)[0]))
             new: list[tuple[str, Expr]] = []
             for k, fold in enumerate(folds):
                 values = [em.emit(e) for e in fold.elements]

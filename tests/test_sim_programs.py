@@ -375,3 +375,30 @@ def test_sizes_are_bound_where_the_device_is_current(monkeypatch):
         compiled(nd.array(draw(rows, 8), device=nd.sim(1)))
     assert len(seen) >= 2
     assert set(seen) == {1}
+
+
+def test_gradients_make_positions_on_the_device():
+    """Those of picked scores, and the second ones of causal attention, compare with positions."""
+    def run(device):
+        rng = np.random.default_rng(0)
+        q, scores = nd.array(rng.standard_normal((1, 1, 9, 4)), dtype="float32", device=device), nd.array(
+            rng.standard_normal((3, 5)), dtype="float32", device=device)
+        labels = nd.array([1, -1, 4], dtype="int64", device=device)
+        q.attach_grad()
+        scores.attach_grad()
+
+        @hybridize
+        def step(q, scores, labels):
+            with autograd.record():
+                picked = nd.pick(scores, labels)
+                y = nd.scaled_dot_product_attention(q, q, q, causal=True)
+                (slope,) = autograd.grad((y * y).sum(), [q], create_graph=True)
+                total = (slope * slope).sum() + (picked * picked).sum()
+            total.backward()
+            return total
+
+        step(q, scores, labels)
+        return q.grad.asnumpy(), scores.grad.asnumpy()
+
+    for have, expected in zip(run(SIM), run(nd.cpu()), strict=True):
+        np.testing.assert_allclose(have, expected, 2e-5, 2e-5)
