@@ -19,6 +19,7 @@ from .array import NDArray
 from .autograd import Function
 from .control import foreach
 from .creation import zeros
+from .dims import Size
 from .elementwise import add, greater, multiply, subtract, tanh, where
 from .linear import matmul, tensordot
 from .manipulation import concatenate, expand_dims, stack
@@ -162,7 +163,7 @@ class _Layer(Function):
     def steps(self, count: Any) -> range:
         return range(int(count))[:: -1 if self.reverse else 1]
 
-    def stacked(self, found: Sequence[NDArray], width: int, h: NDArray) -> NDArray:
+    def stacked(self, found: Sequence[NDArray], width: Size, h: NDArray) -> NDArray:
         """One array of what the steps have found, by time: of so many columns, and without rows where there was no step."""
         if not found:
             return zeros((0, h.shape[0], width), dtype=h.dtype, device=h._device)
