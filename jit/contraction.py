@@ -309,7 +309,8 @@ def _blocks_of_step(rows: int, columns: int, least_rows: int, least_columns: int
         return sum(-(-tasks // threads) * threads for threads in (2, 4)) * size
 
     every = ((r, c) for r in range(least_rows, rows + 1) for c in range(least_columns, columns + 1))
-    return min((x for x in every if wanted <= x[0] * x[1] <= 4 * wanted), key=lambda blocks: (time(blocks), blocks))
+    fits = (x for x in every if wanted <= x[0] * x[1] <= 4 * wanted)  # none where the caches ask for more blocks
+    return min(fits, key=lambda blocks: (time(blocks), blocks), default=(least_rows, least_columns))
 
 
 THREAD_TILES = ((8, 4), (8, 2), (4, 2), (4, 1), (2, 1), (1, 1))

@@ -147,3 +147,10 @@ def test_an_empty_array_is_padded_within_a_reduction():
     a, b, c, index = g.input(F32, 3, 0), g.input(F32, 3, 0), g.input(F32, 7, 2), g.input(I32, 7, 2, low=0, high=3)
     padded = g.pad(g.add(a, b), high=(0, 0), interior=(2, 2), low=(0, 2), value=0.0)
     g.check(g.max_unpool(g.add(c, padded), index, shape=(7, 8), kernel=(3,), padding=((0, 0),), stride=(3,)))
+
+
+def test_a_product_of_a_loop_that_the_caches_cut_into_many_blocks():
+    from jit.contraction import _blocks_of_step
+
+    assert _blocks_of_step(200, 40, 13, 9, 5) == (13, 9)  # more blocks than tasks are wanted
+    assert _blocks_of_step(8, 4, 1, 1, 8) != (1, 1)
