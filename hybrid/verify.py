@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ndarray.dims import Dim, Size
+from ndarray.dims import Dim, Size, hint
 from ndarray.op import OPS, ArrayType
 
 from .graph import Atom, Equation, Graph, Literal, Value, render
@@ -72,7 +72,7 @@ def same_type(a: ArrayType, b: ArrayType) -> bool:
 
 def same_size(a: Size, b: Size) -> bool:
     """Whether two sizes agree, without recording a guard."""
-    return (a.hint if isinstance(a, Dim) else a) == (b.hint if isinstance(b, Dim) else b)
+    return hint(a) == hint(b)
 
 
 def _check_atom(graph: Graph, eq: Equation | None, atom: Atom, defined: set[Value], what: str, after: str) -> None:

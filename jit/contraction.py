@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ndarray.dims import Size, product
+from ndarray.dims import Size, hint, product
 
 from .launch import _ITEMSIZE, KernelBuilder
 from .loopir import Const, Expr, Let, Stmt, Type, Var, apply, cast, const, ramp, splat
@@ -134,11 +134,6 @@ class Schedule:
 
 
 # -- small helpers
-
-
-def hint(size: Size) -> int:
-    """The size, or the value that a symbolic one has in the trace; for decisions that cannot affect results."""
-    return size if isinstance(size, int) else size.hint
 
 
 def ceil_div(a: Size, b: int) -> Size:

@@ -104,7 +104,7 @@ def hoist(steps: Sequence[Step], constants: Sequence[Storage], results: Sequence
     writers: dict[Storage, int] = {}
     for x in steps:
         for s in written_by([x]):
-            writers[s.parent or s] = writers.get(s.parent or s, 0) + 1
+            writers[s.whole] = writers.get(s.whole, 0) + 1
     fixed = set(constants)
     before: list[Step] = []
     left: list[Step] = []

@@ -70,8 +70,8 @@ def hoist(
 
 def _read_by_others(steps: Sequence[Step], once: Collection[Launch]) -> list[Storage]:
     """What some launches write and others use."""
-    made = {_root(s) for x in once for s in _written(x)}
-    return list(dict.fromkeys(r for s in buffers_of([x for x in steps if x not in once]) if (r := _root(s)) in made))
+    made = {s.whole for x in once for s in _written(x)}
+    return list(dict.fromkeys(r for s in buffers_of([x for x in steps if x not in once]) if (r := s.whole) in made))
 
 
 class _Makers:
@@ -82,7 +82,7 @@ class _Makers:
         self.of: dict[Storage, list[int]] = {}  # storage -> numbers of the launches that write it
         for k, x in enumerate(launches):
             for s in _written(x):
-                self.of.setdefault(_root(s), []).append(k)
+                self.of.setdefault(s.whole, []).append(k)
 
     def behind(self, storage: Storage) -> tuple[Launch, ...]:
         """Those of the launches that the values in a storage need."""
@@ -90,7 +90,7 @@ class _Makers:
         stack = list(found)
         while stack:
             reader = stack.pop()
-            earlier = {k for s in self.launches[reader].buffers for k in self.of.get(_root(s), ()) if k < reader} - found
+            earlier = {k for s in self.launches[reader].buffers for k in self.of.get(s.whole, ()) if k < reader} - found
             found |= earlier
             stack += earlier
         return tuple([self.launches[k] for k in sorted(found)])
@@ -103,7 +103,7 @@ def _movable(
     writers: dict[Storage, list[Step]] = {}
     for x in launches:
         for s in written_by([x]):
-            writers.setdefault(_root(s), []).append(x)
+            writers.setdefault(s.whole, []).append(x)
     sources: dict[Launch, int] = {}  # bytes of the constants behind each movable launch
     movable = {x for x in launches if isinstance(x, Launch) and _static(x)}
     changed = True
@@ -123,7 +123,7 @@ def _stays_movable(
     fixed: Collection[Storage], banned: Collection[Storage], sources: dict[Launch, int],
 ) -> bool:
     total = 0
-    for s in dict.fromkeys(_root(s) for s in x.buffers):
+    for s in dict.fromkeys(s.whole for s in x.buffers):
         if s in constants:
             total += _bytes(s)
         elif s in fixed or s in banned or s not in writers or not movable.issuperset(writers[s]):
@@ -139,14 +139,10 @@ def _written(x: Launch) -> list[Storage]:
     return [s for s, access in zip(x.buffers, accesses, strict=True) if access != "read"]
 
 
-def _root(storage: Storage) -> Storage:
-    return storage.parent or storage
-
-
 def _static(x: Launch) -> bool:
     """Whether all sizes of a launch are known."""
     sizes = (*x.arguments, x.tasks, x.work, x.scratch)
-    return all(isinstance(n, int) for n in (*sizes, *(_root(s).size for s in x.buffers), *(s.offset for s in x.buffers)))
+    return all(isinstance(n, int) for n in (*sizes, *(s.whole.size for s in x.buffers), *(s.offset for s in x.buffers)))
 
 
 def _bytes(storage: Storage) -> int:

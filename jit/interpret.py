@@ -68,7 +68,7 @@ def run_launches(
     run = run or run_kernel
     for launch in launches:
         for storage in launch.buffers:
-            whole = storage.parent or storage
+            whole = storage.whole
             if whole not in memory:
                 memory[whole] = poison(evaluate(whole.size, sizes), whole.dtype)
             if storage is not whole:

@@ -39,6 +39,11 @@ class Storage:
     parent: Storage | None = None
     offset: Size = 0
 
+    @property
+    def whole(self) -> Storage:
+        """The storage of which this is a part, or itself."""
+        return self.parent or self
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Launch:

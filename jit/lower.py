@@ -371,8 +371,8 @@ def share_packing(launches: list[Step]) -> list[Step]:
     found: list[Step] = []
     for x in launches:
         if not isinstance(x, Launch):
-            dirty = {s.parent or s for s in written_by([x])}
-            kept = {k: s for k, s in kept.items() if dirty.isdisjoint(r.parent or r for r in k[1])}
+            dirty = {s.whole for s in written_by([x])}
+            kept = {k: s for k, s in kept.items() if dirty.isdisjoint(r.whole for r in k[1])}
             found.append(with_storages(x, renamed))
             continue
         buffers = [b.access for b in x.kernel.buffers if b.access != "scratch"]
@@ -384,10 +384,10 @@ def share_packing(launches: list[Step]) -> list[Step]:
                 renamed[writes[0]] = kept[key]
                 continue
             kept[key] = writes[0]
-            sources.update(s.parent or s for s in reads)
-        elif any((s.parent or s) in sources for s in writes):
-            dirty = {s.parent or s for s in writes}
-            kept = {k: s for k, s in kept.items() if dirty.isdisjoint(r.parent or r for r in k[1])}
+            sources.update(s.whole for s in reads)
+        elif any(s.whole in sources for s in writes):
+            dirty = {s.whole for s in writes}
+            kept = {k: s for k, s in kept.items() if dirty.isdisjoint(r.whole for r in k[1])}
         found.append(replace(x, buffers=tuple(renamed.get(s, s) for s in x.buffers)))
     return found
 

@@ -45,10 +45,7 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
     random = len(axes) == 1 and any(n.op == "mulhi" for n in nodes) and lane is not None and GROUP % lanes == 0
 
     def body() -> None:
-        values = [em.emit(node) for node in outputs]  # all is read before anything is written
-        for value, target_value in zip(group.outputs, values):
-            for s in results[value]:
-                em.body.append(em.store(s, flat, target_value))
+        em.store_all([results[v] for v in group.outputs], outputs, flat)
 
     outer = [a for a in axes if a is not lane]
     crossing = _crossing_axis(arena, outer, lane, loads)
@@ -91,9 +88,7 @@ def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: lis
         parts.append((position, [arena.rebuild(o, lambda x, p=position: p if x is i else None, memo) for o in outputs]))  # type: ignore[misc]
 
     def write(position: Node, nodes: list[Node]) -> None:
-        values = [em.emit(node) for node in nodes]
-        for value, expr in zip(group.outputs, values):
-            em.body.extend(em.store(s, position, expr) for s in results[value])
+        em.store_all([results[v] for v in group.outputs], nodes, position)
 
     block, groups = em.blocks[0], (n + (GROUP - 1)) // GROUP
     per_task = builder.size(groups_per_task)

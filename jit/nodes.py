@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hybrid.graph import Value
-from ndarray.dims import Dim, Size, product
+from ndarray.dims import Dim, Size, hint, product
 from ndarray.scalar import OPERATIONS, Scalar
 
 __all__ = ["Arena", "Node", "hint", "nonnegative", "same", "same_sizes", "strides_of"]
@@ -79,11 +79,6 @@ def same(a: Size, b: Size) -> bool:
 def same_sizes(a: tuple[Size, ...], b: tuple[Size, ...]) -> bool:
     """Whether two shapes are equal for all values of the symbols."""
     return len(a) == len(b) and all(map(same, a, b))
-
-
-def hint(size: Size) -> int:
-    """The size in the trace."""
-    return size.hint if isinstance(size, Dim) else size
 
 
 def nonnegative(size: Size) -> bool:

@@ -68,9 +68,7 @@ def lower_pieces(group: Group, cut: Equation, pull: Pull, target: Target, storag
 
     def _piece(em: Emitter, axes: list[Axis], outputs: list[Node], flat: Node) -> None:
         def body() -> None:
-            values = [em.emit(node) for node in outputs]  # all is read before anything is written
-            for value, made in zip(group.outputs, values):
-                em.body.extend(em.store(s, flat, made) for s in results[value])
+            em.store_all([results[v] for v in group.outputs], outputs, flat)
 
         nodes = list(walk(outputs))
         lanes = choose_lanes(target, nodes, outputs)

@@ -19,7 +19,7 @@ from hybrid.backend import overlapping, refuse_leaked
 from hybrid.garbage import collection_paused
 from hybrid.graph import Graph, Value
 from ndarray.array import NDArray
-from ndarray.dims import Dim, evaluate
+from ndarray.dims import Dim, evaluate, hint
 from ndarray.settings import settings
 
 from . import plan, runtime
@@ -378,7 +378,7 @@ class CompiledProgram:
 
     def _size_of(self, i: int, axis: int, arrays: Sequence[np.ndarray] | None) -> int:
         size = self._interface.inputs[i].shape[axis]
-        return arrays[i].shape[axis] if arrays is not None else size.hint if isinstance(size, Dim) else size
+        return arrays[i].shape[axis] if arrays is not None else hint(size)
 
 
 class _Packer:

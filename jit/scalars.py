@@ -7,7 +7,7 @@ variable it depends on, so invariant work leaves the inner loops by construction
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -313,6 +313,12 @@ class Emitter:
         wide = self.let(block, Apply("interleave", (on, Const(False, switch)), Type("bool", 2 * type.lanes)), "m")
         pairs = self.let(block, Load(buffer, base, type.with_lanes(2 * type.lanes), wide), "x")
         return Apply("even", (pairs,), type)
+
+    def store_all(self, storages: Sequence[Sequence[Storage]], nodes: Sequence[Node], flat: Node) -> None:
+        """Write the value of each node at `flat` into each of its storages; all is read before anything is written."""
+        values = [self.emit(node) for node in nodes]
+        for places, value in zip(storages, values, strict=True):
+            self.body.extend(self.store(s, flat, value) for s in places)
 
     def store(self, storage: Storage, flat: Node, value: Expr, access: str = "write") -> Stmt:
         """The statement that stores a value at row-major position `flat`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Sequence
 
-from ndarray.dims import Dim
+from ndarray.dims import hint
 
 from .launch import _ITEMSIZE, Launch, Loop, Step, Storage, buffers_of, controls_of, written_by
 
@@ -126,18 +126,13 @@ def _dependencies(steps: Sequence[Step]) -> tuple[list[int], list[list[int]]]:
 def _touched(step: Step) -> dict[Storage, None]:
     """The whole storages that a step reads or writes."""
     names = {s for c in controls_of([step]) if isinstance(c, Loop) for s in c.names}
-    return dict.fromkeys(_whole(s) for s in buffers_of([step]) if s not in names)
+    return dict.fromkeys(s.whole for s in buffers_of([step]) if s not in names)
 
 
 def _written(step: Step) -> Collection[Storage]:
     """Those of them that it writes; all, of a loop or branch."""
-    return {_whole(s) for s in written_by([step])} if isinstance(step, Launch) else _touched(step)
-
-
-def _whole(storage: Storage) -> Storage:
-    return storage.parent or storage
+    return {s.whole for s in written_by([step])} if isinstance(step, Launch) else _touched(step)
 
 
 def _bytes(storage: Storage) -> int:
-    size = storage.size.hint if isinstance(storage.size, Dim) else storage.size
-    return size * _ITEMSIZE[storage.dtype]
+    return hint(storage.size) * _ITEMSIZE[storage.dtype]

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COMPARE", "Dim", "Guard", "Size", "bind", "evaluate", "product", "record_guards", "symbol"]
+__all__ = ["COMPARE", "Dim", "Guard", "Size", "bind", "evaluate", "hint", "product", "record_guards", "symbol"]
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -227,6 +227,11 @@ def bind(pattern: tuple[Size, ...], shape: tuple[int, ...], sizes: dict[str, int
             if sizes.setdefault(name, have) != have:
                 return False
     return True
+
+
+def hint(size: Size) -> int:
+    """The size, or the value that a symbolic one has in the trace; for decisions that cannot affect results."""
+    return size.hint if isinstance(size, Dim) else size
 
 
 def product(sizes: Iterable[Size]) -> Size:

@@ -91,6 +91,15 @@ def _of_kind(name: str, x: Any, kinds: str) -> NDArray:
     return x
 
 
+def _finished(name: str, function: Callable, text: str) -> Callable:
+    """The function under its name, with its docstring, and a short cut for small arrays where there is one."""
+    if name in UNARY:
+        function = unary(name, function)
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = text
+    return function
+
+
 def _floating(name: str, formula: str, kinds: str = "iufc") -> Callable:
     op = OPS[name]
 
@@ -101,11 +110,7 @@ def _floating(name: str, formula: str, kinds: str = "iufc") -> Callable:
                 raise TypeError(f"{name}: x: not defined for dtype {x.dtype}")
         return primitive(op, x)
 
-    if name in UNARY:
-        function = unary(name, function)
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{formula}, elementwise; integers become float32."
-    return function
+    return _finished(name, function, f"{formula}, elementwise; integers become float32.")
 
 
 exp: Callable = _floating("exp", "``e ** x``")
@@ -138,11 +143,7 @@ def _signed(name: str, formula: str, kinds: str = "iuf") -> Callable:
     def function(x: Any, /) -> NDArray:
         return apply(op, _of_kind(name, x, kinds))
 
-    if name in UNARY:
-        function = unary(name, function)
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{formula}, elementwise, in x's dtype."
-    return function
+    return _finished(name, function, f"{formula}, elementwise, in x's dtype.")
 
 
 negative: Callable = _signed("negative", "``-x``", "iufc")
@@ -160,11 +161,7 @@ def _rounding(name: str, formula: str) -> Callable:
             raise TypeError(f"{name}: x: not defined for dtype {x.dtype}")
         return apply(op, x) if is_inexact(x.dtype) else x
 
-    if name in UNARY:
-        function = unary(name, function)
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{formula}, elementwise; integers stay as they are."
-    return function
+    return _finished(name, function, f"{formula}, elementwise; integers stay as they are.")
 
 
 floor: Callable = _rounding("floor", "The largest integer not above x")

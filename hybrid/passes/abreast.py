@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import lcm
 
-from ndarray.dims import Dim, Size, product
+from ndarray.dims import hint, product
 
 from ..graph import Atom, Equation, Graph, Value
 from .rewrite import Rewriter, rewrite
@@ -42,7 +42,7 @@ def _step(new: Rewriter, eq: Equation) -> Mapping[Value, Atom] | None:
     count = lcm(columns, VECTOR) // columns
     while count > 1 and rows % count:
         count //= 2
-    if count == 1 or _hint(product(shape[:-1])) < ROWS or count * columns > LONGEST:
+    if count == 1 or hint(product(shape[:-1])) < ROWS or count * columns > LONGEST:
         return None
     longer = new.emit("reshape", x, shape=(*shape[:first], rows // count, count * columns))
     total = new.emit(eq.op, longer, **{**eq.attrs, "axes": tuple(range(first + 1)), "keepdims": False})
@@ -58,7 +58,3 @@ def _lies_in_order(new: Rewriter, x: Atom) -> bool:
     if made is None or "elementwise" not in made.op.traits:
         return made is None or made.op.name not in ("transpose", "slice", "flip", "broadcast_to", "iota", "pad", "concatenate")
     return all(a.shape in ((), x.shape) for a in made.inputs)
-
-
-def _hint(size: Size) -> int:
-    return size.hint if isinstance(size, Dim) else size

@@ -16,7 +16,7 @@ from ndarray import apply as _apply
 from ndarray import autograd, precision
 from ndarray.array import NDArray, literal
 from ndarray.device import current_device
-from ndarray.dims import Dim, Size
+from ndarray.dims import Dim, Size, hint
 from ndarray.dtypes import is_inexact
 from ndarray.op import Reduction
 from ndarray.tape import Leaf, Step
@@ -266,7 +266,7 @@ def _is_cheap(eq: Equation) -> bool:
 def _bytes(v: Value) -> int:
     count = v.dtype.itemsize
     for d in v.shape:
-        count *= d.hint if isinstance(d, Dim) else d
+        count *= hint(d)
     return count
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from hybrid.backend import overlapping, refuse_leaked
 from hybrid.graph import Graph
-from ndarray.dims import Dim, evaluate
+from ndarray.dims import evaluate, hint
 
 from .. import plan
 from ..plan import Placement
@@ -94,7 +94,7 @@ class CudaProgram(CompiledProgram):
         """Bind to the sizes of the trace, to find out what can't be bound."""
         if self._static is None:
             sizes = {name: self._interface.inputs[i].shape[axis] for name, i, axis in self._symbols}
-            self.bind({name: n.hint if isinstance(n, Dim) else n for name, n in sizes.items()})
+            self.bind({name: hint(n) for name, n in sizes.items()})
 
     # -- calling
     def run(self, binding: Any, arrays: Sequence[Any], kept: Sequence[Any] = ()) -> list[Any]:
