@@ -8,7 +8,7 @@ import pytest
 import ndarray as nd
 from blocks import Trainer, amp, init, loss, nn, rnn
 from blocks.loss_scaler import LossScaler
-from blocks.optimizer import Optimizer, register
+from blocks.optimizer import Optimizer
 from hybrid import hybridize
 from kvstore.optimizer import Updater
 from ndarray import autograd, precision
@@ -395,7 +395,6 @@ def test_master_weights_in_a_compiled_step_and_in_files(tmp_path):
 
 
 def test_an_optimizer_in_the_old_form_gets_master_weights():
-    @register
     class OldForm(Optimizer):
         def create_state(self, index, weight):
             return nd.zeros(weight.shape, dtype=weight.dtype)

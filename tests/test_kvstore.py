@@ -107,6 +107,26 @@ def test_registry():
         del kv.KVStoreBase.kv_registry["mine"]
 
 
+def test_an_optimizer_of_ones_own(monkeypatch):
+    import blocks.optimizer as opt
+
+    monkeypatch.setattr("kvstore.optimizer._registry", {})
+
+    @opt.register
+    class Halving(base.Optimizer):
+        def create_state(self, index, weight):
+            return None
+
+        def update(self, index, weight, grad, state):
+            weight[...] = weight / 2
+
+    made = opt.create("Halving", learning_rate=0.5)
+    assert type(made) is Halving and made.lr == 0.5
+    assert type(base.Optimizer.from_config(made.config())) is Halving
+    with pytest.raises(ValueError, match=r"no optimizer 'sgd'; known: halving$"):
+        opt.create("sgd")
+
+
 def test_optimizer_config_round_trip():
     import blocks.optimizer as opt
 
