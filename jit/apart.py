@@ -27,33 +27,36 @@ class Loop(NamedTuple):
 class Functions:
     """The functions of one library that stand for loops.
 
-    `texts` collects the definitions for the module at hand, `take` empties it; other modules declare what they call.
+    `texts` collects the definitions for the module at hand and `declarations` what they call, `take` empties both.
     """
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.declarations: set[str] = set()
         self._numbers: dict[tuple[object, ...], int] = {}
         self._found: dict[tuple[object, ...], tuple[str, str]] = {}
         self._here: set[str] = set()
         self._count = count()
 
     def symbol(self, key: tuple[object, ...], parameters: str, define: Callable[[str], str], declarations: set[str]) -> str:
-        """The symbol of the function for a key. `define(symbol)` is its text, asked for once; `parameters` are their types."""
+        """The symbol of the function for a key, whose declaration is added to `declarations`. `define(symbol)` is its text, asked
+        for once; `parameters` are their types."""
         found = self._found.get(key)
         if found is None:
             symbol = f"apart.{next(self._count)}"
             text = define(symbol)
             found = self._found[key] = (symbol, f"declare hidden void @{symbol}({parameters})")
-            self._here.add(symbol)
+            self._here.add(found[1])
             self.texts.append(text)
-        elif found[0] not in self._here:
-            declarations.add(found[1])
+        declarations.add(found[1])
         return found[0]
 
-    def take(self) -> list[str]:
-        """The definitions of the module at hand, which ends here."""
-        texts, self.texts, self._here = self.texts, [], set()
-        return texts
+    def take(self, declarations: set[str]) -> tuple[list[str], set[str]]:
+        """(the definitions of the module at hand, which ends here; what must be declared there, where functions with such
+        `declarations` stand beside them)."""
+        texts, needed = self.texts, (self.declarations | declarations) - self._here
+        self.texts, self.declarations, self._here = [], set(), set()
+        return texts, needed
 
     def describe(self, loop: For, literal: Callable[[str], int | None], natural: Callable[[str], bool],
                  dtypes: dict[str, str]) -> Loop | None:

@@ -566,7 +566,7 @@ class _Direct(Patched):
         loop = out_of_loop(For(q, const(0), minimum(const(plan.columns), self.columns - j), 1, tuple(inside)))
         if plan.rows > 1:
             loop = out_of_loop(For(r, const(0), minimum(const(plan.rows), self.rows - i), 1, tuple(loop)))
-        return body + loop
+        return once(builder, body + loop) if self.apart else body + loop
 
 
 def touched(body: Sequence[Stmt], variable: str) -> list[Stmt]:

@@ -24,6 +24,11 @@ from .target import Target
 __all__ = ["Generation"]
 
 PIECE = 8_000
+"""Characters of what is sent to the code generator at once."""
+
+COUNTING_PIECE = 3 * PIECE
+"""The same of functions that only count and call: without optimization, which they don't miss, they take a fifth of the time."""
+
 MAX_THREADS = 8
 
 SWITCH = 5e-5
@@ -66,8 +71,8 @@ class Generation:
         self.objects: list[bytes] = []
         self.digest = ""
         self._seen: dict[int, Kernel] = {}
-        self._functions: list[str] = []
-        self._declarations: set[str] = set()
+        self._functions: list[llvm.Function] = []
+        self._counting: list[llvm.Function] = []
         self._apart = Functions()
         self._results: list[bytes | BaseException | None] = []
         self._threads: list[threading.Thread] = []
@@ -87,20 +92,30 @@ class Generation:
         if settings.debug >= 1:
             verify.verify(kernel)
         symbol = self.symbols[kernel] = f"k{len(self.symbols)}"
-        self._functions.append(llvm.function(vector_math.expand(kernel), symbol, self.target, self._declarations, self._apart))
-        if sum(map(len, self._functions)) + sum(map(len, self._apart.texts)) >= PIECE:
+        function = llvm.function(vector_math.expand(kernel), symbol, self.target, self._apart)
+        (self._counting if function.counts else self._functions).append(function)
+        if sum(len(f.text) for f in self._functions) + sum(map(len, self._apart.texts)) >= PIECE:
             self._cut()
+        if sum(len(f.text) for f in self._counting) >= COUNTING_PIECE:
+            self._cut_counting()
 
     def _cut(self) -> None:
-        """Send what there is to the code generator."""
-        text = llvm.module([*self._apart.take(), *self._functions], self._declarations, self.target)
-        self._functions, self._declarations = [], set()
+        """Send what there is to the code generator, with the loops that became functions."""
+        self._send(llvm.module(self._functions, self.target, self._apart), 1)
+        self._functions = []
+
+    def _cut_counting(self) -> None:
+        """Send the functions that only count and call, for code without optimization."""
+        self._send(llvm.module(self._counting, self.target), 0)
+        self._counting = []
+
+    def _send(self, text: str, level: int) -> None:
         number = len(self._results)
         self._results.append(None)
 
         def make() -> None:
             try:
-                self._results[number] = machine.emit_object(text, self.target)
+                self._results[number] = machine.emit_object(text, self.target, level)
             except BaseException as error:  # raised again by the thread that asked
                 self._results[number] = error
 
@@ -130,8 +145,10 @@ class Generation:
 
     def _finish(self, good: bool) -> None:
         """Wait for all objects; they are of use if all went well."""
-        if good and self._functions:
+        if good and (self._functions or self._apart.texts):
             self._cut()
+        if good and self._counting:
+            self._cut_counting()
         for _thread in self._threads:
             self._queue.put(None)
         self._work_off()

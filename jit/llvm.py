@@ -56,32 +56,41 @@ def emit(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> str
     The functions have the calling convention of `jit.launch`. Raises TypeError for an operation that the operands'
     dtype doesn't have and ValueError for a malformed kernel, both naming the kernel.
     """
-    declarations: set[str] = set()
     apart = Functions()
-    functions = [function(k, n, target, declarations, apart) for k, n in zip(kernels, names, strict=True)]
-    return module([*apart.take(), *functions], declarations, target)
+    return module([function(k, n, target, apart) for k, n in zip(kernels, names, strict=True)], target, apart)
 
 
-def function(kernel: Kernel, name: str, target: Target, declarations: set[str], apart: Functions) -> str:
-    """The definition of one function, as `emit`; what it calls is added to `declarations`, and loops that become functions to
-    `apart`."""
+class Function(NamedTuple):
+    """The definition of a function, and the declarations of what it calls. `counts`: it touches no memory itself, all that it
+    does is to count and to call."""
+
+    text: str
+    declarations: set[str]
+    counts: bool
+
+
+def function(kernel: Kernel, name: str, target: Target, apart: Functions) -> Function:
+    """The definition of one function, as `emit`; loops that become functions are added to `apart`."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20_000))  # fused expressions can be deep
     try:
         try:
-            return FunctionEmitter(kernel, name, target, declarations, apart).text()
+            return FunctionEmitter(kernel, name, target, set(), apart).function()
         except UndefinedOperation:  # perhaps a function such as exp, which nobody has expanded yet
-            return FunctionEmitter(_expanded(kernel), name, target, declarations, apart).text()
+            return FunctionEmitter(_expanded(kernel), name, target, set(), apart).function()
     finally:
         sys.setrecursionlimit(limit)
 
 
-def module(functions: Sequence[str], declarations: set[str], target: Target) -> str:
-    """The text of a module of these functions."""
+def module(functions: Sequence[Function], target: Target, apart: Functions | None = None) -> str:
+    """The text of a module of these functions, and of those that have been added to `apart` since it was asked last."""
+    declarations = set[str]().union(*[f.declarations for f in functions])
+    texts, declarations = apart.take(declarations) if apart else ([], declarations)
     width = 8 * target.vector_bytes
     attributes = f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}'
     zeros = "@hybrid.zeros = internal constant [64 x i8] zeroinitializer, align 64"
-    return "\n".join([f'target triple = "{target.triple}"', zeros, *functions, *sorted(declarations), attributes, ""])
+    texts += [f.text for f in functions]
+    return "\n".join([f'target triple = "{target.triple}"', zeros, *texts, *sorted(declarations), attributes, ""])
 
 
 class UndefinedOperation(TypeError):
@@ -125,21 +134,22 @@ class FunctionEmitter:
         self.memo: dict[int, str] = {}  # expressions already emitted for the current statement
         self.loads: dict[tuple, str] = {}  # loads since the last store
         self.natural = {p for p in kernel.parameters if not p.startswith(SIGNED)} | {kernel.task}  # names of values >= 0
+        self.counts = True
 
     # -- the frame
-    def text(self) -> str:
-        """The function's definition."""
+    def function(self) -> Function:
+        """The function."""
         try:
             self._prologue()
             self._loop(self.kernel.task, "%first", "%last", 1, self.kernel.body, 1)
         except (TypeError, ValueError, KeyError) as error:
             raise type(error)(f"kernel {self.kernel.name}: {error}") from error
         head = f'define void @{self.name}(ptr %buffers, ptr %parameters, i64 %first, i64 %last, ptr %scratch) #0 {{'
-        return "\n".join([head, "entry:", *self.lines[0], "  ret void", "}"])
+        return Function("\n".join([head, "entry:", *self.lines[0], "  ret void", "}"]), self.declarations, self.counts)
 
     def _part(self, s: For, part: Loop, symbol: str) -> str:
         """The definition of a function for a loop of this kernel."""
-        inside = FunctionEmitter(self.kernel, symbol, self.target, self.declarations, self.apart)
+        inside = FunctionEmitter(self.kernel, symbol, self.target, self.apart.declarations, self.apart)
         inside.buffers = {b: f"%b{i}" for i, b in enumerate(part.buffers)}
         inside.variables = {v.name: f"%a{i}" for i, v in enumerate(part.variables)}
         for name in self.variables:
@@ -382,6 +392,7 @@ class FunctionEmitter:
         return found
 
     def _read(self, expr: Load, address: str, mask: str | None) -> str:
+        self.counts = False
         lanes, type = expr.type.lanes, ops.memory_type(expr.type)
         if expr.type.dtype != self.dtypes[expr.buffer]:
             raise TypeError(f"load of {expr.type} from buffer {expr.buffer} of {self.dtypes[expr.buffer]}")
@@ -408,6 +419,7 @@ class FunctionEmitter:
         return load_pattern(self, expr.type, loaded) if expr.type.dtype in ops.NARROW else loaded
 
     def _store(self, s: Store) -> None:
+        self.counts = False
         value, address, mask = self.value(s.value), self._address(s.buffer, s.index), self._mask(s.mask)
         lanes, type, align = s.value.type.lanes, ops.memory_type(s.value.type), _ITEMSIZE[s.value.type.dtype]
         if s.value.type.dtype != self.dtypes[s.buffer]:
@@ -439,6 +451,7 @@ class FunctionEmitter:
         self.loads.clear()
 
     def _prefetch(self, s: Prefetch) -> None:
+        self.counts = False
         self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         self.effect(f"call void @llvm.prefetch.p0(ptr {self._address(s.buffer, s.index)}, i32 0, i32 2, i32 1)")
 

@@ -92,7 +92,7 @@ def test_a_function_serves_several_objects(monkeypatch):
     kernels = [scaled_sums("first"), scaled_sums("second", "uvw", more=7.0)]
     texts = []
     real = machine.emit_object
-    monkeypatch.setattr(machine, "emit_object", lambda text, target: texts.append(text) or real(text, target))
+    monkeypatch.setattr(machine, "emit_object", lambda text, target, level=1: texts.append(text) or real(text, target, level))
     with generate.Generation(machine.host(), ()) as made:
         for kernel in kernels:
             made.add(kernel)
@@ -102,6 +102,30 @@ def test_a_function_serves_several_objects(monkeypatch):
     native.library.address = lambda name: library.address(made.symbols[native.kernels[name]])
     for kernel in kernels:
         check(kernel, machine.host(), [np.arange(20, dtype=np.float32), np.zeros(8, np.float32)], [5], 4, native)
+
+
+def test_what_only_counts_and_calls_is_not_optimized(monkeypatch):
+    """A kernel that touches memory in functions only goes to the code generator with others of its kind."""
+    whole = scaled_sums("whole")
+    counting = Kernel("counting", whole.buffers, whole.parameters, whole.task, whole.body[:3])
+    levels = []
+    real = machine.emit_object
+
+    def emit(text, target, level=1):
+        levels.append((level, text))
+        return real(text, target, level)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "emit_object", emit)
+        with generate.Generation(machine.host(), ()) as made:
+            for kernel in (counting, whole):
+                made.add(kernel)
+    assert {level: text.count("define void") for level, text in levels} == {0: 1, 1: 1}
+    library = machine.load(*made.objects)
+    native = Native([counting, whole], machine.host())
+    native.library.address = lambda name: library.address(made.symbols[native.kernels[name]])
+    for kernel in (counting, whole):
+        check(kernel, machine.host(), [np.arange(20, dtype=np.float32), np.zeros(4, np.float32)], [5], 4, native)
 
 
 @pytest.mark.parametrize("fails", [False, True])
