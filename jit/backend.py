@@ -87,6 +87,7 @@ class NativeBackend:
         """Import what lowers and generates, and make the runner that all programs share."""
         from . import assemble, attention, attention_gradient, contract, convolution, generate, lower, scatter  # noqa: F401
 
+        generator_stamp()
         _make_runner()
 
     def compile(

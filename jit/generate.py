@@ -7,12 +7,14 @@ kind, whatever the threads do.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
 import threading
 from collections.abc import Callable, Container
-from queue import SimpleQueue
+from itertools import count
+from queue import Empty, PriorityQueue
 
 from ndarray.settings import settings
 
@@ -30,6 +32,8 @@ COUNTING_PIECE = 3 * PIECE
 """The same of functions that only count and call: without optimization, which they don't miss, they take a fifth of the time."""
 
 MAX_THREADS = 8
+"""At most, beside the one that lowers: it generates as well, when all is lowered. One more than there are processors only takes
+turns with it, and finishes later."""
 
 SWITCH = 5e-5
 """Seconds after which whoever holds Python's lock gives way meanwhile. A piece takes it some twenty times, for each call of
@@ -76,7 +80,8 @@ class Generation:
         self._apart = Functions()
         self._results: list[bytes | BaseException | None] = []
         self._threads: list[threading.Thread] = []
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._queue: PriorityQueue[tuple[float, int, Callable[[], None] | None]] = PriorityQueue()  # the largest first
+        self._count = count()
 
     def __enter__(self) -> Generation:
         _giving_way.begin()
@@ -119,12 +124,12 @@ class Generation:
             except BaseException as error:  # raised again by the thread that asked
                 self._results[number] = error
 
-        self.run(make)
+        self.run(make, len(text))
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Have a thread do some work, which must not raise, before the block is left."""
-        self._queue.put(work)
-        if len(self._threads) < min(MAX_THREADS, os.cpu_count() or 1):
+    def run(self, work: Callable[[], None], size: int = PIECE) -> None:
+        """Have a thread do some work, as much as for so many characters, before the block is left. It must not raise."""
+        self._queue.put((-size, next(self._count), work))
+        if len(self._threads) < min(MAX_THREADS, max(1, _processors() - 1)):
             usual = threading.stack_size(16 << 20)  # LLVM recurses
             try:
                 thread = threading.Thread(target=self._work, name="hybrid compiler", daemon=True)
@@ -134,7 +139,7 @@ class Generation:
             self._threads.append(thread)
 
     def _work(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while (work := self._queue.get()[-1]) is not None:
             work()
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -150,7 +155,7 @@ class Generation:
         if good and self._counting:
             self._cut_counting()
         for _thread in self._threads:
-            self._queue.put(None)
+            self._queue.put((1, next(self._count), None))  # after all work
         self._work_off()
         for thread in self._threads:
             thread.join()
@@ -164,9 +169,12 @@ class Generation:
 
     def _work_off(self) -> None:
         """Help the threads: nothing else is left to do."""
-        while not self._queue.empty():
-            work = self._queue.get()
-            if work is None:
-                self._queue.put(None)
-                return
-            work()
+        with contextlib.suppress(Empty):
+            while (work := self._queue.get_nowait()[-1]) is not None:
+                work()
+            self._queue.put((1, next(self._count), None))  # it was a thread's
+
+
+def _processors() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
