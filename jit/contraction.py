@@ -336,6 +336,8 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction, ra
     conflict = c.a.k_contiguous and c.a.cheap and k and hint(c.inner[-1]) * _ITEMSIZE[c.dtype] % 4096 == 0
     # and where results are what takes the time, few rows at once are written fastest
     most = 6 if k <= BRIEF and n >= 4 * lanes else 8 if conflict else 24
+    # where tiles go along a row, each finds its columns of B in the second-level cache: a cycle more for each vector
+    far = k <= BRIEF and n * k * _ITEMSIZE[c.dtype] > target.l1
     for nv in (c.beside,) if c.beside > 1 else range(1, 9):
         for mr in range(1, most + 1):
             if mr * nv + nv + 1 + spare > target.registers:
@@ -343,7 +345,7 @@ def _tile(m: int, n: int, k: int, lanes: int, target: Target, c: Contraction, ra
             if mr > 15 and nv > 1:
                 break
             loads = nv + mr * 0.5
-            step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15
+            step = max(mr * nv, loads, 8 if target.fma else 4) + 0.5 + loads * 0.15 + nv * far
             cost = -(-max(m, 1) // mr) * -(-max(n, 1) // (nv * lanes)) * (step * max(k, 1) + 4 * mr * nv + 30)
             found.append((cost, -nv, -mr))
     _, columns, rows = sorted(found)[min(rank, len(found) - 1)] if rank else min(found, default=(0.0, -1, -1))
