@@ -211,20 +211,22 @@ class Surroundings:
         if kind in _IS_SCALAR:
             return (kind, value)
         if isinstance(value, _CONTAINERS):
+            known = self._known.get((id(value), depth))
+            if kind is tuple and known is not None and known[1] is value:
+                return known[3]  # neither it nor anything in it can change
             if len(value) > COMPARED or depth > _DEPTH:
                 return (_Same(value), len(value))
             if isinstance(value, (set, frozenset)):
                 return (kind, frozenset(value))
             items = (*value, *value.values()) if isinstance(value, _MAPPINGS) else tuple(value)
             same = tuple(map(id, items))
-            known = self._known.get((id(value), depth))
             if known is not None and known[0] == same and known[1] is value:
                 return known[3]
             if isinstance(value, _MAPPINGS):
                 found: tuple = (kind, *[(k, self._content(v, depth + 1)) for k, v in value.items()])
             else:
                 found = (kind, *[self._content(v, depth + 1) for v in value])
-            if all(type(v) in _IS_SCALAR or (type(v) is tuple and (id(v), depth + 1) in self._known) for v in items):
+            if all(type(v) in _IS_SCALAR or self._is_constant(v, depth + 1) for v in items):
                 if len(self._known) >= KNOWN:
                     self._known.clear()
                 self._known[id(value), depth] = same, value, items, found
@@ -239,6 +241,14 @@ class Surroundings:
             held = _attributes(value)
             return (_Same(value), *[(n, self._content(held[n], depth + 1)) for n in sorted(self._mentioned & held.keys())])
         return _Same(value)
+
+
+    def _is_constant(self, value: Any, depth: int) -> bool:
+        """Whether the content of this very object, as it is seen at that depth, is always the same."""
+        if type(value) is not tuple:
+            return False
+        known = self._known.get((id(value), depth))
+        return depth > _DEPTH or (known is not None and known[1] is value)
 
 
 class _Same:
@@ -298,7 +308,18 @@ def _attributes(value: Any) -> dict[str, Any]:
     return found
 
 
+_known_slots: dict[type, tuple[str, ...]] = {}
+
+
 def _slots(cls: type) -> tuple[str, ...]:
+    """Names of what objects of a class hold beside their `__dict__`."""
+    known = _known_slots.get(cls)
+    if known is None:
+        known = _known_slots[cls] = _find_slots(cls)
+    return known
+
+
+def _find_slots(cls: type) -> tuple[str, ...]:
     names: list[str] = []
     for base in cls.__mro__:
         slots = base.__dict__.get("__slots__", ())

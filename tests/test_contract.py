@@ -580,3 +580,14 @@ def test_long_epilogues_are_written_once():
         return sum(isinstance(s, Store) and s.buffer == name for s in walk_statements(launch.kernel.body))
 
     assert stores(1, 8) > stores(1, 400) == stores(9, 400) == stores(9, 8)
+
+
+def test_short_sums_read_few_vectors_of_b_for_each_row():
+    """784 columns are 7 panels of 7 vectors; a tile of 3 rows, though, would wait for those in the second-level cache."""
+    attrs, tiles = {"contract": ((1,), (0,)), "batch": ((), ())}, []
+    for depth in (64, 400):
+        a, b = (plain_source(Storage("float32", s[0] * s[1]), s) for s in ((512, depth), (depth, 784)))
+        out = plain_sink(Storage("float32", 512 * 784), (512, 784))
+        launch = lower_contraction("dot_general", attrs, [a, b], out, TARGETS["avx512"])[-1]
+        tiles.append(launch.kernel.name)
+    assert tiles == ["dot_5x80", "dot_3x112"]

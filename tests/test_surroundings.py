@@ -12,6 +12,7 @@ import pytest
 import ndarray as nd
 from blocks import HybridBlock, Trainer, nn
 from hybrid import hybridize
+from hybrid.surroundings import Surroundings
 from ndarray import autograd
 
 
@@ -266,3 +267,23 @@ def test_a_block_with_children_of_the_users_takes_the_shortest_way():
     net.hybridize()
     net(nd.ones(3))
     assert net._compiled._shortest
+
+
+def test_the_content_of_constant_tuples_is_looked_at_once():
+    """However deep they are; a tuple with a list in it is looked into each time."""
+    deep = (1, (2, (3, (4, (5, (6, "seven"))))))
+    changing, parts = ([1], 2), [deep, 8]
+
+    def function(x):
+        return x * len(deep) * len(changing) * len(parts)
+
+    around = Surroundings([function])
+    first, second = around.key(around.read()), around.key(around.read())
+    assert first == second
+    number = around.names.index("deep")
+    assert first[number] is second[number]
+    changing[0].append(3)
+    assert around.key(around.read()) != second
+    third = around.key(around.read())
+    parts[0] = (1, (2, (3, (4, (5, (6, "eight"))))))
+    assert around.key(around.read()) != third
