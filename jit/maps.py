@@ -7,15 +7,17 @@ from collections.abc import Callable
 from hybrid.graph import Value
 from ndarray.dims import Size
 
+from .contraction import bind
 from .fuse import Group
 from .launch import KernelBuilder, Launch, Storage
-from .loopir import INT, Const, For, If, Var, apply, ramp
+from .loopir import INT, Const, For, If, Load, Stmt, Store, Var, apply, ramp
 from .nest import Axis, bytes_and_work, choose_lane, choose_lanes, collapse, index_nodes, nest, nested_for
 from .nodes import Arena, Node, hint, same, same_sizes, volume, walk
 from .pieces import cut_by, lower_pieces
 from .pull import Accesses, Pull, Scope
-from .scalars import Emitter
+from .scalars import Block, Emitter
 from .target import Target
+from .turn import transposed
 
 __all__ = ["in_place_pairs", "lower_map", "map_accesses"]
 
@@ -53,9 +55,12 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
     if random:
         tasks = _random_nest(em, group, axes[0], lanes, outputs, results, max(1, target.task // GROUP) if target.threads else 256)
     elif crossing is not None and not target.threads:  # a transposition: walk along the cache lines that a vector gathers from
+        assert lane is not None
         rest = [a for a in outer if a is not crossing]
         weight = hint(crossing.extent) * max(1, cost // 40)
-        tasks = nest(em, rest, lane, lanes, weight, target, lambda: nested_for(em, [crossing], body))
+        turned = [n for n in nodes if n.op == "load" and not n.unsafe and n.dtype.itemsize * lanes == target.vector_bytes
+                  and _crosses(arena, crossing, lane, n.args[1])] if target.masked else []
+        tasks = nest(em, rest, lane, lanes, weight, target, lambda: _cross(em, crossing, lane, lanes, turned, body))
     else:
         tasks = nest(em, outer, lane, lanes if lane else 1, max(1, cost // 40), target, body, unroll)
     work = volume(space) * cost // 20
@@ -67,12 +72,49 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
 def _crossing_axis(arena: Arena, outer: list[Axis], lane: Axis | None, loads: list[Node]) -> Axis | None:
     """An axis along which something is contiguous that the lanes stride over."""
     for axis in reversed(outer):
-        for flat in loads:
-            terms = {a.args[0]: c for a, c in arena.parts(flat)[0].items() if a.op == "var"}
-            strided = lane is not None and lane.name in terms and not same(terms[lane.name], 1)
-            if strided and same(terms.get(axis.name, 0), 1) and hint(axis.extent) >= 8:
-                return axis
+        if lane is not None and hint(axis.extent) >= 8 and any(_crosses(arena, axis, lane, flat) for flat in loads):
+            return axis
     return None
+
+
+def _crosses(arena: Arena, axis: Axis, lane: Axis, flat: Node) -> bool:
+    """Whether a position climbs by 1 along `axis`, and by another step along the lanes."""
+    terms = {a.args[0]: c for a, c in arena.parts(flat)[0].items() if a.op == "var"}
+    return lane.name in terms and not same(terms[lane.name], 1) and same(terms.get(axis.name, 0), 1)
+
+
+def _cross(em: Emitter, crossing: Axis, lane: Axis, lanes: int, turned: list[Node], body: Callable[[], None]) -> None:
+    """The loop along the axis that the lanes cross. Of what `turned` loads, squares are turned in registers: as many vectors
+    along that axis as there are lanes, from which `body` then takes its vectors one by one."""
+    inner = em.lane_block()
+    if inner is None or not turned:
+        nested_for(em, [crossing], body)
+        return
+    builder, extent, block = em.builder, em.builder.size(crossing.extent), em.body
+    at, u = Var(builder.fresh("j"), INT), Var(builder.fresh("u"), INT)
+    whole = isinstance(crossing.extent, int) and crossing.extent % lanes == 0
+    square: list[Stmt] = []
+    mask = None if whole else bind(builder, square, apply("lt", ramp(at, 1, lanes), extent), "m")
+    squares = []
+    for node in turned:
+        rows = []
+        for i in range(lanes):
+            line = inner.variables[lane.name] + i
+            if inner.tail is not None:
+                line = apply("min", line, builder.size(lane.extent) - 1)
+            along = Emitter(builder, em.arena, em.storage)
+            along.blocks = [*em.blocks[:-1], Block({lane.name: line, crossing.name: at}, crossing.name, lanes, mask)]
+            rows.append(along.emit(node))
+            square += along.pop()
+        buffer = builder.scratch(node.dtype.name, lanes * lanes)
+        square += [Store(buffer, Const(k * lanes, INT), c) for k, c in enumerate(transposed(builder, square, rows))]
+        squares.append(Load(buffer, u * lanes, rows[0].type))
+    step = em.push({crossing.name: at + u})
+    step.memo.update({(node, None): em.let(step, vector, "x") for node, vector in zip(turned, squares)})
+    body()
+    count = Const(lanes, INT) if whole else apply("min", extent - at, Const(lanes, INT))
+    square.append(For(u.name, Const(0, INT), count, 1, tuple(em.pop()), 2))
+    block.append(For(at.name, Const(0, INT), extent, lanes, tuple(square)))
 
 
 def _random_nest(em: Emitter, group: Group, axis: Axis, lanes: int, outputs: list[Node],
