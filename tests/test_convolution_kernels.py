@@ -159,6 +159,16 @@ def test_layout_moves_transpositions_to_the_borders():
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [3, 17])
+def test_layout_stores_many_channels_turned(channels):
+    """What lies channels first is turned by a pass of its own, but for images."""
+    b = Builder()
+    x, w = (b.input(ArrayType(s, np.dtype("f4"))) for s in ((1, channels, 6, 6), (4, channels, 3, 3)))
+    (y,) = b.emit("convolution", x, w, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
+    names = [eq.op.name for eq in layout(b.build([y])).equations]
+    assert names == ["transpose", *(["copy"] if channels == 17 else []), "convolution_channels_last", "transpose"]
+
+
 def test_graphs_without_convolutions_are_left_alone():
     b = Builder()
     x = b.input(ArrayType((2, 3, 4), np.dtype("f4")))

@@ -272,6 +272,11 @@ def test_transposition():
     for shape in ((9, 20), (33, 65)):
         m = Maker()
         check(m.build([m.exp(m.transpose(m.array(*shape), axes=(1, 0)))]), [normal(*shape)], kernels=1)
+    n, m = symbol("n", 40), Maker()
+    x, y = m.array(2, n, 19), m.array(2, 19, n)
+    graph = m.build([m.add(m.transpose(x, axes=(0, 2, 1)), y)])  # squares are turned, something else is read as it lies
+    for k in (3, 16, 50):
+        check(graph, [normal(2, k, 19), normal(2, 19, k)], n=k)
 
 
 def test_pooling_with_epilogue_is_one_kernel():

@@ -23,6 +23,8 @@ __all__ = ["layout"]
 _CONVOLUTIONS = {"convolution": 1, "convolution_data_gradient": 1, "convolution_weight_gradient": 2}  # operands with channels
 _REDUCTIONS = {"sum", "prod", "max", "min", "all", "any"}
 _POOLS = {"max_pool", "max_unpool", "max_pool_gather", "sum_pool", "sum_unpool"}
+FEW = 8
+"""So many channels are turned while they are copied into patches."""
 _ALONG_AXES = {"pad": ("low", "high", "interior"), "slice": ("start", "stop", "step"), "update_slice": ("start", "stop", "step")}
 
 
@@ -46,7 +48,7 @@ def _step(rewriter: Rewriter, eq: Equation) -> Mapping[Value, Atom] | None:
     name = eq.op.name
     if name in _CONVOLUTIONS:
         count = _CONVOLUTIONS[name]
-        inputs = (*(to_last(rewriter, a) for a in eq.inputs[:count]), *eq.inputs[count:])
+        inputs = (*(_operand(rewriter, a) for a in eq.inputs[:count]), *eq.inputs[count:])
         attrs = dict(eq.attrs)
         if name == "convolution_data_gradient":
             attrs["shape"] = _last(attrs["shape"])
@@ -90,6 +92,14 @@ def _attributes(eq: Equation, rank: int) -> dict[str, Any] | None:
     else:
         return None
     return attrs
+
+
+def _operand(rewriter: Rewriter, atom: Atom) -> Atom:
+    """What a convolution reads for an atom of shape (N, C, ...). What lies channels first is stored channels last, but for the
+    few channels of images."""
+    turned, channels = to_last(rewriter, atom), atom.shape[1]
+    few = isinstance(channels, int) and channels <= FEW
+    return turned if few or _is_column(atom) or _source(rewriter, atom) is not None else rewriter.emit("copy", turned)
 
 
 def _regroup(rewriter: Rewriter, eq: Equation) -> Mapping[Value, Atom] | None:
