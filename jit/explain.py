@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hybrid.graph import Atom, Equation, Value, every_equation
+from ndarray import allocation
 from ndarray.dims import Size, evaluate, product
 from ndarray.op import Elementwise, Reduction, Template
 
@@ -423,8 +424,8 @@ def measure(
     later: Binding, seconds: float = 0.05, rounds: tuple[int, int] = (3, 50),
 ) -> tuple[list[float], float]:
     """The shortest time of each launch, and of a `later` call, which finds what is kept; on copies of the arrays."""
-    buffers = [plan.aligned_empty(max(binding.arena_bytes, later.arena_bytes)), *(np.array(a, order="C") for a in arrays)]
-    buffers += [np.empty(shape, dtype) for shape, dtype in binding.outputs]
+    buffers = [plan.aligned_empty(max(binding.arena_bytes, later.arena_bytes)), *map(allocation.array, arrays)]
+    buffers += [allocation.empty(shape, dtype) for shape, dtype in binding.outputs]
     storages = [program.recipe.storages[n] for n, _ in program.recipe.kept]
     kept = [plan.aligned_empty(evaluate(s.size, {}) * np.dtype(s.dtype).itemsize) for s in storages]
     for array in kept:

@@ -80,8 +80,7 @@ class CompiledKernels(NumpyKernels):
             types = lambda: [ArrayType((symbol("n", first.size),), first.dtype)] * count
             program = self._program(("total", count, first.dtype), "total", types, add_all)
             if program is not None:
-                result = program(flat)[0]
-                result.resize(first.shape, refcheck=False)
+                result = program(flat)[0].reshape(first.shape)
                 if out is None:
                     return result
                 np.copyto(out, result)
@@ -110,9 +109,7 @@ class CompiledKernels(NumpyKernels):
         program = self._program(key, op, types, lambda xs: _apply.apply(OPS[op], *xs, **attrs))
         if program is None:
             return NotImplemented
-        out = program([a.reshape(-1) if a.ndim else a for a in arrays])[0]
-        out.resize(shape, refcheck=False)  # reshape would make a view
-        return out
+        return program([a.reshape(-1) if a.ndim else a for a in arrays])[0].reshape(shape)
 
     def _contract(self, op: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
         if any(a.dtype not in _FLOATS and a.dtype != np.int32 for a in arrays) or arrays[0].dtype not in _FLOATS:

@@ -15,11 +15,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from ndarray.allocation import ALIGNMENT, aligned_empty
+
 __all__ = ["ALIGNMENT", "Interval", "Placement", "aligned", "aligned_empty", "nbytes", "place"]
-
-ALIGNMENT = 64
-"""Every temporary begins at a multiple of this many bytes: a cache line, and a whole vector register."""
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -115,13 +113,6 @@ def aligned(size: int) -> int:
 def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """Bytes of an array."""
     return math.prod(shape) * dtype.itemsize
-
-
-def aligned_empty(nbytes: int) -> np.ndarray:
-    """Bytes whose address is a multiple of `ALIGNMENT`."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % ALIGNMENT
-    return raw[skip : skip + nbytes]
 
 
 def _release(holes: list[tuple[int, int]], offset: int, size: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from hybrid.backend import overlapping, refuse_leaked
 from hybrid.garbage import collection_paused
 from hybrid.graph import Graph, Value
+from ndarray import allocation
 from ndarray.array import NDArray
 from ndarray.dims import Dim, evaluate, hint
 from ndarray.settings import settings
@@ -71,6 +72,7 @@ class Binding:
             ("address", self.plan.ctypes.data),
             ("checks_address", self.checks.ctypes.data),
             ("release", long),
+            ("empty", allocation.empty if any(plan.nbytes(*o) >= allocation.ALIGNED_BYTES for o in self.outputs) else np.empty),
             ("call", call),
         ):
             object.__setattr__(self, name, value)
@@ -78,6 +80,7 @@ class Binding:
     address: int = field(init=False)
     checks_address: int = field(init=False)
     release: bool = field(init=False)
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = field(init=False)  # makes the outputs
     call: Callable[[list[np.ndarray]], int] | None = field(init=False)  # of a short one
 
 
@@ -97,7 +100,7 @@ class _Arenas:
 
 
 _arenas = _Arenas()
-_empty, _run_arrays = np.empty, runtime.run_arrays
+_run_arrays = runtime.run_arrays
 
 
 class CompiledProgram:
@@ -156,9 +159,10 @@ class CompiledProgram:
         """The outputs of a binding for these inputs and what it has kept."""
         sizes = binding.outputs
         if len(sizes) == 1:  # written out, as all of this function: a small graph takes less time than a call in Python
-            outputs = [_empty(*sizes[0])]
+            outputs = [binding.empty(*sizes[0])]
         else:
-            outputs = [_empty(shape, dtype) for shape, dtype in sizes]
+            empty = binding.empty
+            outputs = [empty(shape, dtype) for shape, dtype in sizes]
         free = _arenas.free
         try:
             arena = free.pop()  # atomic

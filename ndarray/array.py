@@ -19,6 +19,7 @@ from weakref import ref
 
 import numpy as np
 
+from . import allocation
 from . import apply as _apply
 from .device import Device
 from .device import device as _device
@@ -285,7 +286,7 @@ class NDArray(Methods):
     def __deepcopy__(self, memo: dict) -> NDArray:
         data = self._concrete("copy.deepcopy()")
         with self._device.active():
-            out = wrap(data.copy(), self._device)
+            out = wrap(allocation.array(data) if type(data) is _ndarray else data.copy(), self._device)
         if self.grad is not None:
             out.attach_grad(self._node[0].request)
         return out

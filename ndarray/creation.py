@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from . import allocation
 from .apply import apply, is_tracing
 from .array import NDArray, literal, wrap
 from .device import Device
@@ -65,10 +66,10 @@ def array(data: Any, dtype: Any = None, device: Place = None, ctx: Place = None,
     else:
         data, dtype = _from_nested(data, dtype)
     if copy or place.kind != "cpu":
-        return wrap(place.module.array(data, dtype=dtype, order="C"), place)
+        return wrap((place.memory or place.module).array(data, dtype=dtype, order="C"), place)
     shared = np.asarray(data, dtype=dtype)
     if not shared.flags.writeable:
-        return wrap(shared.copy(), place)
+        return wrap(allocation.array(shared), place)
     out = wrap(shared, place)
     if shared is data or shared.base is not None:
         out._export()
@@ -267,7 +268,7 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, device: Place = None, c
     dtype = scalar_dtype(fill_value) if dtype is None else canonical(dtype)
     if is_tracing():
         return apply(OPS["broadcast_to"], literal(fill_value, dtype, place), shape=shape)
-    return wrap(place.module.full(tuple(map(int, shape)), fill_value, dtype), place)
+    return wrap((place.memory or place.module).full(tuple(map(int, shape)), fill_value, dtype), place)
 
 
 def zeros(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
@@ -281,7 +282,7 @@ def zeros(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None
     if is_tracing():
         return full(shape, 0, dtype, device, ctx)
     place = _place(device, ctx)
-    return wrap(place.module.zeros(_shape(shape), dtype), place)
+    return wrap((place.memory or place.module).zeros(_shape(shape), dtype), place)
 
 
 def ones(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None) -> NDArray:
@@ -303,7 +304,7 @@ def empty(shape: Any, dtype: Any = None, device: Place = None, ctx: Place = None
     if is_tracing():
         return full(shape, 0, dtype, device, ctx)
     place = _place(device, ctx)
-    return wrap(place.module.empty(_shape(shape), dtype), place)
+    return wrap((place.memory or place.module).empty(_shape(shape), dtype), place)
 
 
 def zeros_like(x: Any, /, dtype: Any = None, device: Place = None) -> NDArray:

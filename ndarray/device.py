@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from . import allocation
 from .settings import settings
 
 __all__ = [
@@ -38,11 +39,12 @@ class OutOfMemoryError(DeviceError, MemoryError):
 class Device:
     """One device: its `kind` ("cpu", "gpu" or "sim") and `index`. A context manager that makes it the current device."""
 
-    __slots__ = ("_hash", "_module", "_tokens", "index", "kernels", "kind")
+    __slots__ = ("_hash", "_module", "_tokens", "index", "kernels", "kind", "memory")
 
     kind: str
     index: int
     kernels: KernelProvider
+    memory: Any  # what makes arrays beside the module, if anything: `allocation`
     _hash: int
     _module: Any
     _tokens: ContextVar
@@ -59,7 +61,7 @@ class Device:
             raise ValueError(f"Device: index must be a non-negative int, got {index!r}")
         self = object.__new__(cls)
         self.kind, self.index, self._hash, self._tokens = kind, index, hash((kind, index)), ContextVar("device_tokens")
-        self._module = np if kind == "cpu" else None
+        self._module, self.memory = (np, allocation) if kind == "cpu" else (None, None)
         self.kernels = deferred_kernels if kind == "cpu" else numpy_kernels
         return _interned.setdefault((kind, index), self)
 
@@ -312,7 +314,7 @@ def synchronize() -> None:
 def transfer(data: Any, home: Device, device: Device) -> Any:
     """A backend array's values as a new backend array of another device."""
     if device.kind == "cpu":
-        return data.copy() if home.kind == "cpu" else data.get()
+        return allocation.array(data) if home.kind == "cpu" else data.get()
     if home.kind == device.kind == "gpu":
         return _cuda().between(data, device.index)
     return device.module.array(data.get() if home.kind not in ("cpu", device.kind) else data)

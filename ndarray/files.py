@@ -18,6 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from . import allocation
+
 __all__ = ["FileFormatError", "load_arrays", "load_json", "mapped", "save_arrays", "save_json", "write_atomically"]
 
 _MAX_HEADER = 100 << 20
@@ -146,7 +148,7 @@ def load_arrays(path: str | os.PathLike, mmap: bool = False) -> tuple[dict[str, 
                 array = np.ndarray(shape, dtype, buffer, 8 + length + begin)
                 arrays[name] = array if array.flags.aligned else array.copy()
                 continue
-            array = np.empty(shape, dtype)
+            array = allocation.empty(shape, dtype)
             file.seek(8 + length + begin)
             if end > begin and file.readinto(array.reshape(-1).view(np.uint8).data) != end - begin:
                 raise FileFormatError(f"{path}: array {name!r} is truncated")

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from . import allocation
 from .dtypes import canonical
 from .files import FileFormatError, mapped, write_atomically
 
@@ -132,7 +133,7 @@ def _array(reader: _Reader, number: int, mmap: bool) -> np.ndarray:
         view: np.ndarray = np.ndarray(shape, dtype, reader.buffer, begin)
     except ValueError:  # no elements, but sizes that are beyond NumPy
         raise reader.fail(f"{what} can't have the shape {shape}") from None
-    return view if mmap and view.flags.aligned else view.copy()
+    return view if mmap and view.flags.aligned else allocation.array(view)
 
 
 def save_params(path: str | os.PathLike, arrays: Sequence[np.ndarray], names: Sequence[str] = ()) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import allocation
 from .array import NDArray, wrap
 from .device import Device
 from .device import device as _device
@@ -147,7 +148,7 @@ def _load_npy(path: Any, archive: zipfile.ZipFile, info: zipfile.ZipInfo, mmap: 
             view = _view(path, info, header, shape, dtype, fortran)
             if view.flags.aligned:
                 return view
-        data = np.empty(shape[::-1] if fortran else shape, dtype)
+        data = allocation.empty(shape[::-1] if fortran else shape, dtype)
         flat = data.reshape(-1).view(np.uint8)
         done = 0
         while done < flat.size:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import allocation
 from .. import functions as F
 from ..op import NONDIFF, ArrayType, Elementwise, Op, Sample, Vjp, register
 from ..scalar import constant, operate, where
@@ -143,8 +144,12 @@ def _cast_samples() -> Iterator[Sample]:
     yield Sample((np.zeros((0, 3)),), {"dtype": np.dtype(np.int32)}, lambda x, dtype: x.astype(dtype))
 
 
+def _cast(xp: Any, x: Any, *, dtype: np.dtype) -> Any:
+    return allocation.array(x, dtype) if xp is np and x.flags.c_contiguous else x.astype(dtype)
+
+
 register(Op(
-    "cast", ("x",), _cast_infer, quiet(lambda xp, x, *, dtype: x.astype(dtype)),
+    "cast", ("x",), _cast_infer, quiet(_cast),
     {"x": Vjp(_cast_vjp)},
     Elementwise(_cast_lower), _cast_samples,
 ))
@@ -152,6 +157,10 @@ register(Op(
 
 def _identity_infer(x: ArrayType) -> tuple[ArrayType, ...]:
     return (x,)
+
+
+def _copy(xp: Any, x: Any) -> Any:
+    return allocation.array(x) if xp is np else xp.array(x, order="C")
 
 
 def _identity_samples() -> Iterator[Sample]:
@@ -163,8 +172,8 @@ def _identity_samples() -> Iterator[Sample]:
 
 register(Op("stop_gradient", ("x",), _identity_infer, lambda xp, x: x, NONDIFF, Elementwise(lambda x: x),
             _identity_samples, traits=frozenset({"view"})))
-register(Op("copy", ("x",), _identity_infer, lambda xp, x: xp.array(x, order="C"), {"x": Vjp(lambda g: g)},
+register(Op("copy", ("x",), _identity_infer, _copy, {"x": Vjp(lambda g: g)},
             Elementwise(lambda x: x), _identity_samples))
-register(Op("barrier", ("x",), _identity_infer, lambda xp, x: xp.array(x, order="C"), {"x": Vjp(lambda g: g)},
+register(Op("barrier", ("x",), _identity_infer, _copy, {"x": Vjp(lambda g: g)},
             Elementwise(lambda x: x), _identity_samples))
 """The same values, which no pass takes for the same array: what is computed from them is computed again."""
