@@ -12,11 +12,11 @@ from typing import Any
 from ndarray.dims import Size, product
 from ndarray.settings import settings
 
-from .contraction import Contraction, Digits, Operand, choose, digits
+from .contraction import Contraction, Digits, Operand, ceil_div, choose, digits, hint, lane_mask, minimum
 from .gemm import lower_product
 from .inner_product import lower_inner_product, suits_inner_product
 from .launch import KernelBuilder, Launch, Position, Sink, Source
-from .loopir import Expr, Stmt, splat
+from .loopir import Expr, Stmt, const, splat
 from .plain import plain_sink, plain_source
 from .target import Target
 
@@ -105,13 +105,19 @@ def state_dot_general(
     sizes = tuple(x.shape[a] for a in x_batch) + outer_sizes
     inner = tuple(x.shape[a] for a in x_contract)
     columns: Size = y.shape[lane_axis] if lane_axis is not None else 1
+    width = hint(columns) // beside
+    filled = beside == 1 or width % lanes_beside == 0
+
+    def within(column: Expr) -> Expr:
+        """Which column of its part stands at a place: where parts are read together, a vector of each, then the next of each."""
+        return column // (beside * lanes_beside) * lanes_beside + column % lanes_beside
 
     def true(column: Expr) -> Expr:
-        """Which column stands at a place: where parts are read together, a vector of each, then the next of each."""
+        """Which column stands at a place; the last one of its part where the part does not fill the vector."""
         if beside == 1:
             return column
-        inside, width = column % (beside * lanes_beside), columns // beside
-        return inside // lanes_beside * width + column // (beside * lanes_beside) * lanes_beside + inside % lanes_beside
+        place = within(column) if filled else minimum(within(column), const(width - 1))
+        return column // lanes_beside % beside * width + place
 
     def load_x(builder: KernelBuilder, batch: Digits, row: Expr, k: Digits, lanes: int, mask: Expr | None) -> Expr:
         place = (
@@ -127,6 +133,8 @@ def state_dot_general(
             return splat(y.load(builder, Position(index)), lanes)
         place[lane_axis] = true(column)
         index = tuple(place[a] for a in range(len(y.shape)))
+        if lanes > 1 and not filled:
+            mask = lane_mask(within(column), lanes, const(width))
         return y.load(builder, Position(index, lane_axis if lanes > 1 else None, lanes, mask))
 
     def store(
@@ -189,13 +197,14 @@ def state_dot_general(
         x.dtype,
         sizes,
         product(row_sizes),
-        columns,
+        columns if filled else ceil_div(width, lanes_beside) * lanes_beside * beside,
         inner,
         a,
         b,
         store,
         vector_store=lane_axis is not None,
         beside=beside,
+        width=width if beside > 1 else 0,
         name="dot",
         equations=equations,
     )

@@ -79,6 +79,7 @@ class Contraction:
                   the statements ``deliver(row, value)``
     vector_store  False: it is called with one lane only
     beside        if not 1, columns are delivered in so many vectors at once, see `Sink`; the tile is that wide
+    width         columns of a part then; `columns` are those of parts filled up to whole vectors
 
     multiply      (a, b, total) -> the total with a product added, if that is anything else than ``a * b + total``
 
@@ -95,6 +96,7 @@ class Contraction:
     store: Callable[[KernelBuilder, Digits, Expr, int, Expr | None, Callable[[Deliver], list[Stmt]]], list[Stmt]]
     vector_store: bool = True
     beside: int = 1
+    width: int = 0
     name: str = "product"
     equations: tuple[Any, ...] = ()
     multiply: Callable[[Expr, Expr, Expr], Expr] | None = None
@@ -295,7 +297,7 @@ def _blocks_of_step(rows: int, columns: int, least_rows: int, least_columns: int
     """Into how many blocks the panels of rows and columns are cut where a product is a step of a loop: workers are awake, so
     that a task may be short, and wait for each other in each step, so that all are to have the same."""
     least_rows, least_columns = min(least_rows, rows), min(least_columns, columns)
-    wanted = min(16, rows * columns, max(wanted, least_rows * least_columns))
+    wanted = min(16, rows * columns, max(wanted + 1 if wanted else 0, least_rows * least_columns))
     if wanted < 2:
         return 1, 1
 

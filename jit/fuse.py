@@ -41,6 +41,7 @@ OTHER_LOOPS = "its loops differ from the reduction's"
 TWO_STAGES = "a reduction over few long rows runs in two stages"
 RANDOM = "random bits are made by 64 elements at a time, in order"
 MAX_BUFFERS = 40
+NARROW = 8  # columns below which an epilogue does not read a product in parts: each would be a vector with few of them
 COLUMNS = 64  # that one task folds, where reductions go across the rows
 MAX_EQUATIONS = 160
 MAX_EPILOGUE_READS = 20
@@ -359,7 +360,7 @@ class _Fuser:
         if not (y in self.constant or self.pull.uses(eq, 1) >= OFTEN) or not 1 <= len(whole) == len(own) <= 2:
             return 0
         columns, width = whole[-1], own[-1]
-        if not isinstance(columns, int) or not isinstance(width, int) or width % 16 or columns % width:
+        if not isinstance(columns, int) or not isinstance(width, int) or width < NARROW or columns % width:
             return 0
         count = columns // width
         if not 2 <= count <= 4 or not same_sizes(whole[:-1], own[:-1]):

@@ -24,6 +24,7 @@ from functools import partial
 from ndarray.dims import Size, product
 
 from .contraction import (
+    GATES,
     Contraction,
     Deliver,
     Digits,
@@ -35,6 +36,7 @@ from .contraction import (
     flatten,
     hint,
     lane_mask,
+    mask_registers,
     minimum,
     zero,
 )
@@ -312,7 +314,8 @@ class _Product:
         body += self._blocks()
         tasks = product(c.batch) * row_blocks * column_blocks
         macs = product(c.batch) * c.rows * c.columns * product(c.inner)
-        work = macs // (s.lanes * 2) + product(c.batch) * c.rows * c.columns // s.lanes
+        each = GATES // 2 // c.beside if c.beside > 1 else 1
+        work = macs // (s.lanes * 2) + product(c.batch) * c.rows * c.columns * each // s.lanes
         return builder.launch(
             f"{c.name}_{s.mr}x{s.nr}", body, "task", tasks, work, equations=c.equations, note=f"product {s}"
         )
@@ -630,4 +633,11 @@ class _Product:
             loop = For(i, const(0), minimum(const(s.mr), self.m1 - self.m), 1, tuple(deliver(self.m + Var(i, INT), values)))
             return out_of_loop(loop)
 
-        return [*body, *c.store(builder, self.batch, column, s.lanes, None, over_rows)]
+        if c.width % s.lanes == 0:
+            return [*body, *c.store(builder, self.batch, column, s.lanes, None, over_rows)]
+        mask = bind(builder, body, lane_mask(column, s.lanes, const(c.width)), "q")
+        masked = c.store(builder, self.batch, column, s.lanes, mask, over_rows)
+        if mask_registers(self.vector):
+            return [*body, *masked]
+        whole = c.store(builder, self.batch, column, s.lanes, None, over_rows)
+        return [*body, If(column + s.lanes <= c.width, tuple(whole), tuple(masked))]

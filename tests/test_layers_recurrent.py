@@ -63,6 +63,20 @@ def test_recurrent_layers(mode, reverse, compiled):
         np.testing.assert_allclose(a.grad.asnumpy(), b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["lstm", "gru"])
+def test_hidden_sizes_that_do_not_fill_vectors(mode):
+    """A step is one kernel, whose vectors of states have lanes to spare."""
+    gates = {"lstm": 4, "gru": 3}[mode]
+    arrays = [nd.array(draw(*s, seed=i)) for i, s in enumerate([(4, 3, 5), (gates * 20, 5), (gates * 20, 20), (gates * 20,)])]
+    layer = getattr(nd, f"{mode}_layer")
+    net = hybridize(lambda *a: layer(*a))
+    net(*arrays)
+    for got, want in zip(net(*arrays), layer(*arrays), strict=True):
+        np.testing.assert_allclose(got.asnumpy(), want.asnumpy(), rtol=1e-5, atol=1e-6)
+    repeated = [line for line in str(net.explain(*arrays)).splitlines() if " 4 times " in line]
+    assert len(repeated) == 1 and "sigmoid" in repeated[0] and "dot" in repeated[0]
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("masking", ["none", "causal", "boolean", "additive"])
 def test_attention(masking, compiled):
