@@ -2,7 +2,8 @@
 
 The key is a list of named entries (what is compiled, by what, for which machine); its SHA-256 is the file's name. Each
 entry is logged, so that a miss explains itself. A file is written under a temporary name and renamed, carries a
-checksum, and the folder is kept under a size bound by removing what was used longest ago. Whatever goes wrong with
+checksum, and the folder is kept near a size bound by removing what was used longest ago: not at each writing, which
+would look at every file each time, but once for each sixteenth of the bound that is written. Whatever goes wrong with
 the folder (missing, full, read-only, damaged files) is logged and treated as a miss: a cache never breaks a run.
 """
 
@@ -16,6 +17,7 @@ import os
 import struct
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ __all__ = ["MAXIMUM_BYTES", "DiskCache", "key_of"]
 log = logging.getLogger("hybrid.cache")
 
 MAXIMUM_BYTES = 1 << 29
-"""The folder's size bound."""
+"""The folder's size bound. Between two looks at the folder it may be passed by a sixteenth or two."""
 
 _MAGIC = b"HYBRIDC2"
 _HEADER = struct.Struct("<8sQQ32s")  # magic, length of the JSON part, length of the object, SHA-256 of both
@@ -102,11 +104,17 @@ class DiskCache:
                 with contextlib.suppress(OSError):
                     os.unlink(name)
                 raise
-            self._trim()
+            if self._is_turn(key, len(body)):
+                self._trim()
         except OSError as error:
             log.warning("cache folder %s can't be written (%s); going on without", self.folder, error)
             return False
         return True
+
+    def _is_turn(self, key: str, size: int) -> bool:
+        """Whether the writer of an entry looks at the whole folder: as likely as the entry is large, by its key, so that all
+        processes together do so once for each sixteenth of the bound and need not know of each other."""
+        return zlib.crc32(key.encode()) * (self.maximum_bytes // 16) < size << 32
 
     def _trim(self) -> None:
         """Remove the entries used longest ago until the folder is under its bound, and what killed writers left."""

@@ -80,6 +80,31 @@ def test_the_oldest_entries_go_when_the_bound_is_reached(tmp_path):
     assert sum(p.stat().st_size for p in tmp_path.glob("*.hybrid")) <= 3 * len(PAYLOAD)
 
 
+def test_the_folder_is_looked_at_seldom_and_stays_near_its_bound(tmp_path, monkeypatch):
+    looks, trim = [], DiskCache._trim
+    monkeypatch.setattr(DiskCache, "_trim", lambda cache: looks.append(cache) or trim(cache))
+    cache, size = DiskCache(tmp_path, maximum_bytes=40 * len(PAYLOAD)), []
+    for i in range(160):
+        cache.store(f"k{i}", {}, PAYLOAD)
+        size.append(sum(p.stat().st_size for p in tmp_path.glob("*.hybrid")))
+    assert 45 <= len(looks) <= 85  # 160 / (40 / 16) are expected
+    assert max(size) <= 1.3 * cache.maximum_bytes
+    looks.clear()
+    cache = DiskCache(tmp_path)
+    for i in range(40):
+        cache.store(f"k{i}", {}, PAYLOAD)
+    assert len(looks) <= 1
+
+
+def test_what_a_killed_writer_left_long_ago_goes(tmp_path):
+    new, old = tmp_path / ".writing-now", tmp_path / ".writing-of-yesterday"
+    new.write_bytes(b"half an entry")
+    old.write_bytes(b"half an entry")
+    os.utime(old, (1000, 1000))
+    DiskCache(tmp_path, maximum_bytes=16).store("k", {}, PAYLOAD)
+    assert new.exists() and not old.exists()
+
+
 def test_a_writer_killed_half_way_leaves_no_entry(tmp_path):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2])\n"
@@ -100,7 +125,7 @@ def test_two_writers_of_one_key_leave_one_whole_entry(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from jit.cache import DiskCache\n"
         "c = DiskCache(sys.argv[1])\n"
-        "for i in range(200):\n"
+        "for i in range(60):\n"
         "    assert c.store('k', {'who': sys.argv[3]}, sys.argv[3].encode() * 5000)\n"
         "    d, p = c.load('k'); assert p == d['who'].encode() * 5000\n"
     )

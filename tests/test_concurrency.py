@@ -349,10 +349,6 @@ def test_killed_writers(tmp_path, filled):
         process.send_signal(signal.SIGKILL)
         process.communicate()
     (folder / ".writing-left-behind").write_bytes(b"half an entry")
-    old = folder / ".writing-of-yesterday"
-    old.write_bytes(b"half an entry")
-    os.utime(old, (time.time() - 90_000,) * 2)
     result, _, _ = finish(start(folder))
     assert result == filled[1]
     assert finish(start(folder))[1] == 0
-    assert not old.exists()
