@@ -218,7 +218,7 @@ class AttentionKernel:
                 a = bind(self.builder, inside, splat(left(i, k), self.lanes), "a")
                 inside.extend(Set(names[i][v], multiply_add(a, rights[v], self.get(names[i][v]))) for v in range(nv))
 
-        body.append(self.loop("k", *reach, 1, step, 4 if mr * nv <= 12 else 1))
+        body.append(self.loop("k", *reach, 1, step, 4 if mr * nv <= 4 else 1))
         return [[self.get(n) for n in row] for row in names]
 
     def get(self, name: str) -> Expr:
@@ -484,7 +484,7 @@ class _Forward(AttentionKernel):
                 elif self.causal:
                     hidden = bind(builder, steps, apply("max", minimum(seen, self.q0 + lane - k0), const(0)), "from")
                 if self.mask is None:
-                    steps.append(self.loop("r", const(0), hidden, 1, look(False), 4))
+                    steps.append(self.loop("r", const(0), hidden, 1, look(False)))
                 if hidden is not seen:
                     steps.append(self.loop("r", hidden, seen, 1, look(True)))
                 top = bind(builder, steps, self.get(peak), "top")
@@ -495,7 +495,7 @@ class _Forward(AttentionKernel):
                     p = bind(builder, more, apply("exp", at(weights, r * self.bq + lane) - top), "p")
                     more += [Store(weights, r * self.bq + lane, p), Set(total, self.get(total) + p)]
 
-                steps.append(self.loop("r", const(0), seen, 1, row, 2))
+                steps.append(self.loop("r", const(0), seen, 1, row))
                 steps += [Store(peaks, lane, top), Store(factors, lane, shrink), Store(sums, lane, self.get(total))]
 
             self.over_vectors(inside, softmax)

@@ -140,7 +140,7 @@ class _Backward(AttentionKernel):
                     slope = apply("select", allowed, slope, zero(self.vector))
                 steps += [Store(weights, at, p), Store(slopes, at, slope)]
 
-            inside.append(self.loop("r", const(0), seen, 1, row, 2))
+            inside.append(self.loop("r", const(0), seen, 1, row))
 
         self.over_vectors(body, vector)
         by_key = lambda buffer: lambda i, k: Load(buffer, k * self.bq + i, self.scalar)

@@ -72,6 +72,9 @@ __all__ = ["lower_product"]
 STRAIGHT = 3
 """Statements that deliver a vector of results at most, for those of a whole tile to be written out one by one."""
 
+FETCHED = 4
+"""Vectors of a tile from which on the sink's lines are asked for during the sums."""
+
 AHEAD = 16
 """Steps of k by which memory is asked for what is read in place."""
 
@@ -540,9 +543,8 @@ class _Product:
         for final in unrolled:
             k = (*ks, *final)
             inside += step(k, flatten(builder, k, c.inner) if c.inner else const(0), self._local(k))
-        brief = s.mr * s.nv * len(unrolled) <= 12
-        for level, (name, start, stop) in enumerate(reversed(loops)):
-            inside = [For(name, start, stop, 1, tuple(inside), 4 if level == 0 and brief else 1)]
+        for name, start, stop in reversed(loops):
+            inside = [For(name, start, stop, 1, tuple(inside))]
         body += inside
         return body
 
@@ -557,7 +559,7 @@ class _Product:
     def _fetch(self, number: Expr, stop: Expr) -> list[Stmt]:
         """Asks for what the sink will read and write for the vector of that number in the tile, if it is below `stop`."""
         c, s, builder = self.c, self.s, self.builder
-        if not self.ahead or not c.vector_store:
+        if not self.ahead or not c.vector_store or s.mr * s.nv < FETCHED:
             return []
         lets: dict[str, Expr] = {}
         row, column = Var(builder.fresh("row"), INT), Var(builder.fresh("col"), INT)
@@ -617,7 +619,7 @@ class _Product:
         store = c.store(builder, self.batch, column, lanes, None, over_rows)
         if lanes > 1 and not (isinstance(c.columns, int) and c.columns % lanes == 0):
             masked = c.store(builder, self.batch, column, lanes, lane_mask(column, lanes, self.columns), over_rows)
-            store = [If(column + lanes <= self.columns, tuple(store), tuple(masked))]
+            store = masked if mask_registers(self.vector) else [If(column + lanes <= self.columns, tuple(store), tuple(masked))]
         return out_of_loop(For(j, const(0), columns, lanes, tuple(store)))
 
     def _sink_beside(self) -> list[Stmt]:

@@ -51,7 +51,8 @@ def lower_map(group: Group, pull: Pull, target: Target, storage: Callable[[Value
 
     outer = [a for a in axes if a is not lane]
     crossing = _crossing_axis(arena, outer, lane, loads)
-    unroll = 4 if len(nodes) <= 24 else 2 if len(nodes) <= 60 else 1
+    length = sum(n.cost for n in nodes)
+    unroll = 4 if length <= 8 else 2 if length <= 16 else 1
     if random:
         tasks = _random_nest(em, group, axes[0], lanes, outputs, results, max(1, target.task // GROUP) if target.threads else 256)
     elif crossing is not None and not target.threads:  # a transposition: walk along the cache lines that a vector gathers from
