@@ -11,14 +11,17 @@ from typing import Any
 
 from ndarray.dims import Size, product
 
-from .contraction import bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
+from .contraction import bind, ceil_div, digits, hint, lane_mask, mask_registers, minimum, multiply_add, zero
 from .direct import UNIT, Convolution, Patched, Plan
-from .gemm import out_of_loop
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Position, Sink, Storage
-from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Var, const
+from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Var, const, splat
 from .target import Target
 
 __all__ = ["is_depthwise", "lower_depthwise", "lower_depthwise_filters"]
+
+
+USUAL, OTHER = 7, 1.03
+"""Outputs of a tile that most widths of images are a multiple of, and what others are charged for: one more kernel to compile."""
 
 
 def is_depthwise(c: Convolution) -> bool:
@@ -41,7 +44,8 @@ def _choose(c: Convolution, target: Target, patched: bool = False) -> Plan:
     lanes = target.fewer(target.lanes(c.dtype), c.groups)
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
     most = min(10, target.registers - 4 - (min(9, h.taps * w.taps) if target.registers > 16 else 3))
-    columns = min(range(max(1, most // 2), most + 1), key=lambda n: (-(-width // n) * n * (1 + 0.6 / n), -n))
+    cost = lambda n: -(-width // n) * n * (1 + 0.6 / n) * (1.0 if n == USUAL else OTHER)
+    columns = min(range(max(1, most // 2), most + 1), key=lambda n: (cost(n), -n))
     blocks = -(-c.groups // lanes)
     wide = -(-min(width, 112) // columns) * columns
     work = max(1, hint(c.batch)) * height * width * blocks * (hint(product(x.taps for x in c.windows)) + 4)
@@ -87,46 +91,66 @@ class _Depthwise(Patched):
         every, parts = builder.parameter(count), builder.parameter(plan.parts)
         first, last = (bind(builder, body, p * every // parts, "p") for p in (part, part + 1))
         self.outputs = builder.parameter(c.groups, "channels")
-        block, i, j = builder.fresh("b"), builder.fresh("i"), builder.fresh("j")
-        loop: list[Stmt] = out_of_loop(For(block, first, last, 1, tuple(self._tile(Var(block, INT), Var(i, INT), Var(j, INT)))))
-        loop = [For(j, const(0), self.columns, plan.columns, tuple(loop))]
-        body.append(For(i, const(0), self.rows, 1, tuple(loop)))
+        block, i, j = (Var(builder.fresh(x), INT) for x in "bij")
+        loop: Stmt = For(block.name, first, last, 1, tuple(self._tile(block, i, j)), apart=True)
+        loop = For(j.name, const(0), self.columns, plan.columns, (loop,))
+        body.append(For(i.name, const(0), self.rows, 1, (loop,)))
         return self.launch(body, tasks, f"depthwise_{plan.columns}x{plan.lanes}", plan.lanes)
 
     def _tile(self, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
-        """A vector of channels of some neighbouring outputs. Taps above and below x are left out, columns beside it are zero."""
+        """A vector of channels of some neighbouring outputs."""
+        c, plan, builder = self.c, self.plan, self.builder
+        body: list[Stmt] = []
+        channel = bind(builder, body, block * plan.lanes)
+        mask = None if c.groups % plan.lanes == 0 else bind(builder, body, lane_mask(channel, plan.lanes, self.outputs))
+        names = [builder.fresh("s") for _ in range(plan.columns)]
+        body += [Register(name, zero(self.vector)) for name in names]
+        body += self._sum(names, channel, mask, i, j)
+        return body + self._sink(names, channel, i, j)
+
+    def _sum(self, names: list[str], channel: Expr, mask: Expr | None, i: Expr, j: Expr) -> list[Stmt]:
+        """The sums. Taps above and below x are left out, columns beside it are zero."""
         c, plan, builder = self.c, self.plan, self.builder
         d, h, w = c.windows
         body: list[Stmt] = []
         start = bind(builder, body, (self.w0 + j) * w.stride - w.low)
         size = builder.parameter(w.size, "width")
         met = sorted({q * w.stride + t * w.step for q in range(plan.columns) for t in range(w.taps)})
-        exists = {x: bind(builder, body, (start + x >= 0) & (start + x < size)) for x in met}
-        kd, kh = Var(builder.fresh("k"), INT), Var(builder.fresh("k"), INT)
-        depths = d.met(self.depth, 1, builder.parameter(d.size, "depth")) if d is not UNIT else (const(0), const(1))
-        heights = h.met(self.h0 + i, 1, builder.parameter(h.size, "height"))
-        depths, heights = ((bind(builder, body, x, "k"), bind(builder, body, y, "k")) for x, y in (depths, heights))
-        channel = bind(builder, body, block * plan.lanes)
-        mask = None if c.groups % plan.lanes == 0 else bind(builder, body, lane_mask(channel, plan.lanes, self.outputs))
-        weights = bind(builder, body, channel * builder.parameter(product(self.taps), "taps"))
-        names = [builder.fresh("s") for _ in range(plan.columns)]
-        body += [Register(name, zero(self.vector)) for name in names]
+        exists = {x: bind(builder, body, (start + x >= 0) & (start + x < size)) for x in met if self._beside(x)}
+        heights = [bind(builder, body, x, "k") for x in h.met(self.h0 + i, 1, builder.parameter(h.size, "height"))]
+        weights = bind(builder, body, channel * builder.parameter(product(self.taps), "taps", varies=True))
+        kd, kh = const(0) if d is UNIT else Var(builder.fresh("k"), INT), Var(builder.fresh("k"), INT)
         row: list[Stmt] = []
         at = bind(builder, row, weights + (kd * (h.taps * w.taps) + kh * w.taps) * plan.lanes)
         buffer = builder.buffer(self.packed, "read")
         ws = [bind(builder, row, Load(buffer, at + t * plan.lanes, self.vector), "v") for t in range(w.taps)]
         depth, height = self.depth * d.stride + kd * d.step - d.low, (self.h0 + i) * h.stride + kh * h.step - h.low
         where = bind(builder, row, depth), bind(builder, row, height)
+        masked = mask_registers(self.vector)
         for x in met:
-            value = c.read(builder, self.n, (*where, start + x), channel, plan.lanes, mask)
-            pairs = [(q, t) for q in range(plan.columns) for t in range(w.taps) if q * w.stride + t * w.step == x]
+            on = mask
+            if masked and x in exists:
+                on = splat(exists[x], plan.lanes) if mask is None else mask & splat(exists[x], plan.lanes)
             inside: list[Stmt] = []
-            value = bind(builder, inside, value, "x")
+            value = bind(builder, inside, c.read(builder, self.n, (*where, start + x), channel, plan.lanes, on), "x")
+            pairs = [(q, t) for q in range(plan.columns) for t in range(w.taps) if q * w.stride + t * w.step == x]
             inside += [Set(names[q], multiply_add(value, ws[t], Get(names[q], self.vector))) for q, t in pairs]
-            row.append(If(exists[x], tuple(inside)))
-        loop: Stmt = For(kh.name, *heights, 1, tuple(row))
-        body.append(For(kd.name, *depths, 1, (loop,)))
-        return body + self._sink(names, channel, i, j)
+            row += [If(exists[x], tuple(inside))] if x in exists and not masked else inside
+        loop: Stmt = For(kh.name, heights[0], heights[1], 1, tuple(row))
+        if isinstance(kd, Var):
+            loop = For(kd.name, *d.met(self.depth, 1, builder.parameter(d.size, "depth")), 1, (loop,))
+        return [*body, loop]
+
+    def _whole(self) -> bool:
+        """Whether all tiles are known to be whole."""
+        return all(isinstance(n, int) and n % self.plan.columns == 0 for n in (self.c.windows[2].out, self.plan.width))
+
+    def _beside(self, x: int) -> bool:
+        """Whether column x of what a tile sees may lie beside the input: left of it in the first tile, right in the last."""
+        w = self.c.windows[2]
+        if not self._whole() or not isinstance(w.size, int):
+            return True
+        return x < w.low or (hint(w.out) - self.plan.columns) * w.stride + x - w.low >= w.size
 
     def _sink(self, names: list[str], channel: Expr, i: Expr, j: Expr) -> list[Stmt]:
         """Deliver the sums: from the registers, or through memory at the end of a row."""
@@ -137,6 +161,8 @@ class _Depthwise(Patched):
         whole: list[Stmt] = []
         for q, name in enumerate(names):
             whole += self.deliver((self.depth, row, column + q), channel, limit, Get(name, self.vector))
+        if self._whole():
+            return body + whole
         rest: list[Stmt] = [
             Store(self.sums, const(q * plan.lanes), Get(name, self.vector)) for q, name in enumerate(names)
         ]

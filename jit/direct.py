@@ -330,7 +330,7 @@ class Patched:
         self.columns = bind(builder, body, minimum(builder.parameter(plan.width), builder.parameter(w.out) - self.w0), "col")
         self.outputs = builder.parameter(c.outputs, "outputs")
         if patched:
-            self.block_count = self.blocks_here = builder.parameter(self.blocks, "blocks")
+            self.block_count = self.blocks_here = builder.parameter(self.blocks, "blocks", varies=True)
             self.line = bind(builder, body, builder.parameter(self.extent[2] * plan.block, "line"))  # of one block of channels
             self.row = bind(builder, body, self.line * self.block_count)
             self.patch = builder.scratch(c.dtype, product(self.extent) * self.blocks * plan.block)
@@ -353,8 +353,9 @@ class Patched:
         kd, i, j, block = (builder.fresh(x) for x in ("k", "i", "j", "b"))
         body: list[Stmt] = []
         at_d = self.depth * d.stride + Var(kd, INT) * d.step - d.low
-        start_h, start_w = self.h0 * h.stride - h.low, self.w0 * w.stride - w.low
+        start_h, start_w = bind(builder, body, self.h0 * h.stride - h.low, "row"), self.w0 * w.stride - w.low
         step_h, step_w = (h.stride if h.compact() else 1), (w.stride if w.compact() else 1)
+        down, right = (builder.parameter(n, x, varies=True) for n, x in ((step_h, "down"), (step_w, "right")))
         # columns first .. last-1 of the patch lie within x
         extent = builder.parameter(self.extent[2], "extent")
         start_w = bind(builder, body, start_w, "col")
@@ -362,7 +363,7 @@ class Patched:
         last = bind(builder, body, _clamp((builder.parameter(w.size, "width") - start_w + (step_w - 1)) // step_w, extent), "col")
         rows = bind(builder, body, (self.rows - 1) * h.pitch + ((h.taps - 1) * h.step + 1))
         inside: list[Stmt] = []
-        at_h = bind(builder, inside, start_h + Var(i, INT) * step_h, "row")
+        at_h = bind(builder, inside, start_h + Var(i, INT) * down, "row")
         base = bind(builder, inside, (Var(kd, INT) * self.plane + Var(i, INT)) * self.row)
         exists = (at_h >= 0) & (at_h < builder.parameter(h.size, "height"))
         if d is not UNIT:
@@ -371,7 +372,7 @@ class Patched:
         else:
             at = const(0)
         inputs = builder.parameter(self.channels, "inputs")
-        single = isinstance(self.blocks, int) and self.blocks == 1
+        single = isinstance(self.blocks, int) and self.blocks == 1 and plan.block % plan.lanes > 0
 
         def fill(start: Expr, stop: Expr, copied: bool) -> For:
             """Columns start .. stop-1, from x or with zeros: all channels of a column, one block after the other, as x is read
@@ -380,7 +381,7 @@ class Patched:
             few = isinstance(c.inputs, int) and c.inputs == plan.block <= 8 and isinstance(c.groups, int) and c.groups == 1
             if copied and c.strided and few:  # one by one
                 for k in range(plan.block):
-                    scalar = c.read(builder, self.n, (at, at_h, start_w + Var(j, INT) * step_w), const(k), 1, None)
+                    scalar = c.read(builder, self.n, (at, at_h, start_w + Var(j, INT) * right), const(k), 1, None)
                     out.append(Store(self.patch, column + k, scalar))
                 return For(j, start, stop, 1, tuple(out), 2)
             number: Expr = const(0) if single else Var(block, INT)
@@ -393,7 +394,7 @@ class Patched:
                 if copied:
                     whole = isinstance(self.channels, int) and self.channels % plan.block == 0
                     mask = partial if whole else lane_mask(offset + first, plan.lanes, minimum(inputs, offset + first + count))
-                    where = (at, at_h, start_w + Var(j, INT) * step_w)
+                    where = (at, at_h, start_w + Var(j, INT) * right)
                     value = c.read(builder, self.n, where, self.group * inputs + (offset + first), plan.lanes, mask)
                 one.append(Store(self.patch, column + number * self.line + first, value, partial))
             if single:
@@ -438,15 +439,16 @@ class _Direct(Patched):
         run, panel, i, j = (builder.fresh(x) for x in "gpij")
         count, parts = builder.parameter(panels), builder.parameter(plan.parts)
         first, last = (bind(builder, body, p * count // parts, "p") for p in (part, part + 1))
+        runs = builder.parameter(ceil_div(ceil_div(panels, plan.parts), plan.together))
         together = builder.parameter(plan.together)
         begin = bind(builder, outer := list[Stmt](), first + Var(run, INT) * together, "p")
         end = bind(builder, outer, minimum(begin + together, last), "p")
-        self.begin_run, self.share = begin, bind(builder, outer, (end - begin + (plan.columns - 1)) // (end - begin))
+        self.begin_run, self.share = begin, builder.parameter(ceil_div(plan.columns, plan.together))
         tile = self._tile(Var(panel, INT), Var(i, INT), Var(j, INT))
         loop: Stmt = For(panel, begin, end, 1, tuple(tile))
         loop = For(j, const(0), self.columns, plan.columns, (loop,))
         loop = For(i, const(0), self.rows, plan.rows, (loop,))
-        body.append(For(run, const(0), (last - first + together - 1) // together, 1, (*outer, loop)))
+        body.append(For(run, const(0), runs, 1, (*outer, loop)))
         return self.launch(body, tasks, f"{plan.rows}x{plan.columns}x{plan.nr}", plan.lanes * 3)
 
     def _tile(self, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
@@ -472,13 +474,13 @@ class _Direct(Patched):
         merged = w.step == 1  # the taps of a row lie one behind the other
         one = const(1)
         sizes = tuple(
-            one if isinstance(n, int) and n == 1 else self.block_count if x == 2 else builder.parameter(n, ("tap", x))
+            self.block_count if x == 2 else one if isinstance(n, int) and n == 1 else builder.parameter(n, ("tap", x))
             for x, n in enumerate(counts)
         )
         depth: Expr = const(plan.block)
         for size in sizes:
             depth = depth * size
-        panels = builder.parameter(ceil_div(c.outputs, plan.nr), "panels")
+        panels = builder.parameter(ceil_div(c.outputs, plan.nr), "panels", varies=True)
         weights = bind(builder, body, (self.group * panels + panel) * depth * plan.nr)
         pixel = w.pitch * plan.block
         start = bind(builder, body, (i * h.pitch) * self.row + j * pixel)
@@ -486,7 +488,7 @@ class _Direct(Patched):
         digit: list[Expr] = []
         first, last = (bind(builder, body, x, "k") for x in h.met(self.h0 + i, plan.rows, builder.parameter(h.size, "height")))
         for number, size in enumerate(sizes):
-            if (isinstance(counts[number], int) and counts[number] == 1) or (merged and number == 3):
+            if (isinstance(counts[number], int) and counts[number] == 1 and number != 2) or (merged and number == 3):
                 digit.append(const(0))
                 continue
             name = builder.fresh("k")
@@ -535,7 +537,9 @@ class _Direct(Patched):
         q = Var(builder.fresh("q"), INT)
         beyond = isinstance(w.out, int) and plan.width < w.out
         down, right = builder.parameter(0 if beyond else plan.height), builder.parameter(plan.width if beyond else 0)
-        row, column = (self.h0 + i + down) * h.stride - h.low, (self.w0 + j + right + q) * w.stride - w.low
+        strides = (builder.parameter(n, x, varies=True) for n, x in ((h.stride, "stride down"), (w.stride, "stride right")))
+        lows = (builder.parameter(n, x, varies=True) for n, x in ((h.low, "low down"), (w.low, "low right")))
+        row, column = (x * stride - low for x, stride, low in zip((self.h0 + i + down, self.w0 + j + right + q), strides, lows))
         channel = self.group * builder.parameter(self.channels, "inputs") + block * plan.block
         value = c.read(builder, self.n, (self.depth * d.stride - d.low, row, column), channel, plan.lanes, None)
         body: list[Stmt] = []

@@ -32,6 +32,8 @@ CASES = [
     ((2, 20, 9, 11), 20, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 20),  # depthwise, channels that don't fill vectors
     ((1, 64, 8, 30), 64, (3, 3), (2, 2), ((0, 1), (0, 1)), (1, 1), 64),  # depthwise with stride, two blocks of columns
     ((1, 33, 7, 7), 33, (7, 7), (1, 1), ((3, 3), (3, 3)), (1, 1), 33),  # depthwise, taps in loops
+    ((1, 16, 3, 28), 16, (3, 3), (2, 1), ((1, 1), (1, 1)), (1, 1), 16),  # depthwise, whole tiles: it is known what lies beside x
+    ((1, 16, 4, 28), 16, (3, 3), (1, 2), ((1, 1), (1, 1)), (1, 1), 16),
     ((2, 6, 9), 6, (4,), (1,), ((3, 0),), (2,), 6),  # depthwise and causal, one axis
     ((1, 17, 6, 130), 35, (1, 3), (1, 1), ((0, 0), (1, 1)), (1, 1), 1),  # wide: blocks of columns
     ((3, 3, 15, 15), 24, (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1), 1),  # a stem
