@@ -21,7 +21,7 @@ from ndarray.device import Device
 from .graph import Graph
 
 __all__ = [
-    "Backend", "Options", "Program", "backend_on", "get_backend", "overlapping", "prepare_backend", "refuse_leaked",
+    "Backend", "Foresight", "Options", "Program", "backend_on", "get_backend", "overlapping", "prepare_backend", "refuse_leaked",
     "register_backend", "unchanged",
 ]
 
@@ -62,6 +62,19 @@ class Program(Protocol):
         `measure`, kernels are timed on copies of them."""
 
 
+class Foresight(Protocol):
+    """A first call that is being prepared."""
+
+    def writes(self, arrays: Sequence[Any]) -> None:
+        """Every element of these arrays is going to be written."""
+
+    def stop(self) -> None:
+        """The program is about to run."""
+
+    def finish(self, program: Program | None) -> None:
+        """The call is over; `program`, if there is one, has made it."""
+
+
 def unchanged(graph: Graph) -> Graph:
     """The graph."""
     return graph
@@ -78,6 +91,10 @@ class Backend(Protocol):
 
     def prepare(self) -> None:
         """Import and make what all compiling needs. Optional."""
+
+    def foresee(self, described: Mapping[str, Any]) -> Foresight | None:
+        """What helps a first call of this description (the function, the arguments' shapes ...; the same in every process) while
+        it is being traced. Optional."""
 
     def emit(self, graph: Graph, target: str) -> tuple[bytes, str]:
         """An object file and a C header for `target` (an LLVM triple, or "host")."""

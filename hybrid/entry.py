@@ -202,6 +202,25 @@ class Entry:
                 self.program = origin.program
         return self.program
 
+    def overwritten(self, leaves: Sequence[NDArray], surroundings: Sequence[Any]) -> list[np.ndarray]:
+        """The host's arrays of which the program writes every element, as far as the trace shows that at a glance."""
+        makers: dict[Any, Equation] = {v: eq for eq in self.traced.equations for v in eq.outputs}
+        found = []
+        for i, atom in self.traced.state.items():
+            eq = makers.get(atom)
+            while eq is not None and "view" in eq.op.traits:
+                eq = makers.get(eq.inputs[0])
+            if eq is None or eq.op.name == "update_slice" or any(isinstance(v, Graph) for v in eq.attrs.values()):
+                continue
+            source = leaves[i] if i < self.leaves else self.sources[i - self.leaves]
+            if isinstance(source, tuple):
+                source = leaves[source[1]].grad
+            elif isinstance(source, int):
+                source = surroundings[source]
+            if isinstance(source, NDArray) and isinstance(source._data, np.ndarray):
+                found.append(source._data)
+        return found
+
     def gather(
         self, leaves: Sequence[NDArray], surroundings: Sequence[Any], values: Mapping[int, Callable] | None
     ) -> list[NDArray]:

@@ -15,6 +15,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from ndarray.op import ArrayType
 from ndarray.settings import settings
 from ndarray.tape import Leaf
 
-from .backend import prepare_backend
+from .backend import Foresight, get_backend, prepare_backend
 from .call import statistics
 from .entry import Cores, Entry, Overlap, Unfit, form_of, with_names
 from .epoch import epoch as _epoch
@@ -179,7 +180,11 @@ class CompiledFunction:
                     return entry.run(leaves, values, recording, apart=True)
         entry, leaves, values, trace = self._entry(args, kwargs, recording)
         self.calls += 1
+        ahead = trace.foresight if trace is not None else None
         try:
+            if ahead is not None:
+                entry.compiled()
+                ahead.stop()
             out = entry.run(leaves, values, recording, trace.hints if trace is not None else None)
             fixed = not (kwargs or self._static_paths or self._tapes or self._objects)
             if trace is None and fixed and entry.writes_arguments:
@@ -195,6 +200,9 @@ class CompiledFunction:
                 self._forget(entry)
                 self._rejected.add(self._structure_of(args, kwargs))
             return self._call(args, kwargs, recording)
+        finally:
+            if ahead is not None:
+                ahead.finish(entry.program)
 
     def _structure_of(self, args: tuple, kwargs: dict) -> Any:
         return flatten((args, kwargs), [], self._static_paths)
@@ -319,9 +327,15 @@ class CompiledFunction:
         values = self._surroundings.read() if self._surroundings is not None else []
         family = self._family(structure, values, recording)
         self._log_change(family, shapes)
-        made, symbolic = self._try_symbolic(args, kwargs, raw, leaves, structure, shapes, values, recording), True
-        if made is None:
-            made, symbolic = self._run_trace(args, kwargs, raw, leaves, shapes, values, recording), False
+        foresight = self._foresee(leaves, recording)
+        try:
+            made, symbolic = self._try_symbolic(args, kwargs, raw, leaves, structure, shapes, values, recording), True
+            if made is None:
+                made, symbolic = self._run_trace(args, kwargs, raw, leaves, shapes, values, recording), False
+        except BaseException:
+            if foresight is not None:
+                foresight.finish(None)
+            raise
         entry, trace, tapes = made
         if tapes and not self._tapes:
             self._tapes = True
@@ -331,7 +345,12 @@ class CompiledFunction:
         if trace.pinned:
             where = paths((args, kwargs), self._static_paths)
             self._static_paths |= {where[i] for i in trace.pinned}
+            if foresight is not None:
+                foresight.finish(None)
             return None, None
+        if foresight is not None:
+            trace = replace(trace, foresight=foresight)
+            foresight.writes(entry.overwritten(leaves, values))
         before = dict(zip(self._surroundings.names, family[3])) if self._surroundings is not None else {}
         getters = {s for s in trace.captured if callable(s)}
         if not (getters <= self._getters and trace.conditions.keys() <= self._conditions.keys()):
@@ -355,6 +374,20 @@ class CompiledFunction:
             bound = entry.bound(entry.fits(shapes) or {})
         self.last, self._last_arguments = entry, (args, kwargs, [(a.shape, a.dtype, a.device) for a in leaves])
         return self._keep((family, shapes), bound), trace
+
+    def _foresee(self, leaves: Sequence[NDArray], recording: bool) -> Foresight | None:
+        """What the backend knows of the first call of this function, in whatever process, with such arguments."""
+        look = getattr(get_backend(self.backend), "foresee", None)
+        if look is None or recording or any(a._device.kind != "cpu" for a in leaves):
+            return None
+        code = getattr(inspect.unwrap(self._function), "__code__", None)
+        blocks = self._surroundings.blocks if self._surroundings is not None else []
+        return look({
+            "function": (self.name, code and (code.co_filename, code.co_firstlineno, code.co_code, code.co_names)),
+            "arguments": [(a._data.shape, a.dtype.name) for a in leaves],
+            "training": _training_get(),
+            "parameters": [(path, n, p.shape) for _, root in blocks for path, b in root._walk() for n, p in b._own.items()],
+        })
 
     def _try_symbolic(
         self, args: tuple, kwargs: dict, raw: list, leaves: list[NDArray], structure: Any, shapes: tuple, values: list,

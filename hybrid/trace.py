@@ -25,7 +25,7 @@ from ndarray.device import Device, current_device
 from ndarray.dims import Dim, Guard, Size, evaluate, record_guards
 from ndarray.op import OPS, ArrayType, Op
 
-from .backend import overlapping
+from .backend import Foresight, overlapping
 from .graph import Atom, Equation, Graph, Literal, Source, Value
 from .source import user_source
 
@@ -152,6 +152,7 @@ class Trace:
     guards    the questions asked about symbolic sizes, with the lines that asked
     pinned    numbers of inputs (Python floats) whose value was looked at, with that value: the trace is valid for it only
     conditions  by name and id of the owner, what gives a value that the trace has baked in (see `Tracer.depend`)
+    foresight  who prepares the call that was traced
     """
 
     graph: Graph
@@ -162,6 +163,7 @@ class Trace:
     guards: tuple[tuple[Guard, Source | None], ...] = ()
     pinned: dict[int, float] = field(default_factory=dict)
     conditions: dict[tuple[str, int], Callable[[], Any]] = field(default_factory=dict)
+    foresight: Foresight | None = None
 
 
 class Tracer:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import llvmlite
 
@@ -33,7 +33,8 @@ from ndarray.settings import settings
 from . import machine, runtime
 from .cache import DiskCache, key_of
 from .cuts import CutProgram, split
-from .program import CompiledProgram
+from .foresight import Foresight, foresee
+from .program import CompiledProgram, arenas
 from .recipe import Recipe
 from .target import Target
 
@@ -89,6 +90,10 @@ class NativeBackend:
 
         generator_stamp()
         _make_runner()
+
+    def foresee(self, described: Mapping[str, Any]) -> Foresight | None:
+        """Memory for a first call of this description, while it is traced. See `jit.foresight`."""
+        return foresee(described, arenas.free)
 
     def compile(
         self, graph: Graph, options: Options = Options(), passes: Callable[[Graph], Graph] = unchanged,  # noqa: B008 (frozen)

@@ -74,6 +74,11 @@ class Keeper:
         """What was lowered."""
         return self.program.graph
 
+    @property
+    def arena_bytes(self) -> int:
+        """See `CompiledProgram.arena_bytes`."""
+        return self.program.arena_bytes
+
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         kept = self._kept
         if kept is None or kept.stale or kept.arrays is None:

@@ -31,7 +31,7 @@ from .recipe import LoopRecipe, Recipe
 if TYPE_CHECKING:
     from .explain import ProgramReport
 
-__all__ = ["Binding", "CompiledProgram", "chosen", "symbol_places", "symbols_of", "thread_count"]
+__all__ = ["Binding", "CompiledProgram", "arenas", "chosen", "symbol_places", "symbols_of", "thread_count"]
 
 FORK_NANOSECONDS = 4_000
 """A launch whose estimated work per thread is below this many nanoseconds isn't worth another thread."""
@@ -99,7 +99,7 @@ class _Arenas:
         self.free.clear()
 
 
-_arenas = _Arenas()
+arenas = _Arenas()
 _run_arrays = runtime.run_arrays
 
 
@@ -137,6 +137,12 @@ class CompiledProgram:
         """Whether there are sizes that calls decide."""
         return bool(self._symbols)
 
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the largest arena that calls so far have asked for."""
+        bindings = [*self._bindings.values(), *([self._static] if self._static else [])]
+        return max((b.arena_bytes for b in bindings), default=0)
+
     # -- calling
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         binding = self._static
@@ -163,7 +169,7 @@ class CompiledProgram:
         else:
             empty = binding.empty
             outputs = [empty(shape, dtype) for shape, dtype in sizes]
-        free = _arenas.free
+        free = arenas.free
         try:
             arena = free.pop()  # atomic
             if arena.nbytes < binding.arena_bytes:
@@ -341,7 +347,7 @@ class CompiledProgram:
     def fill(self, launches: Sequence[int], constants: Mapping[int, Any], kept: Sequence[Any]) -> None:
         """Compute what is kept, from constant inputs."""
         packed, _, arena_bytes, _ = self.plan_launches({}, launches, [number for number, _ in self.recipe.kept])
-        _arenas.forget()  # calls that compute all of it need larger ones than those to come
+        arenas.forget()  # calls that compute all of it need larger ones than those to come
         arena = plan.aligned_empty(arena_bytes)
         table = [arena] * (1 + self._inputs + self._outputs)
         for i, a in constants.items():

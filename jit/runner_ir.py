@@ -625,6 +625,9 @@ define i64 @hybrid_start(i64 %count) {
 define void @hybrid_reset() {
   ret void
 }
+define void @hybrid_populate(ptr %ranges, i64 %n, ptr %stop) {
+  ret void
+}
 """
 
 _POOL = """
@@ -867,6 +870,47 @@ define void @hybrid_reset() {
   store atomic i32 0, ptr @waiting monotonic, align 4
   store atomic i32 0, ptr @sleepers monotonic, align 4
   store atomic i32 0, ptr @lock release, align 4
+  ret void
+}
+
+declare i32 @madvise(ptr, i64, i32)
+
+; Have the system provide the pages of n ranges (address, bytes) as long as the word at %stop is 0; a little at a time, for who
+; maps memory must wait meanwhile. What they hold doesn't change. Where the system doesn't know how, nothing happens.
+define void @hybrid_populate(ptr %ranges, i64 %n, ptr %stop) {
+entry:
+  br label %range
+range:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %open, label %done
+open:
+  %at = getelementptr [2 x i64], ptr %ranges, i64 %i
+  %first = load ptr, ptr %at
+  %bytes.at = getelementptr i64, ptr %at, i64 1
+  %bytes = load i64, ptr %bytes.at
+  br label %piece
+piece:
+  %offset = phi i64 [ 0, %open ], [ %offset.next, %provide ]
+  %left = sub i64 %bytes, %offset
+  %some = icmp sgt i64 %left, 0
+  br i1 %some, label %look, label %next
+look:
+  %stopped = load atomic i64, ptr %stop monotonic, align 8
+  %wanted = icmp eq i64 %stopped, 0
+  br i1 %wanted, label %provide, label %done
+provide:
+  %large = icmp sgt i64 %left, 262144
+  %now = select i1 %large, i64 262144, i64 %left
+  %here = getelementptr i8, ptr %first, i64 %offset
+  %status = call i32 @madvise(ptr %here, i64 %now, i32 23) ; MADV_POPULATE_WRITE
+  %provided = icmp eq i32 %status, 0
+  %offset.next = add i64 %offset, %now
+  br i1 %provided, label %piece, label %next
+next:
+  %i.next = add i64 %i, 1
+  br label %range
+done:
   ret void
 }
 """

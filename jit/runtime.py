@@ -73,6 +73,7 @@ class Runner:
     `call` is ``run(slots, plan, kernels)``, `tables` the same given three NumPy arrays, and `arrays` is ``run(list of
     arrays, its length, plan, kernels, checks)``. Their twins called released let other Python threads run meanwhile, which
     costs some hundred nanoseconds more. `start(n)` makes sure of n workers, `reset()` forgets them (after a fork).
+    `populate(ranges, n, stop)` has the system provide the pages of n ranges (address, bytes of int64) until `stop` isn't 0.
     """
 
     def __init__(self, data: bytes):
@@ -98,7 +99,7 @@ class Runner:
             ("PyCFunction_NewEx", ctypes.pythonapi))
         self.start = function(ctypes.PYFUNCTYPE, "hybrid_start", word, word)
         self.reset = function(ctypes.PYFUNCTYPE, "hybrid_reset", None)
-
+        self.populate = function(ctypes.CFUNCTYPE, "hybrid_populate", None, pointer, word, pointer)
 
     def bound(self, plan: int, kernels: int, checks: int) -> Callable[[list[np.ndarray]], int]:
         """`arrays` for a plan, which is to be kept alive meanwhile: a function of Python's own kind."""
