@@ -1,5 +1,5 @@
-"""The three convolutions, stated for the kernels that compute them: `direct`, `winograd`, `depthwise`,
-`weight_gradient` and `winograd_filters`.
+"""The three convolutions, stated for the kernels that compute them: `direct`, `narrow`, `winograd`,
+`depthwise`, `weight_gradient` and `winograd_filters`.
 
 Arrays have 1 to 3 spatial axes, which become depth, rows and columns, and their channels last or second; the kernels run
 along the channels, so the layout pass puts those last. A gradient for the input is a convolution of stride 1 for each
@@ -21,6 +21,7 @@ from .depthwise import is_depthwise, lower_depthwise, lower_depthwise_filters
 from .direct import UNIT, Convolution, Window, lower_direct
 from .launch import KernelBuilder, Launch, Position, Sink, Source
 from .loopir import Expr, Stmt, const
+from .narrow import lower_narrow, narrow_cost
 from .target import Target
 from .weight_gradient import lower_filters
 from .winograd import lower_winograd, winograd_outputs
@@ -95,7 +96,12 @@ def _lower(c: Convolution, target: Target, schedule: dict[str, Any]) -> list[Lau
     rank = rest.pop("rank", 0)
     if is_depthwise(c):
         return lower_depthwise(c, target, **rest)
-    outputs = rest.pop("winograd", 0) if rest else winograd_outputs(c, target)
+    if not rest:
+        outputs = winograd_outputs(c, target)
+        if narrow_cost(c, target) < (0.5 if outputs else 0.85):
+            return lower_narrow(c, target)
+    else:
+        outputs = rest.pop("winograd", 0)
     return lower_winograd(c, target, outputs, **rest) if outputs else lower_direct(c, target, rank, **rest)
 
 

@@ -49,7 +49,7 @@ from .loopir import (
 )
 from .target import Target
 
-__all__ = ["Convolution", "Window", "lower_direct"]
+__all__ = ["UNIT", "Convolution", "Direct", "Patched", "Plan", "Window", "lower_direct", "pack_weights"]
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ def lower_direct(c: Convolution, target: Target, rank: int = 0, **override: Any)
     """The launches: the weights are packed, then the products are summed. `rank` is the place of the tile among those that the
     cost model likes best; `override` replaces fields of the plan."""
     plan = replace(choose(c, target, rank), **override)
-    pack, packed = _pack(c, plan)
-    return [pack, _Direct(c, plan, packed, not target.threads).build()]
+    pack, packed = pack_weights(c, plan)
+    return [pack, Direct(c, plan, packed, not target.threads).build()]
 
 
 # -- the schedule
@@ -243,7 +243,7 @@ def _tile(
 # -- packed weights
 
 
-def _pack(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
+def pack_weights(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     """A launch that copies the weights into panels [group][panel][taps of depth, rows][block][tap][channel][output], zero
     where there is none; one task a block of a panel."""
     builder = KernelBuilder()
@@ -422,7 +422,7 @@ class Patched:
         return [If(output + lanes <= limit, tuple(store), (If(output < limit, tuple(masked)),))]
 
 
-class _Direct(Patched):
+class Direct(Patched):
     """All channels of a group in the patch, panels of outputs."""
 
     def __init__(self, c: Convolution, plan: Plan, packed: Storage, apart: bool):
@@ -461,12 +461,12 @@ class _Direct(Patched):
         body = self._sink(panel, i, j, fetch=True)
         tile: list[Stmt] = [Register(name, zero(self.vector)) for _, _, name in every]
         if 0 not in self.taps:
-            tile += self._sum(body, names, panel, i, j)
+            tile += self.sum_up(body, names, panel, i, j)
         tile += [Store(self.sums, const(p * plan.nr + v * plan.lanes), Get(name, self.vector)) for p, v, name in every]
         body += once(builder, tile) if self.apart else tile
         return body + self._sink(panel, i, j)
 
-    def _sum(self, body: list[Stmt], names: list, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
+    def sum_up(self, body: list[Stmt], names: list, panel: Expr, i: Expr, j: Expr) -> list[Stmt]:
         """Outer products over taps and channels; what they begin with is computed in `body`."""
         c, plan, builder = self.c, self.plan, self.builder
         d, h, w = c.windows

@@ -17,6 +17,8 @@ from hybrid.trace import Tracer
 from hybrid.verify import verify
 from jit.backend import NativeBackend
 from jit.direct import UNIT, Convolution, Window, choose
+from jit.narrow import narrow_cost
+from jit.target import Target
 from ndarray.op import ArrayType
 
 REFERENCES = {
@@ -46,6 +48,8 @@ CASES = [
     ((1, 19, 9, 17), 130, (1, 1), (2, 3), ((1, 0), (0, 2)), (1, 1), 1),  # one tap, with stride and padding
     ((2, 17, 10, 3), 17, (3, 2), (2, 3), ((5, 0), (0, 4)), (2, 1), 17),  # depthwise; some outputs see padding only
     ((1, 18, 4, 5, 6), 18, (3, 1, 2), (1, 2, 1), ((1, 1), (0, 0), (2, 0)), (1, 1, 2), 18),  # depthwise, three axes
+    ((2, 6, 9, 12), 20, (5, 5), (1, 1), ((0, 0), (0, 0)), (1, 1), 1),  # the gradient for 6 channels: taps of a row side by side
+    ((1, 40, 7, 33), 6, (3, 3), (2, 1), ((1, 1), (4, 5)), (1, 1), 2),  # so is the result of 3, in groups, and wide padding
 ]
 
 
@@ -161,6 +165,16 @@ def test_layout_moves_transpositions_to_the_borders():
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+def test_few_outputs_have_the_taps_of_a_row_side_by_side():
+    unused = lambda *_: None
+    window = Window(14, 14, 5, 1, 1, 2)
+    problem = Convolution("float32", 8, 1, 16, 3, (UNIT, window, window), unused)
+    target = Target("", "", "", vector_bytes=64, registers=32, halves=True)
+    assert narrow_cost(problem, target) < 0.6
+    for other in (replace(problem, outputs=16), replace(problem, windows=(UNIT, window, replace(window, stride=2)))):
+        assert narrow_cost(other, target) > 1
+
+
 @pytest.mark.parametrize("channels", [3, 17])
 def test_layout_stores_many_channels_turned(channels):
     """What lies channels first is turned by a pass of its own, but for images."""
@@ -195,7 +209,8 @@ def test_tokens_of_patches_are_not_moved():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "groups", "c", "o"), [(1, 1, 1, 21, 83), (1, 2, 1, 40, 24), (3, 1, 1, 5, 33), (3, 2, 19, 19, 19)]
+    ("kernel", "stride", "groups", "c", "o"),
+    [(1, 1, 1, 21, 83), (5, 1, 1, 16, 3), (1, 2, 1, 40, 24), (3, 1, 1, 5, 33), (3, 2, 19, 19, 19)],
 )
 def test_what_is_fused_behind_a_convolution(kernel, stride, groups, c, o):
     """A normalization with stored moments, a residual, a second reader: as eagerly in float64, the same bits for any number of
