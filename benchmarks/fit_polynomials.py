@@ -71,6 +71,11 @@ def root(f: Function) -> Function:
     return lambda z: f(mp.sqrt(z))
 
 
+def _above(a: mp.mpf) -> mp.mpf:
+    """P(N > a) for a standard normal N."""
+    return mp.erfc(a / mp.sqrt(2)) / 2
+
+
 LN2 = mp.log(2)
 TINY = 1e-14  # in place of 0, where the quotients below are 0/0
 
@@ -119,6 +124,17 @@ TABLE: dict[str, tuple[Function, Function, float, float, int | None, int | None]
     "atan": (root(lambda x: (mp.atan(x) - x) / x**3), root(lambda x: x**3 / mp.atan(x)), TINY, 0.25, 5, 12),
     # erf(x) = x + x q(x^2), |x| <= 1
     "erf_small": (root(lambda x: mp.erf(x) / x - 1), root(lambda x: x / mp.erf(x)), TINY, 1, 6, 11),
+    # 2^r = 1 + r q(r)
+    "exp2": (lambda r: mp.expm1(r * LN2) / r if r else LN2, lambda r: abs(r) / 2**r, -0.5, 0.5, 4, None),
+    # log2(P(N > a)) = -1 + a q(a) for a standard normal N: absolute error of P, relative where P < 2^-16
+    "ndtr": (
+        lambda a: (mp.log(_above(a), 2) + 1) / a,
+        lambda a: a * max(_above(a), mp.mpf(2) ** -16) * LN2,
+        TINY,
+        5.5,
+        7,
+        None,
+    ),
 }
 # log(erfc(a)) in a - centre, absolute error of erf: lowest and highest a, degree
 ERF_LARGE = {"float32": (1, 4, 6), "float64": (1, 6, 18)}

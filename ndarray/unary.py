@@ -52,6 +52,7 @@ __all__ = [
     "log1p",
     "log2",
     "log10",
+    "ndtr",
     "negative",
     "positive",
     "rad2deg",
@@ -134,6 +135,7 @@ arcsinh: Callable = _floating("arcsinh", "The inverse of `sinh`")
 arccosh: Callable = _floating("arccosh", "The non-negative inverse of `cosh` (NaN below 1)")
 arctanh: Callable = _floating("arctanh", "The inverse of `tanh` (NaN outside of [-1, 1])")
 erf: Callable = _floating("erf", "The error function, ``2/sqrt(pi) * integral of exp(-t*t) from 0 to x``", "iuf")
+ndtr: Callable = _floating("ndtr", "How probably a standard normal number is at most x, ``(1 + erf(x/sqrt(2)))/2``", "iuf")
 acos, acosh, asin, asinh, atan, atanh = arccos, arccosh, arcsin, arcsinh, arctan, arctanh
 
 

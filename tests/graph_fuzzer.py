@@ -43,7 +43,7 @@ class Finding(AssertionError):
 # -- the oracle
 
 _ROUNDED = frozenset(("add", "subtract", "multiply", "divide", "sqrt", "cast"))  # exact where the result is representable
-_INEXACT = _ROUNDED | {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "power", "remainder",
+_INEXACT = _ROUNDED | {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "ndtr", "sigmoid", "power", "remainder",
                        "floor_divide", "arctan2", "prod", "gelu", "gelu_tanh", "silu", "softplus", "mish", "arctan", "arcsinh",
                        "sinh", "cosh", "exp2", "hypot"}
 _OF_INPUTS = {"remainder", "floor_divide", "gelu", "gelu_tanh", "mish", "silu"}  # errors are relative to the first operand, too

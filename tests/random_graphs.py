@@ -192,14 +192,14 @@ def static(v) -> bool:
 def unary(m: Maker) -> None:
     x = m.pick(floats)
     b = m.bounded(x)
-    small = ["exp", "expm1", "sigmoid", "sin", "cos", "tanh", "erf", "floor", "ceil", "trunc", "round", "relu", "abs",
+    small = ["exp", "expm1", "sigmoid", "sin", "cos", "tanh", "erf", "ndtr", "floor", "ceil", "trunc", "round", "relu", "abs",
              "negative", "sign", "isnan", "isinf", "gelu", "gelu_tanh", "silu", "softplus", "mish", "arctan", "arcsinh", "sinh",
              "cosh", "exp2", "stop_gradient", "copy"]
     name = small[int(m.random.integers(len(small)))]
     if name in ("exp", "expm1", "sinh", "cosh", "exp2") and b > 8:
         raise Skip
     bounds = dict.fromkeys(("exp", "expm1", "sinh", "cosh", "exp2"), np.exp(min(b, 9)))
-    bounds |= dict.fromkeys(("sigmoid", "sin", "cos", "tanh", "erf", "sign"), 1.0)
+    bounds |= dict.fromkeys(("sigmoid", "sin", "cos", "tanh", "erf", "ndtr", "sign"), 1.0)
     m.emit(name, x, bound=float(bounds.get(name, b + 1)))
 
 

@@ -31,7 +31,7 @@ from .simplify import simplify
 __all__ = ["Joint", "Split", "joint", "split"]
 
 _COSTLY = frozenset(
-    ["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "power", "sigmoid", "gelu", "gelu_tanh", "silu", "mish",
+    ["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "ndtr", "power", "sigmoid", "gelu", "gelu_tanh", "silu", "mish",
      "arctan2", "random_bits"]
 )
 _FREE = frozenset(["reshape", "transpose", "broadcast_to", "slice", "flip", "iota", "stop_gradient", "copy"])

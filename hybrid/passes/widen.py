@@ -20,7 +20,7 @@ __all__ = ["WIDENED", "widen"]
 WIDENED = frozenset({
     "add", "subtract", "multiply", "divide", "floor_divide", "remainder", "power", "arctan2", "exp", "expm1", "log", "log1p",
     "sqrt", "sin", "cos", "tan", "tanh", "sinh", "cosh", "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "erf",
-    "sigmoid", "sum", "prod", "dot_general", "convolution", "convolution_data_gradient", "convolution_weight_gradient",
+    "ndtr", "sigmoid", "sum", "prod", "dot_general", "convolution", "convolution_data_gradient", "convolution_weight_gradient",
     "sum_pool", "sum_unpool",
 })  # fmt: skip
 """Operations whose results are rounded; the others move or compare numbers."""

@@ -18,21 +18,19 @@ from ..op import Vjp
 from ..scalar import constant, operate
 from .base import quiet
 from .error_function import erf
-from .unary import unary
+from .unary import normal_density, unary
 
 __all__ = ["CUBIC", "TANH_SCALE"]
 
 TANH_SCALE, CUBIC = math.sqrt(2 / math.pi), 0.044715
 """Of the usual formula for gelu by tanh: ``tanh(TANH_SCALE * x * (1 + CUBIC * x * x))``."""
-_SCALE, _DENSITY = 1 / math.sqrt(2), 1 / math.sqrt(2 * math.pi)
+_SCALE = 1 / math.sqrt(2)
 _EDGES = (0.0, -0.0, 1.0, -1.0, 5.0, -5.0, math.nan)
 
 
 def _gelu_slope(x: Any) -> Any:
     """P(N <= x) + x * (density of N at x)."""
-    scaled = F.multiply(x, _SCALE)
-    density = F.multiply(_DENSITY, F.exp(F.negative(F.multiply(scaled, scaled))))
-    return F.add(F.multiply(0.5, F.add(1, F.erf(scaled))), F.multiply(x, density))
+    return F.add(F.ndtr(x), F.multiply(x, normal_density(x)))
 
 
 def _gelu_tanh_slope(x: Any) -> Any:
@@ -64,8 +62,7 @@ def _gelu(xp: Any, x: Any) -> Any:
 
 
 def _gelu_lower(x: Any) -> Any:
-    half = x * 0.5
-    return half + half * operate("erf", x * _SCALE)
+    return x * operate("ndtr", x)
 
 
 def _inner(x: Any) -> Any:

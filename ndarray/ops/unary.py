@@ -15,7 +15,7 @@ from ..scalar import constant, operate, where
 from .base import BOOL, expect_kind, kind_of, quiet, random_array, real_dtype
 from .error_function import erf
 
-__all__ = ["unary"]
+__all__ = ["normal_density", "unary"]
 
 
 def _samples(
@@ -91,6 +91,22 @@ unary("tanh", _plain("tanh"), _scalar("tanh"),
 unary("erf", lambda xp, x: erf(xp, x), _scalar("erf"),
        Vjp(lambda g, x: F.multiply(g, F.multiply(F.exp(F.negative(F.multiply(x, x))), 2 / math.sqrt(math.pi)))), "f",
        low=-3.5, high=3.5, reference=lambda x: np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype))
+
+
+def normal_density(x: Any) -> Any:
+    """``exp(-x*x/2) / sqrt(2 pi)``, in public functions."""
+    scaled = F.multiply(x, math.sqrt(0.5))
+    return F.multiply(1 / math.sqrt(2 * math.pi), F.exp(F.negative(F.multiply(scaled, scaled))))
+
+
+def _ndtr(xp: Any, x: Any) -> Any:
+    half = x.dtype.type(0.5)
+    return half + half * erf(xp, x * x.dtype.type(math.sqrt(0.5)))
+
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+unary("ndtr", _ndtr, _scalar("ndtr"), Vjp(lambda g, x: F.multiply(g, normal_density(x))), "f", low=-3.5, high=3.5,
+      reference=lambda x: (_erfc(-x.astype(np.float64) / math.sqrt(2)) / 2).astype(x.dtype), tolerance=4.0)
 for _name in ("floor", "ceil", "trunc"):
     unary(_name, _plain(_name), _scalar(_name), None, "f", special=(*_EDGES, 0.5, -0.5, 1e9))
 unary("round", lambda xp, x: xp.rint(x), _scalar("round"), None, "fc", reference=np.rint,
