@@ -92,8 +92,30 @@ class NativeBackend:
         _make_runner()
 
     def foresee(self, described: Mapping[str, Any]) -> Foresight | None:
-        """Memory for a first call of this description, while it is traced. See `jit.foresight`."""
-        return foresee(described, arenas.free)
+        """Memory and kernels for a first call of this description, while it is traced. See `jit.foresight`."""
+        return foresee(described, arenas.free, self._preload)
+
+    def _preload(self, digests: Sequence[str]) -> None:
+        """Have the kernels of these objects in memory, where they are on disk."""
+        from .generate import giving_way
+
+        disk = DiskCache(settings.cache_dir)
+        giving_way.begin()  # this thread takes Python's lock some twenty times an object, while another one traces
+        try:
+            with self._lock:
+                for digest in digests:
+                    if digest not in self._kernels.libraries:
+                        with contextlib.suppress(KeyError, TypeError, ValueError, RuntimeError):  # compile() tells of these
+                            self._load(disk, digest)
+        finally:
+            giving_way.end()
+
+    def _load(self, disk: DiskCache, digest: str) -> bool:
+        """Load the kernels of an object, if it is on disk. Raises one of several errors where it isn't what it should be."""
+        payload = disk.load("object-" + digest)
+        if payload is not None:
+            self._kernels.add_objects(digest, _split(payload[1], payload[0]["sizes"]), payload[0]["symbols"])
+        return payload is not None
 
     def compile(
         self, graph: Graph, options: Options = Options(), passes: Callable[[Graph], Graph] = unchanged,  # noqa: B008 (frozen)
@@ -167,12 +189,9 @@ class NativeBackend:
         try:
             recipe = Recipe.from_json(found[0])
             for digest in dict.fromkeys(d for d, _ in recipe.kernels):
-                symbols = [s for d, s in recipe.kernels if d == digest]
-                if not all((digest, s) in self._kernels.addresses for s in symbols):
-                    payload = disk.load("object-" + digest)
-                    if payload is None:
-                        return None
-                    self._kernels.add_objects(digest, _split(payload[1], payload[0]["sizes"]), symbols)
+                missing = {k for k in recipe.kernels if k[0] == digest} - self._kernels.addresses.keys()
+                if missing and not (self._load(disk, digest) and missing <= self._kernels.addresses.keys()):
+                    return None
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             log.warning("cache entry %s can't be used (%s); compiling instead", key[:12], error)
             return None

@@ -60,7 +60,7 @@ class _GivingWay:
                 sys.setswitchinterval(self.usual)
 
 
-_giving_way = _GivingWay()
+giving_way = _GivingWay()
 
 
 class Generation:
@@ -84,7 +84,7 @@ class Generation:
         self._count = count()
 
     def __enter__(self) -> Generation:
-        _giving_way.begin()
+        giving_way.begin()
         return self
 
     def add(self, kernel: Kernel) -> None:
@@ -146,7 +146,7 @@ class Generation:
         try:
             self._finish(kind is None)
         finally:
-            _giving_way.end()
+            giving_way.end()
 
     def _finish(self, good: bool) -> None:
         """Wait for all objects; they are of use if all went well."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hybrid.graph import Graph
 
     from .explain import ProgramReport
-    from .program import CompiledProgram
+    from .program import Binding, CompiledProgram
 
 __all__ = ["Keeper", "kept_bytes"]
 
@@ -66,7 +66,7 @@ class Keeper:
         self._constants = dict(constants)
         self._lock = threading.Lock()
         self._kept: _Kept | None = None
-        self._static = program.bound((), kept=True) if not program.symbolic else None
+        self._static: Binding | None = None  # of a program without symbols, once something is kept
         self._descriptions = [self._description(*item) for item in self.recipe.kept]
 
     @property
@@ -134,6 +134,8 @@ class Keeper:
 
     def _fill(self, kept: _Kept, storages: Mapping[int, Storage]) -> None:
         """Find or compute what is kept."""
+        if not self.program.symbolic:
+            self._static = self.program.bound((), kept=True)
         state = {i: (id(s), s.stamp, self.program.address(self._constants[i]._data), self._constants[i]._data.strides)
                  for i, s in storages.items()}
         memories: list[_Memory] = []

@@ -900,8 +900,8 @@ look:
   %wanted = icmp eq i64 %stopped, 0
   br i1 %wanted, label %provide, label %done
 provide:
-  %large = icmp sgt i64 %left, 262144
-  %now = select i1 %large, i64 262144, i64 %left
+  %large = icmp sgt i64 %left, 65536
+  %now = select i1 %large, i64 65536, i64 %left
   %here = getelementptr i8, ptr %first, i64 %offset
   %status = call i32 @madvise(ptr %here, i64 %now, i32 23) ; MADV_POPULATE_WRITE
   %provided = icmp eq i32 %status, 0

@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import threading
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import ndarray as nd
 from hybrid import hybridize
 from jit import foresight
+from jit.backend import _Kernels, backend
 from jit.foresight import Foresight, provide
 from jit.program import arenas
 from ndarray.settings import settings
@@ -78,30 +80,31 @@ def test_the_arena_of_a_first_call_is_known_to_the_next_one(small, monkeypatch):
     expected = product(x, y).asnumpy()
     first, second = hybridize(product), hybridize(product)
     results = [first(x, y), second(x, y)]
-    assert known[0] == 0 and known[1] >= 40 * 40 * 4
+    assert known[0] == (0, ()) and known[1][0] >= 40 * 40 * 4 and known[1][1]
     for r in results:
         np.testing.assert_allclose(r.asnumpy(), expected, rtol=1e-4, atol=1e-4)
     hybridize(product)(x, nd.random.normal(shape=(40, 30)) @ nd.ones((30, 40)))
     hybridize(product)(nd.ones((8, 40)), y)
-    assert known[2] == known[1] and known[3] == 0  # another shape is another call
+    assert known[2] == known[1] and known[3] == (0, ())  # another shape is another call
 
 
 @pytest.mark.parametrize("guess", [64, 1 << 20], ids=["too small", "too large"])
 def test_a_wrong_guess_changes_no_result_and_is_corrected(small, monkeypatch, guess):
-    monkeypatch.setattr(Foresight, "_look_up", lambda self: guess)
+    monkeypatch.setattr(Foresight, "_look_up", lambda self: (guess, ("0" * 64,)))
     x, y = nd.random.normal(shape=(40, 40)), nd.random.normal(shape=(40, 40))
     np.testing.assert_allclose(hybridize(product)(x, y).asnumpy(), product(x, y).asnumpy(), rtol=1e-4, atol=1e-4)
     assert all(a.nbytes < 1 << 20 for a in arenas.free)  # what was too large isn't kept
 
 
 def test_a_note_that_makes_no_sense_is_none(small, monkeypatch):
-    for note in ({"arena": -1}, {"arena": 1 << 60}, {"arena": "much"}, {}, None, [7]):
+    for note in ({"arena": -1, "objects": []}, {"arena": 1 << 60, "objects": []}, {"arena": "much", "objects": []}, {"arena": 8},
+                 {"arena": 8, "objects": 7}, {}, None, [7]):
         monkeypatch.setattr(foresight.DiskCache, "load", lambda self, key, note=note: (note, b""))
-        assert Foresight(foresight.DiskCache(settings.cache_dir), "key", [])._known == 0
+        assert Foresight(foresight.DiskCache(settings.cache_dir), "key", [], list)._known == (0, ())
 
 
 def test_a_trace_that_fails_leaves_no_arena(small, monkeypatch):
-    monkeypatch.setattr(Foresight, "_look_up", lambda self: 1 << 20)
+    monkeypatch.setattr(Foresight, "_look_up", lambda self: (1 << 20, ()))
 
     @hybridize
     def wrong(x):
@@ -130,3 +133,23 @@ def test_what_is_overwritten_whole():
     entry = write.last
     found = {id(a) for a in entry.overwritten([x], write._surroundings.read())}
     assert found == {id(whole._data), id(turned._data)}
+
+
+def test_kernels_are_loaded_while_the_function_is_traced(small, monkeypatch):
+    x, y = nd.random.normal(shape=(24, 24)), nd.random.normal(shape=(24, 24))
+    compiled = hybridize(product)
+    expected = compiled(x, y).asnumpy()
+    needed = set(compiled.last.program.recipe.kernels)
+    kernels = _Kernels()  # none, as in a fresh process
+    monkeypatch.setattr(backend, "_kernels", kernels)
+    monkeypatch.setattr(Foresight, "_look_up", lambda self: (0, tuple({d for d, _ in needed})))
+    found = []
+
+    def traced(x, y):
+        for thread in [t for t in threading.enumerate() if t.name == "hybrid-foresight"]:
+            thread.join()
+        found.append(set(kernels.addresses))
+        return product(x, y)
+
+    assert (hybridize(traced)(x, y).asnumpy() == expected).all()
+    assert needed <= found[0]
