@@ -25,7 +25,7 @@ from .target import Target
 
 __all__ = ["Generation"]
 
-PIECE = 8_000
+PIECE = 5_000
 """Characters of what is sent to the code generator at once."""
 
 COUNTING_PIECE = 3 * PIECE
