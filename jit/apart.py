@@ -71,7 +71,8 @@ class Functions:
         except _Tied:
             return None
         variables = tuple(scanner.outside)
-        facts = (tuple((v.type, natural(v.name)) for v in variables), tuple(dtypes[b] for b in scanner.buffers))
+        known = tuple((v.type, scanner.divides and natural(v.name)) for v in variables)
+        facts = (known, tuple(dtypes[b] for b in scanner.buffers))
         return Loop((body, *facts), variables, tuple(scanner.buffers))
 
 
@@ -89,6 +90,7 @@ class _Scanner:
         self.outside: dict[Var, int] = {}
         self.buffers: dict[str, int] = {}
         self.memo: dict[int, int] = {}
+        self.divides = False  # only then it matters what is never negative
 
     def number(self, *parts: object) -> int:
         return self.numbers.setdefault(parts, len(self.numbers))
@@ -104,6 +106,7 @@ class _Scanner:
 
     def _expr(self, e: Expr) -> int:
         if isinstance(e, Apply):
+            self.divides |= e.op in ("floordiv", "mod")
             return self.number(e.op, e.type, *map(self.expr, e.args))
         if isinstance(e, Var):
             return self._var(e)

@@ -184,11 +184,16 @@ def _copy_panel(
             inside.append(Store(name, index, value, None if used == lanes else lane_mask(const(0), lanes, const(used))))
     else:
         j = builder.fresh("j")
-        position = first + Var(j, INT)
-        filled = minimum(wide, limit - first)
         name, start, stop = loops.pop() if loops else (builder.fresh("k"), const(0), const(1))
-        buffer, at = where(k, Var(j, INT))
-        copy = Store(buffer, at, operand.load(builder, batch, position, k, 1, None))
+        lead, last = (*ks[:-1],), Var(name, INT)
+        along_k = operand.along_k if width % lanes == 0 and lanes >= 4 and ks else None
+        first = bind(builder, inside, first)
+        filled = bind(builder, inside, minimum(wide, limit - first))
+        buffer, base = where((*lead, const(0)) if ks else (), const(0))
+        base = bind(builder, inside, base)
+        place = lambda k, column: base + k * wide + column
+        value = operand.load(builder, batch, first + Var(j, INT), k, 1, None)
+        copy = Store(buffer, place(last, Var(j, INT)), value)
 
         def singly(begin: Expr, end: Expr, low: Expr, high: Expr) -> For:
             """Number by number; the last digit in pieces of a cache line, so that both reading along k and writing along
@@ -198,24 +203,28 @@ def _copy_panel(
             return For(piece, begin, end, 16, (For(j, low, high, 1, (along,)),))
 
         if width % lanes == 0:
-            clear = For(j, const(0), wide, lanes, (Store(buffer, at, zero(Type(c.dtype, lanes))),))
+            clear = For(j, const(0), wide, lanes, (Store(buffer, place(last, Var(j, INT)), zero(Type(c.dtype, lanes))),))
         else:
-            clear = For(j, filled, wide, 1, (Store(buffer, at, zero(Type(c.dtype))),))
-        inside.append(If(filled < wide, (For(name, start, stop, 1, (clear,)),)))
-        if operand.along_k is None or width % lanes or lanes < 4 or not ks:
-            inside.append(singly(start, stop, const(0), filled))
+            clear = For(j, filled, wide, 1, (Store(buffer, place(last, Var(j, INT)), zero(Type(c.dtype))),))
+        whole_copy: list[Stmt] = [If(filled < wide, (For(name, start, stop, 1, (clear,)),))]
+        if along_k is None:
+            inside += [*whole_copy, singly(start, stop, const(0), filled)]
         else:  # squares of vectors are turned in registers
             whole = bind(builder, inside, filled // lanes * lanes)
             until = bind(builder, inside, start + (stop - start) // lanes * lanes)
             at_k, at_j = (Var(builder.fresh(n), INT) for n in "kj")
             square: list[Stmt] = []
-            lead = ks[:-1]
-            rows = [operand.along_k(builder, batch, first + at_j + i, (*lead, at_k), lanes, None) for i in range(lanes)]
+            rows = [along_k(builder, batch, first + at_j + i, (*lead, at_k), lanes, None) for i in range(lanes)]
             for u, column in enumerate(transposed(builder, square, rows)):
-                square.append(Store(*where((*lead, at_k + u), at_j), column))
+                square.append(Store(buffer, place(at_k + u, at_j), column))
             squares = For(at_j.name, const(0), whole, lanes, tuple(square))
-            inside.append(For(at_k.name, start, until, lanes, (squares,)))
-            inside += [singly(until, stop, const(0), filled), singly(start, until, whole, filled)]
+            whole_copy.append(For(at_k.name, start, until, lanes, (squares,)))
+            edge, rest = Var(builder.fresh("e"), INT), list[Stmt]()  # the last of k, then the last positions of the others
+            behind = edge.equals(0)
+            begin, end = (bind(builder, rest, apply("select", behind, *x)) for x in ((until, start), (stop, until)))
+            rest.append(singly(begin, end, bind(builder, rest, apply("select", behind, const(0), whole)), filled))
+            whole_copy.append(For(edge.name, const(0), const(2), 1, tuple(rest)))
+            inside += whole_copy if isinstance(wide, Const) else once(builder, whole_copy)
     for name, start, stop in reversed(loops):
         inside = [For(name, start, stop, 1, tuple(inside))]
     return inside
