@@ -80,8 +80,8 @@ class Window:
     def met(self, first: Expr, count: int, size: Expr) -> tuple[Expr, Expr]:
         """(start, stop) of the taps of which some of the outputs first .. first+count-1 meets the input."""
         at = first * self.stride - self.low
-        start = (const(self.step - 1 - (count - 1) * self.stride) - at) // self.step
-        return apply("max", start, const(0)), minimum((size - at + (self.step - 1)) // self.step, const(self.taps))
+        start = steps_up(const(-(count - 1) * self.stride) - at, self.step)
+        return start, minimum(steps_up(size - at, self.step), const(self.taps))
 
     def steps(self, count: int) -> int:
         """How many taps tiles of `count` outputs meet, all tiles together, as `met` counts them."""
@@ -91,6 +91,11 @@ class Window:
             stop = min(-(-(size - at) // self.step), self.taps)
             total += max(0, stop - max(0, -((at + (count - 1) * self.stride) // self.step)))
         return total
+
+
+def steps_up(distance: Expr, step: int) -> Expr:
+    """How many steps it takes to come as far, or further; none backwards."""
+    return apply("max", distance + (step - 1), const(0)) // step
 
 
 UNIT = Window(1, 1)
@@ -359,8 +364,8 @@ class Patched:
         # columns first .. last-1 of the patch lie within x
         extent = builder.parameter(self.extent[2], "extent")
         start_w = bind(builder, body, start_w, "col")
-        first = bind(builder, body, _clamp((const(step_w - 1) - start_w) // step_w, extent), "col")
-        last = bind(builder, body, _clamp((builder.parameter(w.size, "width") - start_w + (step_w - 1)) // step_w, extent), "col")
+        first = bind(builder, body, minimum(steps_up(const(0) - start_w, step_w), extent), "col")
+        last = bind(builder, body, minimum(steps_up(builder.parameter(w.size, "width") - start_w, step_w), extent), "col")
         rows = bind(builder, body, (self.rows - 1) * h.pitch + ((h.taps - 1) * h.step + 1))
         inside: list[Stmt] = []
         at_h = bind(builder, inside, start_h + Var(i, INT) * down, "row")
@@ -470,38 +475,29 @@ class Direct(Patched):
         """Outer products over taps and channels; what they begin with is computed in `body`."""
         c, plan, builder = self.c, self.plan, self.builder
         d, h, w = c.windows
-        counts = (d.taps, h.taps, self.blocks, w.taps)
         merged = w.step == 1  # the taps of a row lie one behind the other
-        one = const(1)
-        sizes = tuple(
-            self.block_count if x == 2 else one if isinstance(n, int) and n == 1 else builder.parameter(n, ("tap", x))
-            for x, n in enumerate(counts)
-        )
-        depth: Expr = const(plan.block)
-        for size in sizes:
-            depth = depth * size
+        down, blocks = builder.parameter(h.taps, "taps down", varies=True), self.block_count
+        across = builder.parameter(w.taps, "taps across")
         panels = builder.parameter(ceil_div(c.outputs, plan.nr), "panels", varies=True)
-        weights = bind(builder, body, (self.group * panels + panel) * depth * plan.nr)
+        rows = down if d.taps == 1 else down * builder.parameter(d.taps, "taps deep")
+        weights = bind(builder, body, (self.group * panels + panel) * (rows * blocks * across * plan.block) * plan.nr)
         pixel = w.pitch * plan.block
         start = bind(builder, body, (i * h.pitch) * self.row + j * pixel)
-        loops: list[tuple[str, Expr, Expr]] = []
-        digit: list[Expr] = []
         first, last = (bind(builder, body, x, "k") for x in h.met(self.h0 + i, plan.rows, builder.parameter(h.size, "height")))
-        for number, size in enumerate(sizes):
-            if (isinstance(counts[number], int) and counts[number] == 1 and number != 2) or (merged and number == 3):
-                digit.append(const(0))
-                continue
-            name = builder.fresh("k")
-            loops.append((name, first, last) if number == 1 else (name, const(0), size))
-            digit.append(Var(name, INT))
+        # rows of taps and blocks of channels are one loop, which is less to compile than two: where rows are next to each other,
+        # block after block lies in the patch
+        part = Var(builder.fresh("k"), INT)
+        kd = const(0) if d.taps == 1 else Var(builder.fresh("k"), INT)
+        kw = const(0) if merged or w.taps == 1 else Var(builder.fresh("k"), INT)
         inside: list[Stmt] = []
-        kd, kh, block, kw = digit
-        number = flatten_digits(digit, sizes) * plan.block
-        a = bind(builder, inside, start + ((kd * self.plane + kh * h.step) * self.row + block * self.line
-                                           + kw * (w.step * plan.block)))
+        behind = part * self.line
+        if h.step != 1:
+            behind = part // blocks * h.step * self.row + part % blocks * self.line
+        number = ((kd * down * blocks + part) * across + kw) * plan.block
+        a = bind(builder, inside, start + (kd * self.plane * self.row + behind + kw * (w.step * plan.block)))
         lines = [a] + [bind(builder, inside, a + self.row * (r * h.pitch)) for r in range(1, plan.rows)]
         b = bind(builder, inside, weights + number * plan.nr)
-        inside += self._ahead(panel, block, i, j)
+        inside += self._ahead(panel, part, i, j)
         k = builder.fresh("c")
         buffer = builder.buffer(self.packed, "read")
         step: list[Stmt] = []
@@ -523,9 +519,10 @@ class Direct(Patched):
         large = plan.rows * plan.columns * plan.vectors >= 16
         unroll = 1 if large or (merged and w.taps > 1) else 4 if plan.block % 4 == 0 else 2 if plan.block % 2 == 0 else 1
         inside.append(For(k, const(0), count, 1, tuple(step), unroll))
-        for name, start, stop in reversed(loops):
-            inside = [For(name, start, stop, 1, tuple(inside))]
-        return inside
+        if isinstance(kw, Var):
+            inside = [For(kw.name, const(0), across, 1, tuple(inside))]
+        loop: Stmt = For(part.name, first * blocks, last * blocks, 1, tuple(inside))
+        return [For(kd.name, const(0), const(d.taps), 1, (loop,)) if isinstance(kd, Var) else loop]
 
     def _ahead(self, panel: Expr, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
         """Fetch what the next task will copy where this one works on a tile and a block of channels: a part for each panel. Where
@@ -601,15 +598,3 @@ def touched(body: Sequence[Stmt], variable: str) -> list[Stmt]:
             needed |= {e.name for e in walk_exprs(s.index if isinstance(s, Prefetch) else s.value) if isinstance(e, Var)}
             kept.append(s)
     return kept[::-1]
-
-
-def flatten_digits(index: list[Expr], sizes: tuple[Expr, ...]) -> Expr:
-    """The row-major number of digits over extents that are expressions."""
-    flat: Expr = const(0)
-    for i, size in zip(index, sizes):
-        flat = flat * size + i
-    return flat
-
-
-def _clamp(value: Expr, high: Expr) -> Expr:
-    return apply("max", minimum(value, high), const(0))

@@ -21,7 +21,7 @@ from typing import Any
 from ndarray.dims import Size, product
 
 from .contraction import Digits, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
-from .direct import Convolution, Patched, Plan, Window
+from .direct import Convolution, Patched, Plan, Window, steps_up
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Position, Sink, Storage
 from .loopir import INT, Expr, For, Get, If, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, const, ramp, splat
 from .plain import plain_sink
@@ -119,14 +119,18 @@ class _Filters(Patched):
         self.all_panels, self.all_blocks = ceil_div(c.outputs, plan.nr), ceil_div(c.inputs, plan.block)
         counts = (plan.parts, c.groups, ceil_div(self.all_blocks, plan.blocks), ceil_div(self.all_panels, plan.panels))
         body: list[Stmt] = []
-        self.part, self.group, block, panel = (
-            bind(builder, body, x, "q") for x in digits(builder, Var("task", INT), counts)
-        )
+        found: list[Expr] = []
+        rest: Expr = Var("task", INT)
+        for number, count in reversed(list(enumerate(counts[1:]))):  # parameters, also where they are 1: one kernel for all
+            extent = builder.parameter(count) if number > 0 or c.groups != 1 else const(1)
+            found.append(bind(builder, body, rest % extent, "q"))
+            rest = bind(builder, body, rest // extent, "q")
+        self.part, panel, block, self.group = rest, *found
         first_block = bind(builder, body, block * builder.parameter(plan.blocks), "b")
         self.first_panel = bind(builder, body, panel * builder.parameter(plan.panels), "p")
-        self.block_count = builder.parameter(plan.blocks, "blocks")
+        self.block_count = builder.parameter(plan.blocks, "blocks", varies=True)
         self.blocks_here = bind(builder, body, minimum(self.block_count, builder.parameter(self.all_blocks) - first_block))
-        self.panel_count = builder.parameter(plan.panels, "panels")
+        self.panel_count = builder.parameter(plan.panels, "panels", varies=True)
         self.panels_here = bind(
             builder, body, minimum(self.panel_count, builder.parameter(self.all_panels) - self.first_panel)
         )
@@ -170,7 +174,7 @@ class _Filters(Patched):
         """Write zeros."""
         at = self.builder.fresh("s")
         clear = Store(buffer, Var(at, INT), zero(self.vector))
-        return For(at, const(0), self.builder.size(size), self.plan.lanes, (clear,))
+        return For(at, const(0), self.builder.size(size), self.plan.lanes, (clear,), apart=True)
 
     def _copy_g(self) -> list[Stmt]:
         """g's rows and columns of the block as [row][panel][column][output]."""
@@ -249,8 +253,8 @@ class _Filters(Patched):
     def _inside(self, body: list[Stmt], window: Window, first: Expr, tap: Expr, count: Expr) -> tuple[Expr, Expr]:
         """(start, stop) of the outputs, counted from `first`, for which a tap meets x and not padding."""
         at = bind(self.builder, body, first * window.stride + tap * window.step - window.low)
-        start = apply("max", (const(window.stride - 1) - at) // window.stride, const(0))
-        stop = minimum((self.builder.size(window.size) - at + (window.stride - 1)) // window.stride, count)
+        start = steps_up(const(0) - at, window.stride)
+        stop = minimum(steps_up(self.builder.size(window.size) - at, window.stride), count)
         return bind(self.builder, body, start), bind(self.builder, body, stop)
 
     def _sink(self) -> list[Stmt]:
@@ -296,7 +300,7 @@ class _Filters(Patched):
             inside.append(If(whole < length, tuple(self._deliver(output, start + whole, lanes, mask, value))))
         else:
             inside.append(For(e.name, const(0), length, 1, tuple(deliver)))
-        return [*body, For(o.name, const(0), count, 1, tuple(inside))]
+        return [*body, For(o.name, const(0), count, 1, tuple(inside), apart=True)]
 
     def _deliver(self, output: Expr, e: Expr, lanes: int, mask: Expr | None, value: Expr) -> list[Stmt]:
         """Store elements of the filter of one output, from number e on."""

@@ -227,11 +227,12 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
     body: list[Stmt] = []
     panel, block = (bind(builder, body, x) for x in digits(builder, Var("task", INT), (panels, blocks)))
     channel, v = (Var(builder.fresh(x), INT) for x in "cv")
+    wide = builder.parameter(plan.nr)
     at = bind(builder, body, block * plan.block)
     depth = bind(builder, body, builder.size(blocks) * plan.block)
     inputs, outputs = builder.size(c.inputs), builder.size(c.outputs)
     inside: list[Stmt] = []
-    first = bind(builder, inside, panel * plan.nr + v * plan.lanes)
+    first = bind(builder, inside, panel * wide + v)
     mask: Expr | None = lane_mask(first, plan.lanes, outputs) if c.outputs % plan.nr else None
     if c.inputs % plan.block:
         exists = splat(at + channel < inputs, plan.lanes)
@@ -243,13 +244,13 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
         return c.weight(builder, first, at + channel, (const(0), const(i), j), plan.lanes, mask)
 
     def store(body: list[Stmt], i: Expr) -> Callable[[int, Expr], Stmt]:
-        place = bind(builder, body, ((panel * (size * size) + i * size) * depth + (at + channel)) * plan.nr + v * plan.lanes)
-        step = bind(builder, body, depth * plan.nr)
+        place = bind(builder, body, ((panel * (size * size) + i * size) * depth + (at + channel)) * wide + v)
+        step = bind(builder, body, depth * wide)
         return lambda j, value: Store(buffer, place + step * j, value)
 
     buffer = builder.buffer(storage, "write")
     inside += both_ways(builder, half, variant.filter, 3, size, read, store)
-    loop: Stmt = For(v.name, const(0), const(plan.vectors), 1, tuple(inside))
+    loop: Stmt = For(v.name, const(0), wide, plan.lanes, tuple(inside))
     body.append(For(channel.name, const(0), const(plan.block), 1, (loop,)))
     launch = builder.launch("winograd_filters", body, "task", panels * blocks, storage.size // 2, equations=c.equations,
                             note="pack weights")
@@ -347,25 +348,22 @@ class _Winograd:
     def _products(self, panel: Expr) -> list[Stmt]:
         """The sums over channels for all positions and tiles."""
         plan, builder, positions = self.plan, self.builder, self.variant.size**2
-        position, t, block, k = (Var(builder.fresh(x), INT) for x in "qtbc")
+        position, t, k = (Var(builder.fresh(x), INT) for x in "qtc")
         body: list[Stmt] = []
         weights = bind(builder, body, (panel * positions + position) * self.blocks * (plan.block * plan.nr))
         names = [[builder.fresh("s") for _ in range(plan.vectors)] for _ in range(plan.rows)]
         every = [(r, v, name) for r, line in enumerate(names) for v, name in enumerate(line)]
         tile: list[Stmt] = [Register(name, zero(self.vector)) for _, _, name in every]
         start = bind(builder, tile, position * self.place + t * plan.block)
-        inside: list[Stmt] = []
-        a = bind(builder, inside, start + block * self.line)
-        b = bind(builder, inside, weights + block * (plan.block * plan.nr))
         buffer = builder.buffer(self.weights, "read")
         step: list[Stmt] = []
-        right = bind(builder, step, b + k * plan.nr)
+        a = bind(builder, step, start + k // plan.block * self.line + k % plan.block)
+        right = bind(builder, step, weights + k * plan.nr)
         ws = [bind(builder, step, Load(buffer, right + v * plan.lanes, self.vector), "v") for v in range(plan.vectors)]
         for r, line in enumerate(names):
-            left = bind(builder, step, splat(Load(self.V, a + k + r * plan.block, Type(self.c.dtype)), plan.lanes), "a")
+            left = bind(builder, step, splat(Load(self.V, a + r * plan.block, Type(self.c.dtype)), plan.lanes), "a")
             step += [Set(name, multiply_add(left, x, Get(name, self.vector))) for name, x in zip(line, ws)]
-        inside.append(For(k.name, const(0), const(plan.block), 1, tuple(step)))
-        tile.append(For(block.name, const(0), self.blocks, 1, tuple(inside)))
+        tile.append(For(k.name, const(0), self.blocks * plan.block, 1, tuple(step)))
         to = bind(builder, tile, (t * positions + position) * plan.nr)
         tile += [
             Store(self.M, to + (r * positions * plan.nr + v * plan.lanes), Get(name, self.vector)) for r, v, name in every

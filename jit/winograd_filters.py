@@ -23,6 +23,7 @@ from ndarray.settings import settings
 
 from .contraction import bind, ceil_div, lane_mask, minimum, multiply_add, zero
 from .direct import Convolution
+from .gemm import once
 from .launch import _ITEMSIZE, Launch, Sink, Storage
 from .loopir import INT, Expr, For, Get, Load, Register, Set, Stmt, Store, Type, Var, apply, const, splat
 from .plain import plain_sink
@@ -152,10 +153,11 @@ class _WinogradFilters(_Filters):
         inside: list[Stmt] = []
         start = bind(builder, inside, first + number * self.tiles, "t")
         self.count = bind(builder, inside, minimum(self.tiles, last - start))
+        self.limit = bind(builder, inside, minimum(self.blocks_here * plan.block, self.inputs - self.first_channel))
         tile: list[Stmt] = []
         n, row, column = place_of(builder, tile, start + t, grid, plan.outputs)
-        tile += self._image(n, row, column, t) + self._gradient(n, row, column, t)
-        inside.append(For(t.name, const(0), self.count, 1, tuple(tile), apart=True))
+        tile += once(builder, self._image(n, row, column, t)) + once(builder, self._gradient(n, row, column, t))
+        inside.append(For(t.name, const(0), self.count, 1, tuple(tile)))
         inside += self._products()
         blocks = (apply("max", last - first, const(0)) + (self.tiles - 1)) // self.tiles
         body.append(For(number.name, const(0), blocks, 1, tuple(inside)))
@@ -175,11 +177,9 @@ class _WinogradFilters(_Filters):
         row, column = bind(builder, body, row - h.low, "row"), bind(builder, body, column - w.low, "col")
         height, width = builder.parameter(h.size, "height"), builder.parameter(w.size, "width")
         whole = bind(builder, body, (row >= 0) & (row + size <= height) & (column >= 0) & (column + size <= width))
-        here = minimum(self.blocks_here * plan.block, self.inputs - self.first_channel)
-        limit = bind(builder, body, here)
         v = Var(builder.fresh("c"), INT)
         inside: list[Stmt] = []
-        mask = bind(builder, inside, lane_mask(v, plan.lanes, limit), "q")
+        mask = bind(builder, inside, lane_mask(v, plan.lanes, self.limit), "q")
 
         def read(body: list[Stmt], i: int, j: Expr) -> Expr:
             return c.read(builder, n, (const(0), row + i, column + j), self.first_channel + v, plan.lanes, mask)
@@ -191,7 +191,7 @@ class _WinogradFilters(_Filters):
 
         exists = (lambda i: (row + i >= 0) & (row + i < height), lambda j: (column + j >= 0) & (column + j < width))
         inside += both_ways(builder, self.half, self.variant.input, size, size, read, store, whole, exists)
-        return [*body, For(v.name, const(0), limit, plan.lanes, tuple(inside))]
+        return [*body, For(v.name, const(0), self.limit, plan.lanes, tuple(inside))]
 
     def _gradient(self, n: Expr, row: Expr, column: Expr, t: Expr) -> list[Stmt]:
         """A tile of the result's gradient, the task's panels."""
@@ -242,7 +242,7 @@ class _WinogradFilters(_Filters):
         for k, line in enumerate(names):
             left = bind(builder, step, splat(Load(self.V, x + k, Type(c.dtype)), plan.lanes), "a")
             step += [Set(name, multiply_add(left, g, Get(name, self.vector))) for name, g in zip(line, gs)]
-        body.append(For(t.name, const(0), self.count, 1, tuple(step), 2))
+        body.append(For(t.name, const(0), self.count, 1, tuple(step), 1 if len(every) > 12 else 2))
         slot = bind(builder, body, self._place(position, block, panel))
         for offset, name in every:
             total = Load(self.products, slot + offset, self.vector) + Get(name, self.vector)
