@@ -220,34 +220,47 @@ class _Filters(Patched):
         """Outer products over the pixels, added to the sums."""
         c, plan, builder = self.c, self.plan, self.builder
         _, h, w = c.windows
-        names = [[builder.fresh("s") for _ in range(plan.vectors)] for _ in range(self.height)]
-        every = [(k * plan.nr + v * plan.lanes, names[k][v]) for k in range(self.height) for v in range(plan.vectors)]
-        body: list[Stmt] = [Register(name, zero(self.vector)) for _, name in every]
+        every = [(k, v) for k in range(self.height) for v in range(plan.vectors)]
+        ways = -(-8 // len(every))  # sums of every second pixel, or fewer, where adding to one would wait for itself
+        sets = [{place: builder.fresh("s") for place in every} for _ in range(ways)]
+        body: list[Stmt] = [Register(name, zero(self.vector)) for names in sets for name in names.values()]
         kd, kh, kw = tap
         a = bind(builder, body, (kd * self.plane + kh * h.step) * self.row + block * self.line
                  + kw * (w.step * plan.block))
         b = bind(builder, body, panel * self.g_line)
         i, j = Var(builder.fresh("i"), INT), Var(builder.fresh("j"), INT)
         first_row, last_row = self._inside(body, h, self.h0, kh, self.rows)
-        columns = (const(0), self.columns) if plan.merged else self._inside(body, w, self.w0, kw, self.columns)
+        first, last = (const(0), self.columns) if plan.merged else self._inside(body, w, self.w0, kw, self.columns)
         inside: list[Stmt] = []
         line = bind(builder, inside, a + i * h.pitch * self.row)
         g_line = bind(builder, inside, b + i * self.g_row)
-        step: list[Stmt] = []
-        at = bind(builder, step, g_line + j * plan.nr)
-        gs = [bind(builder, step, Load(self.g_patch, at + v * plan.lanes, self.vector), "v") for v in range(plan.vectors)]
-        x = bind(builder, step, line + j * (w.pitch * plan.block))
-        for k in range(self.height):
-            left = bind(builder, step, splat(Load(self.patch, x + k, Type(c.dtype)), plan.lanes), "a")
-            step += [
-                Set(names[k][v], multiply_add(left, gs[v], Get(names[k][v], self.vector))) for v in range(plan.vectors)
-            ]
-        inside.append(For(j.name, *columns, 1, tuple(step), 1 if len(every) > 12 else 2))
+
+        def add(names: dict[tuple[int, int], str], column: Expr) -> list[Stmt]:
+            """One pixel's products."""
+            step: list[Stmt] = []
+            at = bind(builder, step, g_line + column * plan.nr)
+            gs = [bind(builder, step, Load(self.g_patch, at + v * plan.lanes, self.vector), "v") for v in range(plan.vectors)]
+            x = bind(builder, step, line + column * (w.pitch * plan.block))
+            for k in range(self.height):
+                left = bind(builder, step, splat(Load(self.patch, x + k, Type(c.dtype)), plan.lanes), "a")
+                for v in range(plan.vectors):
+                    step.append(Set(names[k, v], multiply_add(left, gs[v], Get(names[k, v], self.vector))))
+            return step
+
+        if ways > 1:
+            until = bind(builder, inside, first + apply("max", last - first, const(0)) // ways * ways)
+            together = [s for number, names in enumerate(sets) for s in add(names, j + number)]
+            inside.append(For(j.name, first, until, ways, tuple(together)))
+            first = until
+        inside.append(For(j.name, first, last, 1, tuple(add(sets[0], j)), 1 if len(every) > 12 or ways > 1 else 2))
         body.append(For(i.name, first_row, last_row, 1, tuple(inside)))
         slot = bind(builder, body, self._slot(tap, block, panel))
-        for offset, name in every:
-            total = apply("add", Load(self.sums, slot + offset, self.vector), Get(name, self.vector))
-            body.append(Store(self.sums, slot + offset, total))
+        for k, v in every:
+            at = slot + (k * plan.nr + v * plan.lanes)
+            total: Expr = Load(self.sums, at, self.vector)
+            for names in sets:
+                total = total + Get(names[k, v], self.vector)
+            body.append(Store(self.sums, at, total))
         return body
 
     def _inside(self, body: list[Stmt], window: Window, first: Expr, tap: Expr, count: Expr) -> tuple[Expr, Expr]:
