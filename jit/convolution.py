@@ -84,7 +84,8 @@ def lower_convolution(
 
     problem = Convolution(
         x.dtype, x.shape[0], groups, w.shape[1], w.shape[0] // groups, _three(windows), _reader(x, spatial), weight,
-        _deliverer(sink, spatial), strided=spatial.strided(x), allowance=w.allowance, equations=equations,
+        _deliverer(sink, spatial), read_row=_row_reader(x, spatial), strided=spatial.strided(x),
+        allowance=w.allowance, equations=equations,
     )
     return _lower(problem, target, schedule)
 
@@ -107,6 +108,18 @@ def _lower(c: Convolution, target: Target, schedule: dict[str, Any]) -> list[Lau
 
 def _reader(x: Source, spatial: _Spatial) -> Any:
     return lambda builder, n, at, channel, lanes, mask: x.load(builder, spatial.position(n, at, channel, lanes, mask))
+
+
+def _row_reader(x: Source, spatial: _Spatial) -> Any:
+    """`Convolution.read_row`."""
+    axis = spatial.rank if spatial.last else spatial.rank + 1
+    if x.along != axis:
+        return None
+
+    def read(builder: KernelBuilder, n: Expr, at: Digits, channel: Expr, lanes: int, mask: Expr | None) -> Expr:
+        return x.load(builder, Position(spatial.position(n, at, channel, 1, None).index, axis, lanes, mask))
+
+    return read
 
 
 def _deliverer(sink: Sink, spatial: _Spatial) -> Any:
@@ -212,7 +225,7 @@ def lower_weight_gradient(
     ]
     problem = Convolution(
         x.dtype, x.shape[0], groups, sink.shape[1], sink.shape[0] // groups, _three(windows), _reader(x, spatial),
-        strided=spatial.strided(x), name="convolution_weight", equations=equations,
+        read_row=_row_reader(x, spatial), strided=spatial.strided(x), name="convolution_weight", equations=equations,
     )
     if is_depthwise(problem) and not schedule:
         return lower_depthwise_filters(problem, _reader(g, spatial), sink, target)

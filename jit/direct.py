@@ -49,7 +49,11 @@ from .loopir import (
 )
 from .target import Target
 
-__all__ = ["UNIT", "Convolution", "Direct", "Patched", "Plan", "Window", "lower_direct", "pack_weights"]
+__all__ = ["UNIT", "Convolution", "Direct", "Patched", "Plan", "Window", "is_planar", "lower_direct", "pack_weights"]
+
+
+FEW = 8
+"""So many channels that lie apart are copied one by one, or a row of each."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class Convolution:
     weight   (builder, output, channel, tap, lanes, mask) -> `lanes` weights of consecutive outputs; both count all groups'
              outputs, and the channels of one group
     deliver  (builder, n, position, output, lanes, mask, value) -> statements that store results of consecutive outputs
+    read_row (builder, n, position, channel, lanes, mask) -> `lanes` values of x at consecutive columns, where these lie one
+             behind the other
     strided  the channels of x lie apart in memory
     allowance   says whether a larger form of the weights may be kept between calls (`hoist.Allowance`); None: they change
     """
@@ -124,6 +130,7 @@ class Convolution:
     read: Callable[[KernelBuilder, Expr, Digits, Expr, int, Expr | None], Expr]
     weight: Any = None
     deliver: Any = None
+    read_row: Any = None
     strided: bool = False
     allowance: Any = None
     name: str = "convolution"
@@ -134,7 +141,7 @@ class Convolution:
 class Plan:
     """Tiles of `rows` x `columns` pixels and `vectors` vectors of `lanes` outputs in registers; a task has `height` x `width`
     pixels and one of `parts` parts of the panels of outputs, `together` of which follow one another for each tile; the patch
-    holds channels in blocks of `block`."""
+    holds channels in blocks of `block`; `planar`: of one, and is copied row by row."""
 
     lanes: int
     rows: int
@@ -145,6 +152,7 @@ class Plan:
     width: int
     parts: int = 1
     together: int = 1
+    planar: bool = False
 
     @property
     def nr(self) -> int:
@@ -168,7 +176,7 @@ def choose(c: Convolution, target: Target, rank: int = 0) -> Plan:
     _, h, w = c.windows
     height, width = max(1, hint(h.out)), max(1, hint(w.out))
     lanes = target.fewer(target.lanes(c.dtype), outputs)
-    blocks = -(-inputs // (lanes if target.threads else 16))
+    blocks = inputs if is_planar(c, target) else -(-inputs // (lanes if target.threads else 16))
     block = -(-inputs // blocks)
     depth = inputs * c.windows[0].taps * w.taps
     choices = [lanes]
@@ -204,7 +212,13 @@ def choose(c: Convolution, target: Target, rank: int = 0) -> Plan:
     weights = blocks * block * c.windows[0].taps * h.taps * w.taps * found.nr * _ITEMSIZE[c.dtype]  # bytes of a panel
     panels = -(-panels // found.parts)
     runs = -(-panels // max(1, target.l2 // 4 // max(1, weights)))
-    return replace(found, together=-(-panels // runs))
+    return replace(found, together=-(-panels // runs), planar=is_planar(c, target))
+
+
+def is_planar(c: Convolution, target: Target) -> bool:
+    """Whether each channel is a block of the patch, so that rows of an image with few of them are copied as they lie."""
+    rows = c.read_row is not None and (c.windows[2].stride == 1 or not c.windows[2].compact())
+    return rows and target.shuffles and isinstance(c.inputs, int) and c.inputs <= FEW
 
 
 def _slowest(panels: int, parts: int, tasks: int, copies: float, tile: float, threads: int) -> float:
@@ -384,6 +398,15 @@ class Patched:
             fastest in the order in which it lies in memory."""
             column = bind(builder, out := list[Stmt](), base + Var(j, INT) * plan.block)
             few = isinstance(c.inputs, int) and c.inputs == plan.block <= 8 and isinstance(c.groups, int) and c.groups == 1
+            if plan.planar and plan.block == 1:
+                channel = Var(block, INT)
+                values: Expr = zero(self.vector)
+                on = lane_mask(Var(j, INT), plan.lanes, stop)
+                if copied:
+                    where = (at, at_h, start_w + Var(j, INT))
+                    values = c.read_row(builder, self.n, where, self.group * inputs + channel, plan.lanes, on)
+                store = Store(self.patch, base + Var(j, INT) + channel * self.line, values, on)
+                return For(block, const(0), self.blocks_here, 1, (For(j, start, stop, plan.lanes, (store,)),))
             if copied and c.strided and few:  # one by one
                 for k in range(plan.block):
                     scalar = c.read(builder, self.n, (at, at_h, start_w + Var(j, INT) * right), const(k), 1, None)

@@ -21,7 +21,7 @@ from typing import Any
 from ndarray.dims import Size, product
 
 from .contraction import Digits, bind, ceil_div, digits, hint, lane_mask, minimum, multiply_add, zero
-from .direct import Convolution, Patched, Plan, Window, steps_up
+from .direct import Convolution, Patched, Plan, Window, is_planar, steps_up
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Position, Sink, Storage
 from .loopir import INT, Expr, For, Get, If, Let, Load, Register, Set, Stmt, Store, Type, Var, apply, const, ramp, splat
 from .plain import plain_sink
@@ -98,7 +98,8 @@ def _choose(c: Convolution, target: Target) -> FilterPlan:
                 if total < best:
                     best, found = total, (blocks, panels, parts)
     blocks, panels, parts = found or (1, 1, 1)
-    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, parts, panels=panels, blocks=blocks, merged=merged)
+    planar = is_planar(c, target) and inputs == 1
+    return FilterPlan(lanes, 1, 1, vectors, block, high, wide, parts, 1, planar, panels, blocks, merged)
 
 
 class _Filters(Patched):
