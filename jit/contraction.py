@@ -231,12 +231,17 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     )
     row_blocks = -(-row_panels // room)
     brief = override.get("brief", k <= BRIEF and not blocked and c.beside == 1)
-    # threads that write to the same rows hinder each other; where B must be turned, each turns its own columns if results are few
-    by_rows = brief and n * k * itemsize <= target.l2 // 2 and (c.b.contiguous or c.b.constant or m * n * itemsize > target.l2)
+    # what one thread packs comes slowly to another: each task turns B for itself, if that is little beside its rows' products
+    turns = not c.b.contiguous and not c.b.constant and c.b.uses <= 3
+    short = k <= 2 * BRIEF and not blocked and c.beside == 1
+    least_rows = min(96 if short else 256, max(24 if brief else 48, m // 2)) if turns else 1
+    # threads that write to the same rows hinder each other
+    by_rows = (short if turns else brief) and n * k * itemsize <= target.l2 // 2
     while outer * column_blocks * row_blocks < wanted:
-        if by_rows and row_panels // row_blocks > 1:
+        more_rows = row_panels // row_blocks > 1 and m // row_blocks >= 2 * least_rows
+        if by_rows and more_rows:
             row_blocks *= 2
-        elif -(-column_panels // column_blocks) > 1 or row_panels // row_blocks < 2:
+        elif -(-column_panels // column_blocks) > 1 or not more_rows:
             if column_blocks >= column_panels:
                 break
             column_blocks = min(column_panels, column_blocks * 2)
@@ -251,7 +256,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
             column_blocks *= 2
         else:
             break
-    own_rows = False
+    own_rows = by_rows and turns
     if c.b.uses >= OFTEN and "wanted" not in override:
         own_rows = m >= 64 and n * k * itemsize <= 4 * target.l2
         least = max(row_blocks if blocked else 1, m // 32 if own_rows else 1)
@@ -269,7 +274,8 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     pack_a = "no" if c.a.cheap or n <= 2 * nr else "global"
     pack_b = "no"
     if not c.b.contiguous:
-        pack_b = "no" if m * n * k <= 4096 else "global" if row_blocks > 1 or c.b.constant or c.b.uses > 3 else "task"
+        apart = turns and (row_blocks < 2 or m // row_blocks >= least_rows)
+        pack_b = "no" if m * n * k <= 4096 else "task" if apart else "global"
     elif c.b.uses >= OFTEN and m > mr:
         pack_b = "global"  # in a loop: rows far apart compete for the same places of a cache
     elif m > 2 * mr and (not c.b.cheap or not target.masked):
