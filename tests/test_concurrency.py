@@ -257,11 +257,15 @@ def folder_instead(path, k):
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, foreign, exchange, folder_instead])
-def test_damaged_entries(damage, tmp_path, filled):
+DAMAGES = [truncate, flip, foreign, exchange, folder_instead]
+
+
+@pytest.mark.parametrize("damages", [DAMAGES, *[pytest.param([d], marks=pytest.mark.slow) for d in DAMAGES]],
+                         ids=["all", *[d.__name__ for d in DAMAGES]])
+def test_damaged_entries(damages, tmp_path, filled):
     folder, want = copy_of(filled, tmp_path)
     for k, path in enumerate(sorted(folder.glob("*.hybrid"))):
-        damage(path, k)
+        damages[k % len(damages)](path, k)
     result, compiled, _ = finish(start(folder))
     assert result == want
     assert compiled > 0
@@ -287,15 +291,14 @@ def without_privileges():
                 raise OSError(ctypes.get_errno(), "prctl")
 
 
-def test_folders_that_cannot_be_written(tmp_path, filled):
-    want = filled[1]
-    assert finish(start("/proc/no/such/folder"))[0] == want
+@pytest.mark.parametrize(
+    "place", ["{}/file/below", *[pytest.param(p, marks=pytest.mark.slow) for p in ("/proc/no/such/folder", "{}/file", "")]]
+)
+def test_folders_that_cannot_be_written(place, tmp_path, filled):
     file = tmp_path / "file"
     file.write_text("I am a file")
-    assert finish(start(file))[0] == want
-    assert finish(start(file / "below"))[0] == want
+    assert finish(start(place.format(tmp_path)))[0] == filled[1]
     assert file.read_text() == "I am a file"
-    assert finish(start(""))[0] == want
 
 
 def test_a_read_only_folder(tmp_path, filled):

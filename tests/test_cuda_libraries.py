@@ -247,17 +247,15 @@ def test_steps_are_captured():
     assert driver.replays == replays + 3 and driver.launches == launches
 
 
-def test_the_precision_is_part_of_the_program():
+def test_the_precision_is_part_of_the_program(monkeypatch):
+    monkeypatch.setenv("HYBRID_MATMUL_PRECISION", "float32")  # set here and given back at the end
     x, w = array(24, 32, device=nd.sim(0)), array(32, 40, seed=1, device=nd.sim(0))
     compiled = hybridize(lambda x, w: nd.matmul(x, w))
     exact = x.asnumpy().astype(np.float64) @ w.asnumpy()
-    try:
-        errors = []
-        for precision in ("float32", "tf32", "float32"):
-            nd.set_matmul_precision(precision)
-            errors.append(np.abs(compiled(x, w).asnumpy() - exact).max())
-    finally:
-        nd.set_matmul_precision("float32")
+    errors = []
+    for precision in ("float32", "tf32", "float32"):
+        nd.set_matmul_precision(precision)
+        errors.append(np.abs(compiled(x, w).asnumpy() - exact).max())
     assert errors[0] == errors[2] < 1e-5 < errors[1] < 2e-2
     with pytest.raises(ValueError, match="tf32"):
         nd.set_matmul_precision("double")

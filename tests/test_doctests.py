@@ -46,7 +46,8 @@ def examples(module: str) -> list[doctest.DocTest]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_examples(module):
+def test_examples(module, monkeypatch):
+    monkeypatch.setenv("HYBRID_MATMUL_PRECISION", "float32")  # an example sets it
     failed = []
     for test in examples(module):
         nd.random.seed(0)
@@ -58,8 +59,9 @@ def test_examples(module):
     assert not failed, "\n".join(failed)
 
 
-def test_functions_of_the_factories_have_their_examples_run():
+def test_functions_of_the_factories_have_their_examples_run(monkeypatch):
     """Functions made by other functions belong to no module's source, but to its namespace."""
+    monkeypatch.setenv("HYBRID_MATMUL_PRECISION", "float32")
     failed = []
     seen = {t.name for m in MODULES for t in examples(m)}
     for space in (nd, nd.random, nd.linalg, nd.fft):

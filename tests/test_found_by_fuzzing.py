@@ -5,7 +5,8 @@ import pytest
 
 from hybrid.graph import Builder, Literal
 from ndarray.op import ArrayType
-from tests.graph_fuzzer import F32, F64, check
+from tests.graph_fuzzer import check
+from tests.random_graphs import F32, F64
 
 I32, I64 = np.dtype(np.int32), np.dtype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Half a minute of random graphs (see tests/graph_fuzzer.py), in a process of their own: a crash is a finding too.
+"""Some seconds of random graphs (see tests/graph_fuzzer.py), in a process of their own: a crash is a finding too.
 
     python -m pytest tests/test_fuzz.py --fuzz-seconds 3600 --fuzz-seed 12345
 """

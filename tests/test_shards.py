@@ -1,7 +1,7 @@
-"""The parts of `make test-full SHARD=I/N`."""
+"""The parts of `make test-full SHARD=I/N`, and `pytest --shuffle SEED`."""
 
 import pytest
-from conftest import in_shard, parse_shard
+from conftest import in_shard, parse_shard, shuffled
 
 
 def test_parts_are_all_of_the_tests_and_none_twice():
@@ -18,3 +18,11 @@ def test_what_is_no_part(text):
     with pytest.raises(ValueError, match="a shard is I/N"):
         parse_shard(text)
     assert parse_shard("3/16") == (3, 16)
+
+
+def test_a_shuffled_order_keeps_files_together():
+    items = [f"{file}{k}" for file in "abc" for k in range(9)]
+    order = shuffled(items, [i[0] for i in items], 5)
+    assert sorted(order) == items != order
+    assert [i[0] for i in order[::9]] == [i[0] for i in order[8::9]]
+    assert order == shuffled(items, [i[0] for i in items], 5) != shuffled(items, [i[0] for i in items], 6)
