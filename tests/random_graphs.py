@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 import ndarray  # noqa: F401  (fills the op table)
@@ -10,9 +11,20 @@ from ndarray.dims import Dim, evaluate, symbol
 from ndarray.op import ArrayType
 
 F32, F64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(bool)
+F16, BF16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 INTEGERS = tuple(map(np.dtype, ("int32", "int64", "uint8", "uint32", "int8", "int16", "uint16", "uint64")))
 LIMIT = 1e5
 """Floats stay within this bound, so that nothing overflows and casts to integers are defined."""
+
+
+def limit_of(dtype: np.dtype) -> float:
+    """LIMIT, or what float16 holds."""
+    return 3e4 if dtype == F16 else LIMIT
+
+
+def kind_of(dtype: np.dtype) -> str:
+    """NumPy's letter for the kind of a dtype; bfloat16's is that of floats."""
+    return "f" if dtype == BF16 else dtype.kind
 
 
 # -- graphs
@@ -30,7 +42,7 @@ class Maker:
         r = self.random
         self.symbolic = bool(r.random() < 0.5)
         self.empty = self.symbolic  # whether a symbol may be 0
-        self.main = np.dtype(r.choice(["float32", "float32", "float64", "int32", "int64"]))
+        self.main = (F32, F32, F32, F64, F64, np.dtype("int32"), np.dtype("int64"), F16, BF16)[int(r.integers(9))]
         small = [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 40]
         self.sizes: list = [int(r.choice(small)) for _ in range(2)]
         if r.random() < 0.15:
@@ -65,7 +77,7 @@ class Maker:
         return self.builder.build(outputs, state)
 
     def any_dtype(self) -> np.dtype:
-        return (F32, F64, BOOL, *INTEGERS)[int(self.random.integers(3 + len(INTEGERS)))]
+        return (F32, F64, F16, BF16, BOOL, *INTEGERS)[int(self.random.integers(5 + len(INTEGERS)))]
 
     def shape(self, low=0, high=4) -> tuple:
         r = self.random
@@ -79,7 +91,7 @@ class Maker:
     def input(self, shape: tuple, dtype: np.dtype) -> Value:
         value = self.builder.input(ArrayType(tuple(shape), dtype), f"x{len(self.builder.inputs)}")
         self.values.append(value)
-        self.bound[value] = 4.0 if dtype.kind == "f" else 9.0
+        self.bound[value] = 4.0 if kind_of(dtype) == "f" else 9.0
         seed, whole = int(self.random.integers(1 << 30)), self.random.random() < 0.1
 
         def make(sizes):
@@ -87,10 +99,10 @@ class Maker:
             shape = tuple(evaluate(d, sizes) for d in value.shape)
             if dtype == BOOL:
                 return np.asarray(g.random(shape) < 0.5)
-            if dtype.kind == "f":
+            if kind_of(dtype) == "f":
                 x = np.clip(g.standard_normal(shape), -4, 4)
                 return np.asarray(np.round(x) if whole else x).astype(dtype)
-            return np.asarray(g.integers(0 if dtype.kind == "u" else -9, 10, shape)).astype(dtype)
+            return np.asarray(g.integers(0 if kind_of(dtype) == "u" else -9, 10, shape)).astype(dtype)
 
         self.arrays.append(make)
         return value
@@ -113,10 +125,10 @@ class Maker:
         r = self.random
         if dtype == BOOL:
             return Literal(bool(r.random() < 0.5), dtype)
-        if dtype.kind == "f":
+        if kind_of(dtype) == "f":
             choice = [0.0, 1.0, -1.0, 2.0, 0.5, -0.0, float(np.float32(r.standard_normal()))]
             return Literal(choice[int(r.integers(len(choice)))], dtype)
-        return Literal(int(r.integers(0 if dtype.kind == "u" else -3, 7)), dtype)
+        return Literal(int(r.integers(0 if kind_of(dtype) == "u" else -3, 7)), dtype)
 
     def bounded(self, atom) -> float:
         return self.bound.get(atom, 4.0) if isinstance(atom, Value) else abs(float(atom.value))
@@ -131,7 +143,7 @@ class Maker:
         for o in outputs:
             self.bound[o] = bound
             self.values.append(o)
-        if out.dtype.kind == "f" and not bound <= LIMIT:
+        if kind_of(out.dtype) == "f" and not bound <= limit_of(out.dtype):
             self.values.remove(out)
             return self.emit("tanh", out, bound=1.0)
         return out
@@ -166,15 +178,15 @@ def fits(a, b) -> bool:
 
 
 def floats(v) -> bool:
-    return v.dtype.kind == "f"
+    return kind_of(v.dtype) == "f"
 
 
 def integers(v) -> bool:
-    return v.dtype.kind in "iu"
+    return kind_of(v.dtype) in "iu"
 
 
 def numbers(v) -> bool:
-    return v.dtype.kind in "iuf"
+    return kind_of(v.dtype) in "iuf"
 
 
 def never_empty(sizes) -> bool:
@@ -250,7 +262,7 @@ def integer(m: Maker) -> None:
              "remainder", "negative", "abs", "sign", "bitwise_not", "shift"]
     name = names[int(m.random.integers(len(names)))]
     if name in ("negative", "abs", "sign", "bitwise_not"):
-        if x.dtype.kind == "u" and name in ("negative",):
+        if kind_of(x.dtype) == "u" and name in ("negative",):
             raise Skip
         m.emit(name, x)
     elif name == "shift":
@@ -289,17 +301,17 @@ def choose(m: Maker) -> None:
 def convert(m: Maker) -> None:
     x = m.pick()
     target = m.any_dtype()
-    if x.dtype.kind == "f" and target.kind in "iu":
+    if kind_of(x.dtype) == "f" and kind_of(target) in "iu":
         target = np.dtype(("int32", "int64")[int(m.random.integers(2))])
-    if x.dtype.kind in "iu" and target.kind == "f" and not m.bounded(x) <= 100:
+    if kind_of(x.dtype) in "iu" and kind_of(target) == "f" and not m.bounded(x) <= 100:
         x = m.emit("bitwise_and", x, Literal(63, x.dtype), bound=64.0)
-    m.emit("cast", x, dtype=target, bound=m.bounded(x) if target.kind == "f" or x.dtype.kind in "fb" else np.inf)
+    m.emit("cast", x, dtype=target, bound=m.bounded(x) if kind_of(target) == "f" or kind_of(x.dtype) in "fb" else np.inf)
 
 
 def reduce(m: Maker) -> None:
     name = ("sum", "sum", "sum", "prod", "max", "min", "all", "any", "argmax", "argmin")[int(m.random.integers(10))]
     kinds = {"all": "b", "any": "b", "prod": "iu"}.get(name, "iuf")
-    x = m.pick(lambda v: v.dtype.kind in kinds and v.shape)
+    x = m.pick(lambda v: kind_of(v.dtype) in kinds and v.shape)
     keep = bool(m.random.random() < 0.4)
     rank = len(x.shape)
     if name.startswith("arg"):
@@ -525,13 +537,13 @@ def product(m: Maker) -> None:
 def in_bytes(m: Maker, shape: tuple) -> Value:
     """int8 or uint8 over most of its range."""
     dtype = INTEGERS[int(m.random.choice([2, 4]))]
-    return m.emit("multiply", m.input(tuple(shape), dtype), Literal(14 if dtype.kind == "i" else 28, dtype), bound=np.inf)
+    return m.emit("multiply", m.input(tuple(shape), dtype), Literal(14 if kind_of(dtype) == "i" else 28, dtype), bound=np.inf)
 
 
 def attend(m: Maker) -> None:
     """Attention: heads behind the positions, any number of which may be symbolic."""
     r = m.random
-    m.empty, dtype = False, m.main if m.main.kind == "f" else F32
+    m.empty, dtype = False, F64 if m.main == F64 else F32  # narrow floats are cast before they attend
     n, length, keys = (m.sizes[int(r.integers(len(m.sizes)))] for _ in range(3))
     heads, width, out = int(r.choice([1, 2, 3])), int(r.choice([1, 3, 8, 16, 20, 33])), int(r.choice([4, 8, 16, 17]))
     lead = (n,) if r.random() < 0.6 else ()
@@ -559,7 +571,7 @@ def convolution(m: Maker) -> None:
     if x is None or len(x.shape) != 2 + spatial or any(isinstance(d, Dim) for d in x.shape[1:]) or x.shape[1] % groups:
         n = m.sizes[int(r.integers(len(m.sizes)))]
         size = [int(s) for s in r.integers(1, (60, 12, 6)[spatial - 1], spatial)]
-        dtype = m.main if m.main.kind == "f" else F32
+        dtype = m.main if kind_of(m.main) == "f" else F32
         x = m.input((n, groups * int(r.choice([1, 2, 3, 5, 16])), *size), dtype)
     kernel = tuple(int(k) for k in r.choice([1, 2, 3, 5], spatial))
     stride = tuple(int(k) for k in r.choice([1, 1, 2, 3], spatial))
@@ -591,7 +603,7 @@ def pool(m: Maker) -> None:
     trailing = x.shape[-rank:]
     if any(isinstance(d, Dim) or d < 2 for d in trailing):
         lead = m.sizes[int(r.integers(len(m.sizes)))]
-        x = m.input((lead, *[int(k) for k in r.integers(3, 12, rank)]), m.main if m.main.kind == "f" else F32)
+        x = m.input((lead, *[int(k) for k in r.integers(3, 12, rank)]), m.main if kind_of(m.main) == "f" else F32)
         trailing = x.shape[-rank:]
     kernel = tuple(int(min(k, d)) for k, d in zip(r.choice([1, 2, 3], rank), trailing))
     stride = tuple(int(k) for k in r.choice([1, 2, 3], rank))
@@ -604,7 +616,7 @@ def pool(m: Maker) -> None:
         return
     y = m.emit("max_pool", x, **attrs, bound=m.bounded(x))
     index = m.values[-1]
-    if index is y or index.dtype.kind != "i":
+    if index is y or kind_of(index.dtype) != "i":
         return
     if r.random() < 0.6:
         m.emit("max_unpool", y, index, shape=x.shape, **attrs)

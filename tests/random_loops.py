@@ -7,7 +7,7 @@ import numpy as np
 from hybrid.graph import Builder, Equation, Graph, Literal, Value
 from ndarray.dims import Dim, evaluate
 from ndarray.op import OPS, ArrayType
-from tests.random_graphs import Maker, identical, never_empty
+from tests.random_graphs import Maker, identical, kind_of, never_empty
 
 _INT, _BOOL = np.dtype(np.int64), np.dtype(bool)
 
@@ -22,7 +22,7 @@ def _squashed(graph: Graph) -> Graph:
     """The graph with tanh on all floats that it returns: they stay within what inputs may be."""
     equations, outputs = list(graph.equations), []
     for a in graph.outputs:
-        if a.dtype.kind == "f":
+        if kind_of(a.dtype) == "f":
             equations.append(Equation(OPS["tanh"], (a,), (Value(a.type),)))
             a = equations[-1].output
         outputs.append(a)
@@ -35,7 +35,7 @@ def _scan(maker: Maker, body: Graph) -> Graph:
     makers = dict(zip(body.inputs, maker.arrays))
     carried: dict[Value, Value] = {}
     for v in body.inputs:
-        same = [a for a in body.outputs if v.dtype.kind in "fb" and a.dtype == v.dtype and identical(a.shape, v.shape)]
+        same = [a for a in body.outputs if kind_of(v.dtype) in "fb" and a.dtype == v.dtype and identical(a.shape, v.shape)]
         if same and r.random() < 0.7:
             carried[v] = same[int(r.integers(len(same)))]
     rest = [v for v in body.inputs if v not in carried]
@@ -59,7 +59,7 @@ def _scan(maker: Maker, body: Graph) -> Graph:
         else:
             arrays.append(lambda sizes: np.stack([plain(sizes)] * 8)[: evaluate(length, sizes)] if evaluate(length, sizes) <= 8
                           else np.stack([plain(sizes)] * evaluate(length, sizes)))
-        if v.dtype.kind == "f" and r.random() < 0.3:  # not the input itself, but something computed
+        if kind_of(v.dtype) == "f" and r.random() < 0.3:  # not the input itself, but something computed
             (value,) = builder.emit("negative", value)
         return value
 
@@ -71,14 +71,14 @@ def _scan(maker: Maker, body: Graph) -> Graph:
         arrays.insert(0, lambda sizes: np.asarray(limit))
         builder.inputs.insert(0, builder.inputs.pop())
         attrs["limited"] = True
-    floats = [k for k, v in enumerate(carried) if v.dtype.kind == "f" and never_empty(v.shape)]
+    floats = [k for k, v in enumerate(carried) if kind_of(v.dtype) == "f" and never_empty(v.shape)]
     if floats and r.random() < 0.25:
         maker.empty = False  # its largest is asked for
         attrs["condition"] = _condition(inner, len(constants) + len(carried), len(constants) + floats[0])
     results = builder.emit("scan", *operands, **attrs)
     outputs = list(results)
     for v in results:
-        if v.dtype.kind == "f" and r.random() < 0.3:
+        if kind_of(v.dtype) == "f" and r.random() < 0.3:
             outputs += builder.emit("tanh", v)
     maker.arrays = arrays
     return builder.build(outputs, guards=body.guards)
