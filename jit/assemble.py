@@ -62,7 +62,7 @@ def make_recipe(lowered: Lowered, kernels: Sequence[tuple[str, str]]) -> Recipe:
                     tuple(storages[s] for s in (c.current, c.new, c.next, c.initial, c.home, c.other)) for c in x.carried
                 )
                 test, body = numbered(x.test), numbered(x.body)
-                found.append(LoopRecipe(x.count, x.reverse, limit, answer, taken, moving, carried, test, body))
+                found.append(LoopRecipe(x.count, x.reverse, limit, answer, taken, moving, carried, test, body, x.strips))
         return tuple(found)
 
     steps = numbered(lowered.steps)

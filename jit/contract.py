@@ -7,6 +7,7 @@ makes the kernels. Vectors run along the axis in which the result is contiguous.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ndarray.dims import Size, product
@@ -69,7 +70,14 @@ def lower_dot_general(
     """result[batch, x free, y free] = sum over the contracted axes of x * y."""
     c = state_dot_general(attrs, x, y, sink, target, equations)
     if c.beside > 1:
-        return lower_product(c, target, choose(c, target, **{**schedule, "nv": c.beside, "pack_b": "global"}))
+        s = choose(c, target, **{**schedule, "nv": c.beside, "pack_b": "global"})
+        launches = lower_product(c, target, s)
+        if s.own_rows and x.storage is not None and tuple(attrs["contract"][0]) == tuple(range(len(x.shape)))[-len(c.inner) :]:
+            read = {**sink.reads, x.storage: sink.reads.get(x.storage, True)}
+            buffers = zip(launches[-1].kernel.buffers, launches[-1].buffers)  # those of the task alone come last
+            own = tuple([i for i, (b, held) in enumerate(buffers) if b.access == "read" and read.get(held, False)])
+            launches[-1] = replace(launches[-1], strips=ceil_div(c.rows, s.mt), own=own)
+        return launches
     if schedule.keys() <= {"rank"} and suits_inner_product(c, target):
         return lower_inner_product(c, c.a.along_k, c.b.along_k, target, **schedule)
     return lower_product(c, target, choose(c, target, **schedule))

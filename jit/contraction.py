@@ -258,8 +258,10 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
             break
     own_rows = by_rows and turns
     if c.b.uses >= OFTEN and "wanted" not in override:
-        own_rows = m >= 64 and n * k * itemsize <= 4 * target.l2
-        least = max(row_blocks if blocked else 1, m // 32 if own_rows else 1)
+        weights = n * k * itemsize
+        near = c.beside > 1 and m >= 2 * mr and 4 * weights <= 3 * target.l2  # rows may be left to a thread for all steps
+        own_rows = near or (m >= 64 and weights <= 4 * target.l2)
+        least = max(row_blocks if blocked else 1, m // 32 if own_rows else 1, min(4, row_panels) if near else 1)
         gates = m * n // c.beside * GATES if c.beside > 1 else 0
         row_blocks, column_blocks = _blocks_of_step(
             row_panels, column_panels, least, 1 if own_rows else -(-column_panels // wide), (macs + gates) // (lanes * 12_000)

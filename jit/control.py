@@ -80,8 +80,21 @@ def _lower_scan(outer: _Lowerer, eq: Equation, operands: Sequence[Storage], home
     loop = Loop(
         attrs["length"], bool(attrs.get("reverse", False)), limit[0] if limit else None, tuple(test), answer,
         taken[0] if taken else None, (*slices, *rows), tuple(carried), tuple(steps), eq,
+        0 if condition is not None or limit else _strips(steps, carried),
     )
     return [*before, loop]
+
+
+def _strips(steps: Sequence[Step], carried: Sequence[Carried]) -> Size:
+    """How many strips of rows the body has that can go through all steps each for itself; 0 if there are none."""
+    launch = steps[0] if len(steps) == 1 else None
+    if not isinstance(launch, Launch):
+        return 0
+    access = [b.access for b in launch.kernel.buffers if b.access != "scratch"]
+    states = {c.current for c in carried}
+    own = all(i in launch.own or s not in states for i, s in enumerate(launch.buffers))
+    written = {s for s, a in zip(launch.buffers, access, strict=True) if a == "write"}
+    return launch.strips if own and written.issuperset(c.new for c in carried) else 0
 
 
 def _moving(value: Any, whole: Storage) -> Moving:

@@ -405,7 +405,7 @@ def launch_plans(packed: np.ndarray) -> list[np.ndarray]:
         for _ in range(count):
             kind = int(packed[at])
             if kind == runtime.LOOP:
-                inside = at + 15 + 4 * int(packed[at + 13]) + 10 * int(packed[at + 14])
+                inside = at + 19 + 4 * int(packed[at + 13]) + 10 * int(packed[at + 14])
                 at = cut(cut(inside, int(packed[at + 3])), int(packed[at + 5]))
             elif kind == runtime.BRANCH:
                 at = cut(cut(at + 7, int(packed[at + 4])), int(packed[at + 5]))

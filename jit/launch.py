@@ -57,6 +57,8 @@ class Launch:
     equations  the graph equations it computes, for `explain`
     in_place   pairs (number of a "write" buffer, number of a "read" buffer) that may be given the same memory: each
                element is read before the same element is written, and nothing else of that buffer is read
+    strips     if not 0: the tasks are so many equal numbers of them, one for some rows of the results after the other; they
+               write these rows only, and read them only of the buffers of the numbers `own`
     """
 
     kernel: Kernel
@@ -68,6 +70,8 @@ class Launch:
     equations: tuple[Any, ...] = ()
     note: str = ""
     in_place: tuple[tuple[int, int], ...] = ()
+    strips: Size = 0
+    own: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -101,6 +105,7 @@ class Loop:
     test      steps run before each step: the loop goes on while the bool in `answer` holds
     taken     an int64 that the number of steps taken is written to
     equation  the scan
+    strips    if not 0: of the one launch that is the body; its strips need each other in no step
     """
 
     count: Size
@@ -113,6 +118,7 @@ class Loop:
     carried: tuple[Carried, ...]
     body: tuple[Any, ...]
     equation: Any = None
+    strips: Size = 0
 
     @property
     def names(self) -> tuple[Storage, ...]:
@@ -323,7 +329,8 @@ class Sink:
     same at a position in the result as one row-major axis, `matrix` as two: the last axis and all before it.
 
     With `beside` n, the result is n times as wide as what is delivered: `matrix`, the only function then, takes n values, of
-    the same column in each of n equal parts of the result's columns."""
+    the same column in each of n equal parts of the result's columns. `reads` says then, for each storage that the epilogue reads,
+    whether that is only ever the row that is delivered, of an array of as many rows."""
 
     shape: tuple[Size, ...]
     dtype: str
@@ -332,3 +339,4 @@ class Sink:
     flat: Any = None
     matrix: Any = None
     beside: int = 0
+    reads: dict[Storage, bool] = field(default_factory=dict)

@@ -42,6 +42,9 @@ PARTS_OF_A_THREAD = 16
 PART_NANOSECONDS = 8_000
 """Work that a part has at least."""
 
+UNEVEN = 8
+"""Threads share each step of a loop where some would have more than one of so many parts more of it than the average."""
+
 APART = 128 << 10
 """Bytes between the private memory of two threads: what a processor fetches ahead beyond the end of one would take lines from
 the other (measured: 9% of a 1x1 convolution's time)."""
@@ -455,7 +458,30 @@ class _Packer:
             words += [where[current][0], where[new][0], where[later][0], *where[initial], *where[home], *where[other], size]
         test, tests = self.steps(loop.test, times * count), self.count
         body, bodies = self.steps(loop.body, times * count), self.count
+        strips, split, stride = self.strips(loop, count) if count and body else (0, 0, 0)
+        words[9:9] = [strips, split, stride, 1 + max(slot for slot, _ in where.values())]
         return [runtime.LOOP, 6 + len(words) + len(test) + len(body), count, tests, len(test), bodies, *words, *test, *body]
+
+
+    def strips(self, loop: LoopRecipe, count: int) -> tuple[int, int, int]:
+        """How many strips of the body threads take, each through all steps, the threads and parts of that launch, and bytes
+        from one's private memory to the next one's; zeros where threads had better share each step."""
+        strips = evaluate(loop.strips, self.sizes)
+        if not strips:
+            return 0, 0, 0
+        launch = self.recipe.launches[loop.body[0]]
+        work, tasks = evaluate(launch.work, self.sizes), evaluate(launch.tasks, self.sizes)
+        if self.threads:
+            used = within = min(self.threads, strips)
+        else:
+            used, within = thread_count(work * count, strips, self.available), thread_count(work, tasks, self.available)
+        uneven = -(-strips // used) * used * UNEVEN > strips * (UNEVEN + 1)
+        if used < 2 or used < within or (uneven and within > 1):
+            return 0, 0, 0
+        scratch = (evaluate(launch.scratch, self.sizes) + 63) // 64 * 64
+        scratch += APART if scratch else 0
+        self.scratch_bytes = max(self.scratch_bytes, scratch * used)
+        return strips, used | _parts(work * count, strips, used) << runtime.PARTS, scratch
 
 
 def chosen(steps: Sequence[Any], launches: Collection[int]) -> list[Any]:

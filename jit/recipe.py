@@ -58,6 +58,7 @@ class LoopRecipe:
     carried: tuple[tuple[int, ...], ...]
     test: tuple[Any, ...]
     body: tuple[Any, ...]
+    strips: Size = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def _control(data: dict[str, Any]) -> LoopRecipe | BranchRecipe:
         size_from_json(data["count"]), bool(data["reverse"]), int(data["limit"]), int(data["answer"]), int(data["taken"]),
         tuple((int(a), int(b), size_from_json(n)) for a, b, n in data["moving"]),
         tuple(tuple(map(int, c)) for c in data["carried"]), _steps(data["test"]), _steps(data["body"]),
+        size_from_json(data["strips"]),
     )
 
 

@@ -171,8 +171,10 @@ bound:
   %scratch = getelementptr i8, ptr %scratch.base, i64 %scratch.offset
   %serial = icmp sle i64 %threads, 1
   br i1 %serial, label %whole, label %split
-whole:
-  call void %kernel(ptr %buffers, ptr %parameters, i64 0, i64 %tasks, ptr %scratch)
+whole: ; for no threads at all: from the task on that stands in the place of the number of parts
+  %some.tasks = icmp eq i64 %threads, 0
+  %first.task = select i1 %some.tasks, i64 %finer, i64 0
+  call void %kernel(ptr %buffers, ptr %parameters, i64 %first.task, i64 %tasks, ptr %scratch)
   br label %finished
 split:
   store ptr %kernel, ptr %job
@@ -391,9 +393,10 @@ define ptr @hybrid_call(ptr %bound, ptr %list) {
 """
 
 # A loop's record: -1, words, count, records and words of the test, records of the body; the places (slot, offset) of the
-# limit, the answer and the count of steps taken (slot -1: none); reverse, number of moving and of carried storages; for each
-# moving one (slot, slot and offset of the source, bytes a step); for each carried one (slots of current, new and next, places
-# of initial, home and other, bytes); then the records of the test and of the body.
+# limit, the answer and the count of steps taken (slot -1: none); reverse, number of moving and of carried storages; strips of
+# the body's one launch that go through all steps by themselves (0: none), as which threads and parts, with which scratch
+# stride, and the number of slots; for each moving one (slot, slot and offset of the source, bytes a step); for each carried
+# one (slots of current, new and next, places of initial, home and other, bytes); then the records of the test and of the body.
 _CONTROL = """
 define internal ptr @hybrid.place(ptr %slots, ptr %at) {
   %slot = load i64, ptr %at
@@ -534,6 +537,137 @@ done:
   ret void
 }
 
+; some strips of the loop whose record is told: all of its steps, with slots and a body of their own
+define internal void @hybrid.strip(ptr %told, ptr %unused, i64 %begin, i64 %end, ptr %scratch) {
+entry:
+  %slots = load ptr, ptr %told
+  %told1 = getelementptr ptr, ptr %told, i64 1
+  %p = load ptr, ptr %told1
+  %told2 = getelementptr ptr, ptr %told, i64 2
+  %kernels = load ptr, ptr %told2
+  %told3 = getelementptr ptr, ptr %told, i64 3
+  %body = load ptr, ptr %told3
+  %f1 = getelementptr i64, ptr %p, i64 1
+  %words = load i64, ptr %f1
+  %f2 = getelementptr i64, ptr %p, i64 2
+  %n = load i64, ptr %f2
+  %f12 = getelementptr i64, ptr %p, i64 12
+  %reverse = load i64, ptr %f12
+  %f13 = getelementptr i64, ptr %p, i64 13
+  %nmoving = load i64, ptr %f13
+  %f14 = getelementptr i64, ptr %p, i64 14
+  %ncarried = load i64, ptr %f14
+  %f15 = getelementptr i64, ptr %p, i64 15
+  %strips = load i64, ptr %f15
+  %f18 = getelementptr i64, ptr %p, i64 18
+  %nslots = load i64, ptr %f18
+  %moving = getelementptr i64, ptr %p, i64 19
+  %moving.words = mul i64 %nmoving, 4
+  %carried = getelementptr i64, ptr %moving, i64 %moving.words
+  %own.slots = alloca ptr, i64 %nslots, align 16
+  call void @hybrid.copy(ptr %own.slots, ptr %slots, i64 %nslots)
+  %behind = getelementptr i64, ptr %p, i64 %words
+  %behind.number = ptrtoint ptr %behind to i64
+  %body.number = ptrtoint ptr %body to i64
+  %body.bytes = sub i64 %behind.number, %body.number
+  %body.words = lshr i64 %body.bytes, 3
+  %own.body = alloca i64, i64 %body.words, align 16
+  call void @hybrid.copy(ptr %own.body, ptr %body, i64 %body.words)
+  %b1 = getelementptr i64, ptr %own.body, i64 1
+  %tasks = load i64, ptr %b1
+  %each = udiv i64 %tasks, %strips
+  %first = mul i64 %begin, %each
+  %stop = mul i64 %end, %each
+  store i64 %stop, ptr %b1
+  %first.field = shl i64 %first, 10
+  %b2 = getelementptr i64, ptr %own.body, i64 2
+  store i64 %first.field, ptr %b2
+  %b3 = getelementptr i64, ptr %own.body, i64 3
+  %scratch.slot = load i64, ptr %b3
+  %base.at = getelementptr ptr, ptr %slots, i64 %scratch.slot
+  %base = load i64, ptr %base.at
+  %scratch.number = ptrtoint ptr %scratch to i64
+  %offset = sub i64 %scratch.number, %base
+  %b4 = getelementptr i64, ptr %own.body, i64 4
+  store i64 %offset, ptr %b4
+  call void @hybrid.carry(ptr %own.slots, ptr %carried, i64 %ncarried, i64 0, i64 %n)
+  %backwards = icmp ne i64 %reverse, 0
+  %last = sub i64 %n, 1
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %step ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %step, label %done
+step:
+  %mirrored = sub i64 %last, %i
+  %t = select i1 %backwards, i64 %mirrored, i64 %i
+  call void @hybrid.move(ptr %own.slots, ptr %moving, i64 %nmoving, i64 %t)
+  call void @hybrid.records(ptr %own.slots, ptr %own.body, i64 1, ptr %kernels)
+  call void @hybrid.carry(ptr %own.slots, ptr %carried, i64 %ncarried, i64 1, i64 %n)
+  %i.next = add i64 %i, 1
+  br label %head
+done:
+  ret void
+}
+
+define internal void @hybrid.copy(ptr %to, ptr %from, i64 %n) {
+entry:
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %one ]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %one, label %done
+one:
+  %from.at = getelementptr i64, ptr %from, i64 %i
+  %to.at = getelementptr i64, ptr %to, i64 %i
+  %value = load i64, ptr %from.at
+  store i64 %value, ptr %to.at
+  %i.next = add i64 %i, 1
+  br label %head
+done:
+  ret void
+}
+
+; all strips of a loop, shared by threads once
+define internal void @hybrid.strips(ptr %slots, ptr %p, ptr %kernels, ptr %body) {
+  %job = alloca %job, align 64
+  %told = alloca [4 x ptr], align 16
+  store ptr %slots, ptr %told
+  %told1 = getelementptr ptr, ptr %told, i64 1
+  store ptr %p, ptr %told1
+  %told2 = getelementptr ptr, ptr %told, i64 2
+  store ptr %kernels, ptr %told2
+  %told3 = getelementptr ptr, ptr %told, i64 3
+  store ptr %body, ptr %told3
+  %f15 = getelementptr i64, ptr %p, i64 15
+  %strips = load i64, ptr %f15
+  %f16 = getelementptr i64, ptr %p, i64 16
+  %split = load i64, ptr %f16
+  %threads = and i64 %split, 1023
+  %finer = lshr i64 %split, 10
+  %coarse = icmp eq i64 %finer, 0
+  %parts = select i1 %coarse, i64 %threads, i64 %finer
+  %f17 = getelementptr i64, ptr %p, i64 17
+  %stride = load i64, ptr %f17
+  %scratch.place = getelementptr i64, ptr %body, i64 3
+  %scratch = call ptr @hybrid.place(ptr %slots, ptr %scratch.place)
+  store ptr @hybrid.strip, ptr %job
+  %j1 = getelementptr %job, ptr %job, i64 0, i32 1
+  store ptr %told, ptr %j1
+  %j2 = getelementptr %job, ptr %job, i64 0, i32 2
+  store ptr null, ptr %j2
+  %j3 = getelementptr %job, ptr %job, i64 0, i32 3
+  store i64 %strips, ptr %j3
+  %j4 = getelementptr %job, ptr %job, i64 0, i32 4
+  store i64 %parts, ptr %j4
+  %j5 = getelementptr %job, ptr %job, i64 0, i32 5
+  store ptr %scratch, ptr %j5
+  %j6 = getelementptr %job, ptr %job, i64 0, i32 6
+  store i64 %stride, ptr %j6
+  call void @hybrid.fork(ptr %job, i64 %threads, i64 %parts)
+  ret void
+}
+
 define internal void @hybrid.loop(ptr %slots, ptr %p, ptr %kernels) {
 entry:
   %f2 = getelementptr i64, ptr %p, i64 2
@@ -556,7 +690,9 @@ entry:
   %nmoving = load i64, ptr %f13
   %f14 = getelementptr i64, ptr %p, i64 14
   %ncarried = load i64, ptr %f14
-  %moving = getelementptr i64, ptr %p, i64 15
+  %f15 = getelementptr i64, ptr %p, i64 15
+  %strips = load i64, ptr %f15
+  %moving = getelementptr i64, ptr %p, i64 19
   %moving.words = mul i64 %nmoving, 4
   %carried = getelementptr i64, ptr %moving, i64 %moving.words
   %carried.words = mul i64 %ncarried, 10
@@ -579,7 +715,19 @@ begin:
   %backwards = icmp ne i64 %reverse, 0
   %last = sub i64 %n, 1
   %tested = icmp sge i64 %answer.slot, 0
-  br label %head
+  %in.strips = icmp sgt i64 %strips, 0
+  br i1 %in.strips, label %strip, label %head
+strip:
+  call void @hybrid.strips(ptr %slots, ptr %p, ptr %kernels, ptr %body)
+  br label %count
+count: ; what the strips have done to their own slots
+  %c = phi i64 [ 0, %strip ], [ %c.next, %counted.step ]
+  %c.more = icmp slt i64 %c, %n
+  br i1 %c.more, label %counted.step, label %end
+counted.step:
+  call void @hybrid.carry(ptr %slots, ptr %carried, i64 %ncarried, i64 1, i64 %n)
+  %c.next = add i64 %c, 1
+  br label %count
 head:
   %i = phi i64 [ 0, %begin ], [ %i.next, %step ]
   %more = icmp slt i64 %i, %n
@@ -601,7 +749,7 @@ step:
   %i.next = add i64 %i, 1
   br label %head
 end:
-  %steps = phi i64 [ %i, %head ], [ %i, %check ]
+  %steps = phi i64 [ %i, %head ], [ %i, %check ], [ %c, %count ]
   call void @hybrid.carry(ptr %slots, ptr %carried, i64 %ncarried, i64 2, i64 %n)
   %counted = icmp sge i64 %taken.slot, 0
   br i1 %counted, label %tell, label %done

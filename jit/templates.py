@@ -12,7 +12,7 @@ from .hoist import Allowance
 from .launch import KernelBuilder, Launch, Position, Sink, Source, Storage
 from .loopir import Apply, Expr, Load, Stmt, Type, apply, splat
 from .nest import Axis, collapse
-from .nodes import Node, same, walk
+from .nodes import Arena, Node, same, walk
 from .plain import plain_sink
 from .pull import Accesses, Pull, Scope, template_name
 from .scalars import Block, Emitter
@@ -131,6 +131,18 @@ def _beside(group: Group, pull: Pull) -> tuple[Node, dict[Node, int], list[tuple
     return arena.load(group.outputs[0], index), loads, nodes
 
 
+def _in_row(arena: Arena, load: Node, rows: list[Node], column: Node) -> bool:
+    """Whether an element is read in the row of the same number of an array of so many rows."""
+    shape = tuple([n for n in load.args[0].shape if not (isinstance(n, int) and n == 1)])
+    if len(rows) != 1 or len(shape) != 2 or not same(shape[0], rows[0].args[1]):
+        return False
+    steps, first = arena.parts(load.args[1])
+    width, columns = shape[1], column.args[1]
+    if not all(isinstance(n, int) for n in (width, columns, first)):
+        return False
+    return steps == {rows[0]: width, column: 1} and 0 <= first <= width - columns
+
+
 def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
               results: dict[Value, list[Storage]], shuffles: bool = True) -> Sink:
     """Where the template's result goes: through the epilogue into the storages of the group's outputs."""
@@ -169,7 +181,13 @@ def make_sink(group: Group, pull: Pull, storage: Callable[[Value], Storage],
     left = axes[0]
     if group.beside:
         store = storing([left[0].name if len(left) == 2 else "", left[-1].name], joined)
-        return Sink(result.shape, result.dtype.name, None, matrix=store, beside=group.beside)
+        rows = [v for v in index if v.op == "var"][:-1]
+        reads: dict[Storage, bool] = {}
+        for n in walk(n for _, n in nodes):
+            if n.op == "load" and n.args[0] is not result:
+                home = storage(n.args[0])
+                reads[home] = reads.get(home, True) and _in_row(arena, n, rows, index[-1])
+        return Sink(result.shape, result.dtype.name, None, matrix=store, beside=group.beside, reads=reads)
     flat = storing([left[0].name], joined) if len(left) == 1 else None
     two = len(left) == 2 and same(left[1].extent, result.shape[-1])
     matrix = storing([a.name for a in left], joined) if two else None

@@ -12,9 +12,11 @@ from blocks import rnn
 from hybrid import hybridize, load, stats
 from hybrid.block import HybridBlock
 from jit import program as programs
+from jit import runtime
 from jit.backend import backend
-from jit.recipe import Recipe
+from jit.recipe import LoopRecipe, Recipe
 from ndarray import autograd
+from ndarray.settings import settings
 from tests.test_spine_memory import check_guarded
 
 
@@ -108,6 +110,43 @@ def test_gates_are_made_where_their_product_is(layer, recorded):
         np.testing.assert_allclose(grads[1], grads[0], rtol=1e-4, atol=1e-5)
         steps = [k for k in net.explain(x).programs[0].kernels if k.repeats == 5]
         assert len(steps) == 1 and {"dot_general", "tanh"} <= set(steps[0].operations)
+    check_guarded(list(recorded))
+
+
+def loops(program, threads):
+    """(strips of the recipe's loops, of the native plan's on so many threads)"""
+    with settings(HYBRID_NUM_THREADS=threads):
+        packed = program.plan_launches({}, range(len(program.recipe.launches)))[0].tolist()
+    (loop,) = [x for x in program.recipe.steps if isinstance(x, LoopRecipe)]
+    at = next(i for i, word in enumerate(packed) if word == runtime.LOOP and packed[i + 2] == loop.count)
+    return loop.strips, packed[at + 15]
+
+
+@pytest.mark.parametrize(("mode", "reverse"), [("lstm", False), ("gru", True)])
+def test_threads_take_rows_through_all_steps(mode, reverse, recorded):
+    gates = {"lstm": 4, "gru": 3}[mode]
+    arrays = [array(*s, seed=i) * 0.3 for i, s in enumerate([(5, 19, 8), (gates * 24, 8), (gates * 24, 24), (gates * 24,)])]
+    layer = getattr(nd, f"{mode}_layer")
+    for got, want in zip(hybridize(lambda *a: layer(*a, reverse=reverse))(*arrays), layer(*arrays, reverse=reverse), strict=True):
+        np.testing.assert_allclose(got.asnumpy(), want.asnumpy(), rtol=1e-5, atol=1e-6)
+    ((program, _),) = recorded
+    strips, taken = loops(program, 2)
+    assert strips > 2 and taken == strips and loops(program, 1)[1] == 0
+    check_guarded(list(recorded))
+
+
+def test_a_state_that_is_read_in_other_rows_is_complete(recorded):
+    x, w = array(6, 16, 48, seed=1), array(48, 24, seed=2) * 0.3
+
+    def step(a, h):
+        p = nd.fully_connected(h, w) + a
+        h = nd.sigmoid(p[:, :24]) * h[::-1] + nd.tanh(p[:, 24:])
+        return h, h
+
+    run = lambda x: nd.foreach(step, x, nd.zeros((16, 24)))
+    got, want = hybridize(run)(x), run(x)
+    np.testing.assert_allclose(got[0].asnumpy(), want[0].asnumpy(), rtol=1e-5, atol=1e-5)
+    assert loops(recorded[0][0], 2) == (0, 0)
     check_guarded(list(recorded))
 
 
