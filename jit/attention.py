@@ -389,19 +389,20 @@ class AttentionKernel:
 
         return self.loop("r", const(0), rows, 1, row)
 
-    def fetch_head(self, body: list[Stmt], number: Expr, operands: Sequence[Source]) -> None:
-        """Ask for the first rows of a head's operands."""
-        batch = self.batch_of(number, body)
+    def fetch(self, body: list[Stmt], head: Expr, operands: Sequence[Source]) -> None:
+        """Ask for the operands' rows of the block of queries behind this one; behind the last one of its head, for the first
+        rows of the next head."""
+        builder = self.builder
+        following = bind(builder, body, self.q0 + self.bq, "next")
+        last = bind(builder, body, following >= self.length, "last")
+        batch = self.batch_of(bind(builder, body, head + apply("select", last, const(1), const(0)), "head"), body)
+        first = bind(builder, body, apply("select", last, const(0), following), "next")
         for x in operands:
-            many = self.bk if x in (self.k, self.v) and not self.skips else self.bq
-            self.ahead(body, x, batch, const(0), minimum(const(many), self.builder.size(x.shape[-3])))
-
-    def fetch_rows(self, body: list[Stmt], operands: Sequence[Source]) -> None:
-        """Ask for the operands' rows of the block of queries behind this one."""
-        for x in operands:
-            first = bind(self.builder, body, self.q0 + self.bq, "next")
+            count = builder.size(x.shape[-3])
             if x not in (self.k, self.v) or self.skips:
-                self.ahead(body, x, self.batch, first, minimum(first + self.bq, self.builder.size(x.shape[-3])))
+                self.ahead(body, x, batch, first, minimum(first + self.bq, count))
+            else:  # all of a head's blocks read the same ones
+                self.ahead(body, x, batch, const(0), apply("select", last, minimum(const(self.bk), count), const(0)))
 
     def stop_of(self, body: list[Stmt]) -> Expr:
         """How many keys the block's queries look at."""
@@ -445,12 +446,8 @@ class _Forward(AttentionKernel):
         queries, weights = self.turned(e), builder.scratch(self.dtype, self.bk * self.bq)
         out = builder.scratch(self.dtype, self.bq * self.padded(self.bq, width))
         peaks, sums, factors = (builder.scratch(self.dtype, self.bq) for _ in range(3))
-        last = bind(builder, body, self.q0 + self.bq >= self.length, "last")
-        fetched: tuple[list[Stmt], list[Stmt]] = [], []
-        self.fetch_head(fetched[0], bind(builder, body, task // count + 1, "head"), (self.q, self.k, self.v))
-        self.fetch_rows(fetched[1], (self.q, self.k, self.v))
         if not self.target.threads:
-            body.append(If(last, tuple(fetched[0]), tuple(fetched[1])))
+            self.fetch(body, task // count, (self.q, self.k, self.v))
         body += self.turn(self.q, queries, self.e, self.scale)
         stop = self.stop_of(body)
         at = lambda buffer, lane: Load(buffer, lane, self.vector)

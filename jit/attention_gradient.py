@@ -15,7 +15,7 @@ from ndarray.dims import Size, product
 from .attention import AttentionKernel, Reach
 from .contraction import bind, ceil_div, hint, minimum, zero
 from .launch import Launch, Sink, Source
-from .loopir import INT, Const, Expr, For, If, Load, Stmt, Store, Var, apply, const
+from .loopir import INT, Const, Expr, For, Load, Stmt, Store, Var, apply, const
 from .target import Target
 
 __all__ = ["lower_attention_gradient"]
@@ -86,10 +86,7 @@ class _Backward(AttentionKernel):
             self.q0 = q0
             self.nq = bind(builder, inside, minimum(self.length - q0, const(self.bq)), "count")
             if not self.target.threads:
-                fetched: tuple[list[Stmt], list[Stmt]] = [], []
-                self.fetch_rows(fetched[0], operands)
-                self.fetch_head(fetched[1], rest + 1, operands)
-                inside.append(If(q0 + self.bq < self.length, tuple(fetched[0]), tuple(fetched[1])))
+                self.fetch(inside, rest, operands)
             inside += self.turn(self.q, self.queries, self.e, self.scale)
             inside += self.turn(self.upstream, self.upstreams, self.width, None)
             stop = self.stop_of(inside)

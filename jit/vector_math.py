@@ -8,8 +8,6 @@ The formulas, their errors and their domains are in `elementary`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from .elementary import ANGLES, FUNCTIONS, Angle, is_large_angle, reduce_half_pi
 from .large_angles import reduce_large_angle
 from .loopir import (
@@ -56,26 +54,13 @@ def expand_expr(expr: Expr) -> tuple[list[Stmt], Expr]:
     return statements, expr if expanded is None else expanded[0]
 
 
-def _is_function(e: Expr) -> bool:
-    return isinstance(e, Apply) and e.op in FUNCTIONS
-
-
-def _calls_function(exprs: Iterable[Expr]) -> bool:
-    stack = list(exprs)
-    while stack:
-        e = stack.pop()
-        if _is_function(e):
-            return True
-        stack.extend(children(e))
-    return False
-
-
 class _Expander:
     """Rewrites statements; methods return None where nothing changes."""
 
     def __init__(self, taken: set[str]) -> None:
         self.taken = taken
         self.count = 0
+        self.plain: set[int] = set()  # ids of the kernel's expressions without functions
 
     def fresh(self) -> str:
         while True:
@@ -131,11 +116,24 @@ class _Expander:
 
     def exprs(self, exprs: tuple[Expr, ...], before: list[Stmt]) -> tuple[Expr, ...] | None:
         """The expressions of one statement, expanded; Let statements that they need are appended to `before`."""
-        if not _calls_function(exprs):
+        if all(map(self.is_plain, exprs)):
             return None
         dag = _Dag(self, before)
         roots = [dag.expand(e) for e in exprs]
         return dag.bind(roots, before)
+
+
+    def is_plain(self, e: Expr) -> bool:
+        """Whether an expression has no function in it."""
+        kind = e.__class__
+        if (kind is not Apply and kind is not Load) or id(e) in self.plain:
+            return True
+        if kind is Apply and e.op in FUNCTIONS:  # type: ignore[attr-defined]
+            return False
+        if all(map(self.is_plain, children(e))):
+            self.plain.add(id(e))
+            return True
+        return False
 
 
 class _Dag:
