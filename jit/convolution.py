@@ -14,13 +14,13 @@ from itertools import product as cartesian
 from math import gcd
 from typing import Any
 
-from ndarray.dims import Size
+from ndarray.dims import Size, product
 
 from .contraction import Digits, ceil_div
 from .depthwise import is_depthwise, lower_depthwise, lower_depthwise_filters
 from .direct import UNIT, Convolution, Window, lower_direct
 from .launch import KernelBuilder, Launch, Position, Sink, Source
-from .loopir import Expr, Stmt, const
+from .loopir import Expr, Load, Stmt, Type, const, ramp
 from .narrow import lower_narrow, narrow_cost
 from .target import Target
 from .weight_gradient import lower_filters
@@ -61,6 +61,22 @@ class _Spatial:
         return tuple(shape[1:-1] if self.last else shape[2:])
 
 
+def _load_weight(w: Source, builder: KernelBuilder, at: Position) -> Expr:
+    """Weights at a position. All sizes are parameters where an array is read, also small ones: filters share kernels."""
+    if w.storage is None:
+        return w.load(builder, at)
+    steps: list[Expr] = [const(1)]
+    for axis in range(len(w.shape) - 1, 0, -1):
+        size = product(w.shape[axis:])
+        steps.insert(0, builder.parameter(size, ("filters", axis), varies=True))
+    place: Expr = const(0)
+    for i, step in zip(at.index, steps):
+        place = place + i * step
+    if at.axis is not None:
+        place = ramp(place, steps[at.axis], at.lanes)
+    return Load(builder.buffer(w.storage, "read"), place, Type(w.dtype, at.lanes), at.mask)
+
+
 def _three(windows: Sequence[Window]) -> tuple[Window, Window, Window]:
     d, h, w = (*(UNIT,) * (3 - len(windows)), *windows)
     return d, h, w
@@ -80,7 +96,7 @@ def lower_convolution(
     ]
 
     def weight(builder: KernelBuilder, o: Expr, c: Expr, tap: Digits, lanes: int, mask: Expr | None) -> Expr:
-        return w.load(builder, Position((o, c, *tap[3 - len(kernel) :]), 0 if lanes > 1 else None, lanes, mask))
+        return _load_weight(w, builder, Position((o, c, *tap[3 - len(kernel) :]), 0 if lanes > 1 else None, lanes, mask))
 
     problem = Convolution(
         x.dtype, x.shape[0], groups, w.shape[1], w.shape[0] // groups, _three(windows), _reader(x, spatial), weight,
@@ -189,11 +205,11 @@ def lower_data_gradient(
         ) -> Expr:
             taps = tuple(part.tap(builder, t, axis) for axis, (part, t) in enumerate(zip(parts, tap[3 - len(kernel) :])))
             if outputs == w.shape[1] == 1:  # the lanes are groups
-                return w.load(builder, Position((c, o, *taps), 0 if lanes > 1 else None, lanes, mask))
+                return _load_weight(w, builder, Position((c, o, *taps), 0 if lanes > 1 else None, lanes, mask))
             channels = builder.size(w.shape[1])
             group = c // channels if groups > 1 else const(0)
             at = (group * builder.size(outputs) + o, c - group * channels, *taps)
-            return w.load(builder, Position(at, 1 if lanes > 1 else None, lanes, mask))
+            return _load_weight(w, builder, Position(at, 1 if lanes > 1 else None, lanes, mask))
 
         def deliver(
             builder: KernelBuilder, n: Expr, at: Digits, c: Expr, lanes: int, mask: Expr | None, value: Expr, parts: Any = parts

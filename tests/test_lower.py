@@ -5,6 +5,7 @@ import pytest
 
 import ndarray  # noqa: F401  (registers the ops)
 from hybrid.graph import Builder, Literal, Value
+from jit import maps
 from jit.interpret import run_launches
 from jit.loopir import Apply, For, walk_exprs, walk_statements
 from jit.lower import lower
@@ -268,7 +269,10 @@ def test_dropout_uses_every_random_word():
     assert len(rounds) <= 2 * 10  # one block of ten rounds for each lane and four words
 
 
-def test_transposition():
+@pytest.mark.parametrize("least", [0, maps.WORTH_TURNING])
+def test_transposition(monkeypatch, least):
+    """With squares turned in registers, and of so few elements that it isn't worth it."""
+    monkeypatch.setattr(maps, "WORTH_TURNING", least)
     for shape in ((9, 20), (33, 65)):
         m = Maker()
         check(m.build([m.exp(m.transpose(m.array(*shape), axes=(1, 0)))]), [normal(*shape)], kernels=1)
