@@ -223,7 +223,8 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     wide = max(1, (target.l2 // 4) // (kc * itemsize) // nr)
     macs = m * n * k * hint(product(c.batch))
     written = 8 * m * n * hint(product(c.batch))  # a result takes as long as so many steps
-    wanted = override.get("wanted") or min(16, max(1, (macs + written) // (lanes * 20_000)))
+    steps = (macs + written) // lanes
+    wanted = override.get("wanted") or min(16, max(1 + (steps >= 28_000), steps // 20_000))
     outer = max(1, hint(product(c.batch)))
     column_blocks = -(-column_panels // wide)
     room = (
@@ -256,7 +257,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
             column_blocks *= 2
         else:
             break
-    own_rows = by_rows and turns
+    own_rows = by_rows
     if c.b.uses >= OFTEN and "wanted" not in override:
         weights = n * k * itemsize
         near = c.beside > 1 and m >= 2 * mr and 4 * weights <= 3 * target.l2  # rows may be left to a thread for all steps
