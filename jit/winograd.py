@@ -27,6 +27,7 @@ from ndarray.settings import settings
 
 from .contraction import bind, ceil_div, digits, lane_mask, mask_registers, minimum, multiply_add, zero
 from .direct import UNIT, Convolution
+from .gemm import once
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
 from .loopir import INT, Expr, For, Get, If, Load, Register, Set, Stmt, Store, Type, Var, const, splat
 from .target import Target
@@ -261,7 +262,7 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
 
 
 def place_of(
-    builder: KernelBuilder, body: list[Stmt], number: Expr, grid: tuple[Expr, Expr], outputs: int
+    builder: KernelBuilder, body: list[Stmt], number: Expr, grid: tuple[Expr, Expr], outputs: Expr | int
 ) -> tuple[Expr, Expr, Expr]:
     """(image, first row, first column) of the results of a tile, by its number among those of all images."""
     high, wide = grid
@@ -306,7 +307,7 @@ class _Winograd:
         first = bind(builder, body, part * builder.parameter(plan.panels))
         last = bind(builder, body, minimum(first + builder.parameter(plan.panels), builder.parameter(panels, "panels")))
         inside = self._products(panel)
-        inside.append(For(t.name, const(0), self.count, 1, tuple(self._results(t, panel)), apart=True))
+        inside.append(For(t.name, const(0), self.count, 1, tuple(self._results(t, panel))))
         body.append(For(panel.name, first, last, 1, tuple(inside)))
         tasks = ceil_div(total, plan.tiles) * ceil_div(panels, plan.panels)
         macs = total * positions * c.inputs * c.outputs
@@ -347,7 +348,8 @@ class _Winograd:
 
     def _products(self, panel: Expr) -> list[Stmt]:
         """The sums over channels for all positions and tiles."""
-        plan, builder, positions = self.plan, self.builder, self.variant.size**2
+        plan, builder = self.plan, self.builder
+        positions = builder.parameter(self.variant.size**2)  # tiles of both sizes have one function
         position, t, k = (Var(builder.fresh(x), INT) for x in "qtc")
         body: list[Stmt] = []
         weights = bind(builder, body, (panel * positions + position) * self.blocks * (plan.block * plan.nr))
@@ -366,10 +368,10 @@ class _Winograd:
         tile.append(For(k.name, const(0), self.blocks * plan.block, 1, tuple(step)))
         to = bind(builder, tile, (t * positions + position) * plan.nr)
         tile += [
-            Store(self.M, to + (r * positions * plan.nr + v * plan.lanes), Get(name, self.vector)) for r, v, name in every
+            Store(self.M, to + positions * (r * plan.nr) + v * plan.lanes, Get(name, self.vector)) for r, v, name in every
         ]
         body.append(For(t.name, const(0), self.count, plan.rows, tuple(tile)))
-        return [For(position.name, const(0), const(positions), 1, tuple(body), apart=True)]
+        return [For(position.name, const(0), positions, 1, tuple(body), apart=True)]
 
     def _results(self, t: Expr, panel: Expr) -> list[Stmt]:
         """A tile of a panel of outputs, through the sink."""
@@ -388,16 +390,18 @@ class _Winograd:
 
         passes = both_ways(builder, self.half, self.variant.output, size, m, read, store)
         body.append(For(v.name, const(0), const(plan.vectors), 1, tuple(passes), apart=True))
-        n, row, column = place_of(builder, body, self.first + t, self.grid, plan.outputs)
-        output = bind(builder, body, panel * plan.nr)
+        sink: list[Stmt] = []
+        side = builder.parameter(m)  # of a tile: both have one sink
+        n, row, column = place_of(builder, sink, self.first + t, self.grid, side)
+        output = bind(builder, sink, panel * plan.nr)
         inside: list[Stmt] = []
         where = (const(0), bind(builder, inside, row + i), bind(builder, inside, column + j))
-        pixel = bind(builder, inside, (i * m + j) * plan.nr)
+        pixel = bind(builder, inside, (i * side + j) * plan.nr)
         for k in range(0, plan.nr, plan.lanes):
             inside += self._deliver(n, where, output + k, Load(self.results, pixel + k, self.vector))
-        loop: Stmt = For(j.name, const(0), minimum(const(m), builder.parameter(w.out, "columns") - column), 1, tuple(inside))
-        body.append(For(i.name, const(0), minimum(const(m), builder.parameter(h.out, "rows") - row), 1, (loop,)))
-        return body
+        loop: Stmt = For(j.name, const(0), minimum(side, builder.parameter(w.out, "columns") - column), 1, tuple(inside))
+        sink.append(For(i.name, const(0), minimum(side, builder.parameter(h.out, "rows") - row), 1, (loop,)))
+        return body + once(builder, sink)
 
     def _deliver(self, n: Expr, at: tuple[Expr, ...], output: Expr, value: Expr) -> list[Stmt]:
         c, lanes, builder = self.c, self.plan.lanes, self.builder
