@@ -338,6 +338,12 @@ class Tracer:
 
         return capture_function(self, *arguments)
 
+    def alike(self, *arguments: Any) -> Any:
+        """See `hybrid.alike`."""
+        from .alike import traced_alike
+
+        return traced_alike(self, *arguments)
+
     # -- what can't be traced
     def refuse(self, traced: Traced, what: str) -> None:
         """Raise the error for asking `what` of a traced array."""

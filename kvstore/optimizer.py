@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import ndarray as nd
 from ndarray import NDArray, autograd
-from ndarray.apply import is_tracing
+from ndarray.apply import capturing, is_tracing
 from ndarray.files import FileFormatError, load_arrays, save_arrays
 
 __all__ = ["Optimizer", "Updater", "create", "register"]
@@ -124,7 +124,10 @@ class Optimizer:
         return {"lr": lr, "wd": wd}
 
     def rule(self, weight: NDArray, grad: NDArray, states: States, n: Mapping[str, Any]) -> tuple[NDArray, States]:
-        """The new weight and states. `grad` is rescaled and clipped already; `n` are the `numbers`."""
+        """The new weight and states. `grad` is rescaled and clipped already; `n` are the `numbers`.
+
+        Weights of the same type share what it computes: a compiler may call it for the first one only.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must define rule(weight, grad, states, numbers) or update(...)"
         )
@@ -260,8 +263,9 @@ class Optimizer:
     def _update_all(
         self, groups: tuple[int, ...], weights: Any, grads: Any, states: Any, numbers: Any, rescale: Any
     ) -> None:
-        clip = self.clip_gradient
         cast: dict[Any, dict[str, Any]] = {}
+        known: dict[Any, Any] = {}
+        alike = getattr(capturing(), "alike", _called)
         for group, weight, grad, state in zip(groups, weights, grads, states):
             target, state = weight, tuple(state)
             if self.has_master(weight):
@@ -272,16 +276,24 @@ class Optimizer:
                 n = cast[group, dtype] = {
                     k: v.astype(dtype, copy=False) if isinstance(v, NDArray) else v for k, v in numbers[group].items()
                 }
-            wide = dtype if not is_narrow(dtype) else nd.float32  # 1 / (batch size * loss scale) is no float16 number
-            grad = grad.astype(wide, copy=False) * (rescale.astype(wide) if isinstance(rescale, NDArray) else rescale)
-            if clip is not None:
-                grad = nd.clip(grad, -clip, clip)
-            new, new_state = self.rule(target, grad.astype(dtype, copy=False), state, n)
+            new, *new_state = alike(known, self._step, (target, grad, *state), {**n, "rescale_grad": rescale})
             target[...] = new
             if target is not weight:
                 weight[...] = new.astype(weight.dtype)
             for old, new in zip(state, new_state):
                 old[...] = new
+
+    def _step(self, arrays: Sequence[NDArray], numbers: Mapping[str, Any]) -> list[NDArray]:
+        """The new values of (weight, gradient, *states)'s weight and states."""
+        weight, grad, *state = arrays
+        n = dict(numbers)
+        rescale, dtype = n.pop("rescale_grad"), weight.dtype
+        wide = dtype if not is_narrow(dtype) else nd.float32  # 1 / (batch size * loss scale) is no float16 number
+        grad = grad.astype(wide, copy=False) * (rescale.astype(wide) if isinstance(rescale, NDArray) else rescale)
+        if self.clip_gradient is not None:
+            grad = nd.clip(grad, -self.clip_gradient, self.clip_gradient)
+        new, new_state = self.rule(weight, grad.astype(dtype, copy=False), tuple(state), n)
+        return [new, *new_state]
 
     def _groups(self, indices: Sequence[Any]) -> tuple[tuple[int, ...], list[Any]]:
         """Weights that share multipliers and count share their numbers: (group of each weight, a member of each)."""
@@ -447,6 +459,11 @@ class Updater:
                 setattr(self.optimizer, attribute, getattr(old, attribute))
         self.states, self.masters = states, masters
         self.optimizer._count, self.optimizer.num_update = counts, num_update
+
+
+def _called(known: dict[Any, Any], function: Callable, *arguments: Any) -> Any:
+    """What stands for a tracer's `alike` where nothing is traced."""
+    return function(*arguments)
 
 
 def is_narrow(dtype: Any) -> bool:
