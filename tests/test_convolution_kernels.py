@@ -185,6 +185,22 @@ def test_layout_stores_many_channels_turned(channels):
     assert names == ["transpose", *(["copy"] if channels == 17 else []), "convolution_channels_last", "transpose"]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_layout_of_a_product_with_channels_first(alone):
+    """A convolution with one tap alone is the product that it is; beside another one its channels come last."""
+    b, rng = Builder(), np.random.default_rng(0)
+    x, w = (b.input(ArrayType(s, np.dtype("f4"))) for s in ((2, 17, 3, 5), (4, 17, 1, 1)))
+    attrs = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+    (y,) = b.emit("convolution", b.emit("relu", x)[0], w, **attrs)
+    graph = b.build([b.emit("exp", y)[0]] if alone else [*b.emit("sum", y, axes=(2, 3), keepdims=False)])
+    new = verify(layout(graph))
+    names = [eq.op.name for eq in new.equations]
+    assert ("dot_general" in names) == alone and ("convolution_channels_last" in names) == (not alone)
+    values = [rng.standard_normal(v.shape).astype("f4") for v in graph.inputs]
+    for got, want in zip(evaluate_graph(new, values), evaluate_graph(graph, values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
 def test_graphs_without_convolutions_are_left_alone():
     b = Builder()
     x = b.input(ArrayType((2, 3, 4), np.dtype("f4")))

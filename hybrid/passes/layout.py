@@ -3,7 +3,9 @@
 ``convolution(x, w)`` becomes ``first(convolution_channels_last(last(x), w))``, where `last` and `first` are the
 transpositions that bring the channels behind the spatial axes and back. A transposition that brings them back moves
 behind the equations that read it (elementwise ones, reductions, pooling, joins, slices, padding), where the next one
-cancels it; what is left stands at the borders of the graph. Nothing else of the graph changes.
+cancels it; what is left stands at the borders of the graph. Nothing else of the graph changes. A graph whose only
+convolution is a product of matrices with the channels first, and that does nothing but elementwise work beside it, has
+that product instead.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ndarray.dims import product
 from ndarray.op import OPS
 
 from ..graph import Atom, Equation, Graph, Value
@@ -30,9 +33,34 @@ _ALONG_AXES = {"pad": ("low", "high", "interior"), "slice": ("start", "stop", "s
 
 def layout(graph: Graph) -> Graph:
     """The graph with its convolutions in channels-last form."""
-    if all(eq.op.name not in _CONVOLUTIONS for eq in graph.equations):
+    found = [eq for eq in graph.equations if eq.op.name in _CONVOLUTIONS]
+    if not found:
         return graph
+    if len(found) == 1 and _is_pointwise(found[0]) and all(
+        "elementwise" in eq.op.traits or eq.op.name == "reshape" for eq in graph.equations if eq is not found[0]
+    ):
+        return rewrite(graph, _as_product)
     return dce(rewrite(graph, _step))
+
+
+def _is_pointwise(eq: Equation) -> bool:
+    """Whether a convolution is a product of matrices with the channels first: one tap, stride 1, no padding, one group."""
+    if eq.op.name != "convolution" or eq.attrs["groups"] != 1 or any(s != 1 for s in eq.attrs["stride"]):
+        return False
+    alone = all(isinstance(k, int) and k == 1 for k in eq.inputs[1].shape[2:])
+    return alone and not any(n for pair in eq.attrs["padding"] for n in pair)
+
+
+def _as_product(rewriter: Rewriter, eq: Equation) -> Mapping[Value, Atom] | None:
+    """out[n, o, p] = sum over c of w[o, c] * x[n, c, p]: nothing is turned where nothing wants it turned."""
+    if eq.op.name != "convolution":
+        return None
+    x, w = eq.inputs
+    flat = rewriter.emit("reshape", x, shape=(*x.shape[:2], product(x.shape[2:])))
+    out = rewriter.emit(
+        "dot_general", rewriter.emit("reshape", w, shape=w.shape[:2]), flat, contract=((1,), (1,)), batch=((), ())
+    )
+    return {eq.output: rewriter.emit("reshape", rewriter.emit("transpose", out, axes=(1, 0, 2)), shape=eq.output.shape)}
 
 
 def _last(sizes: tuple) -> tuple:
