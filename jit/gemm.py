@@ -210,15 +210,16 @@ def _copy_panel(
         if along_k is None:
             inside += [*whole_copy, singly(start, stop, const(0), filled)]
         else:  # squares of vectors are turned in registers
-            whole = bind(builder, inside, filled // lanes * lanes)
-            until = bind(builder, inside, start + (stop - start) // lanes * lanes)
+            side = lanes // 2 if operand.constant and lanes > 8 else lanes  # what is kept is packed once: by half the code
+            whole = bind(builder, inside, filled // side * side)
+            until = bind(builder, inside, start + (stop - start) // side * side)
             at_k, at_j = (Var(builder.fresh(n), INT) for n in "kj")
             square: list[Stmt] = []
-            rows = [along_k(builder, batch, first + at_j + i, (*lead, at_k), lanes, None) for i in range(lanes)]
+            rows = [along_k(builder, batch, first + at_j + i, (*lead, at_k), side, None) for i in range(side)]
             for u, column in enumerate(transposed(builder, square, rows)):
                 square.append(Store(buffer, place(at_k + u, at_j), column))
-            squares = For(at_j.name, const(0), whole, lanes, tuple(square))
-            whole_copy.append(For(at_k.name, start, until, lanes, (squares,)))
+            squares = For(at_j.name, const(0), whole, side, tuple(square))
+            whole_copy.append(For(at_k.name, start, until, side, (squares,)))
             edge, rest = Var(builder.fresh("e"), INT), list[Stmt]()  # the last of k, then the last positions of the others
             behind = edge.equals(0)
             begin, end = (bind(builder, rest, apply("select", behind, *x)) for x in ((until, start), (stop, until)))
