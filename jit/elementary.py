@@ -26,6 +26,7 @@ atan       2.0      2.0
 atan2      2.0      2.0
 erf        2.0      2.5
 ndtr       1.0      1.5      times 2**-23 and 2**-52, absolute; float32: relative error 2e-3 down to x = -5
+sigmoid    2.5      2.5
 pow        0.51     1.5      float32 is computed in float64
 =========  =======  =======   =====================================================================================
 
@@ -445,6 +446,16 @@ def ndtr(x: Expr) -> Expr:
     return select(x < 0.0, q, apply("sub", Const(1.0, x.type), q))
 
 
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + e**-x) with both numbers times 2**-k, so that neither overflows before the result is 0."""
+    f = FORMATS[x.type.dtype]
+    k = 26 if f.width == 32 else 54
+    y = negate(at_most(at_least(x, -4.0 * k if f.width == 32 else -746.0), 69.0 if f.width == 32 else 600.0))
+    r, scale = _reduce_exp(y, f.magic + f.bias - k)
+    p = fma(r, fma(r, polynomial(r, "exp"), 1.0), 1.0)
+    return Const(2.0**-k, x.type) / fma(p, scale, 2.0**-k)
+
+
 # -- power
 
 
@@ -536,6 +547,7 @@ FUNCTIONS: dict[str, Callable[..., Expr]] = {
     "tanh": tanh,
     "erf": erf,
     "ndtr": ndtr,
+    "sigmoid": sigmoid,
     "asin": asin,
     "acos": acos,
     "atan": atan,

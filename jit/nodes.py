@@ -26,8 +26,8 @@ BOOL = np.dtype(np.bool_)
 
 _COSTS = {
     "div": 4, "sqrt": 6, "exp": 12, "expm1": 16, "log": 14, "log1p": 16, "log2": 14, "sin": 20, "cos": 20, "tan": 30,
-    "tanh": 16, "erf": 16, "ndtr": 12, "pow": 40, "atan2": 30, "asin": 30, "acos": 30, "atan": 25, "sinh": 25, "cosh": 25,
-    "floordiv": 10, "mod": 10, "var": 0, "const": 0, "affine": 0,
+    "tanh": 16, "sigmoid": 18, "erf": 16, "ndtr": 12, "pow": 40, "atan2": 30, "asin": 30, "acos": 30, "atan": 25, "sinh": 25,
+    "cosh": 25, "floordiv": 10, "mod": 10, "var": 0, "const": 0, "affine": 0,
 }
 
 

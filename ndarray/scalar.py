@@ -48,12 +48,17 @@ def _ndtr(x: np.ndarray) -> np.ndarray:
     return np.vectorize(lambda v: math.erfc(-v / math.sqrt(2)) / 2, otypes=[np.float64])(x).astype(np.asarray(x).dtype)
 
 
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    one = np.asarray(x).dtype.type(1)
+    return one / (one + np.exp(-x))
+
+
 _SAME: dict[str, tuple[int, Callable[..., Any]]] = {
     "neg": (1, np.negative), "abs": (1, np.abs), "sign": (1, np.sign),
     "exp": (1, np.exp), "expm1": (1, np.expm1), "log": (1, np.log), "log1p": (1, np.log1p), "log2": (1, np.log2),
     "sqrt": (1, np.sqrt), "sin": (1, np.sin), "cos": (1, np.cos), "tan": (1, np.tan), "tanh": (1, np.tanh),
     "asin": (1, np.arcsin), "acos": (1, np.arccos), "atan": (1, np.arctan), "sinh": (1, np.sinh), "cosh": (1, np.cosh),
-    "erf": (1, _erf), "ndtr": (1, _ndtr),
+    "erf": (1, _erf), "ndtr": (1, _ndtr), "sigmoid": (1, _sigmoid),
     "floor": (1, np.floor), "ceil": (1, np.ceil), "trunc": (1, np.trunc), "round": (1, np.rint),
     "add": (2, np.add), "sub": (2, np.subtract), "mul": (2, np.multiply), "div": (2, np.divide),
     "floordiv": (2, np.floor_divide), "mod": (2, np.mod), "pow": (2, np.power), "atan2": (2, np.arctan2),

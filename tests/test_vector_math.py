@@ -51,6 +51,7 @@ LIMITS = {  # operation: ulp for float32, for float64
     "atan": (2, 2),
     "atan2": (2, 2),
     "erf": (2, 2.5),
+    "sigmoid": (2.5, 2.5),
     "pow": (0.51, 1.5),
 }
 REFERENCE = {
@@ -71,6 +72,7 @@ REFERENCE = {
     "atan2": np.arctan2,
     "pow": np.power,
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
+    "sigmoid": lambda x: np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x))),
 }
 UNARY = [op for op in LIMITS if op not in ("atan2", "pow")]
 SPECIAL = [

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import functions as F
 from ..op import Vjp
-from ..scalar import constant, operate
+from ..scalar import operate
 from .base import quiet
 from .error_function import erf
 from .unary import normal_density, unary
@@ -92,7 +92,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 _activation("gelu", _gelu, _gelu_lower, _gelu_slope, lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2)
 _activation("gelu_tanh", _gelu_tanh, _gelu_tanh_lower, _gelu_tanh_slope, lambda x: x * (1 + np.tanh(_inner(x))) / 2)
 _activation("silu", lambda xp, x: x * (x.dtype.type(1) / (x.dtype.type(1) + xp.exp(-x))),
-            lambda x: x * (constant(1, x.dtype) / (1 + operate("exp", -x))), _silu_slope, lambda x: x / (1 + np.exp(-x)))
+            lambda x: x * operate("sigmoid", x), _silu_slope, lambda x: x / (1 + np.exp(-x)))
 _activation("softplus", _softplus, _softplus_lower, lambda x: F.sigmoid(x), lambda x: np.logaddexp(0, x))
 _activation("mish", lambda xp, x: x * xp.tanh(_softplus(xp, x)), lambda x: x * operate("tanh", _softplus_lower(x)), _mish_slope,
             lambda x: x * np.tanh(np.logaddexp(0, x)))
