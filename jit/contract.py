@@ -24,6 +24,10 @@ from .target import Target
 __all__ = ["CONTRACTIONS", "lower_contraction", "lower_dot_general", "plain_sink", "plain_source", "state_dot_general"]
 
 
+ALONE = 2.5
+"""Steps that it takes to deliver a result by itself, and not in a vector."""
+
+
 def lower_contraction(
     op_name: str,
     attrs: Mapping[str, Any],
@@ -83,6 +87,20 @@ def lower_dot_general(
     return lower_product(c, target, choose(c, target, **schedule))
 
 
+def _is_upright(
+    x: Source, x_free: tuple[int, ...], x_contract: tuple[int, ...], y: Source, y_free: tuple[int, ...], sink: Sink,
+    target: Target,
+) -> bool:
+    """Whether vectors are to run along the rows of the result, whose numbers then leave one by one: x is contiguous along them,
+    the columns would leave many lanes empty, and k is long."""
+    if target.threads or sink.beside > 1 or sink.storage is None or len(x_free) != 1 or len(y_free) != 1:
+        return False
+    lanes, columns = target.lanes(x.dtype), hint(y.shape[y_free[0]])
+    along = x_free[0] == len(x.shape) - 1 and hint(x.shape[x_free[0]]) >= 2 * lanes
+    k = hint(product(x.shape[a] for a in x_contract))
+    return along and columns > 0 and k * (lanes - columns) >= ALONE * columns * lanes
+
+
 def state_dot_general(
     attrs: Mapping[str, Any], x: Source, y: Source, sink: Sink, target: Target, equations: tuple
 ) -> Contraction:
@@ -95,7 +113,8 @@ def state_dot_general(
     x_contract = tuple(x_contract[i] for i in order)
     y_contract = tuple(y_contract[i] for i in order)
     batch_rank = len(x_batch)
-    if not y_free and x_free:  # the result's last axis belongs to x: the sides change places
+    upright = _is_upright(x, x_free, x_contract, y, y_free, sink, target)
+    if (not y_free and x_free) or upright:  # the result's last axis belongs to x, or is short: the sides change places
         x, y = y, x
         x_contract, y_contract, x_batch, y_batch, x_free, y_free = (
             y_contract,
@@ -149,6 +168,8 @@ def state_dot_general(
         builder: KernelBuilder, batch: Digits, column: Expr, lanes: int, mask: Expr | None, over_rows: Any
     ) -> list[Stmt]:
         def deliver(row: Expr, value: Expr) -> list[Stmt]:
+            if upright:
+                return sink.store(builder, Position((*batch, column, row), None, 1, mask), value)
             if matrix and sink.flat is not None:
                 flat = row * builder.parameter(columns, "columns") + column
                 return sink.flat(builder, Position((flat,), 0 if lanes > 1 else None, lanes, mask), value)
@@ -210,7 +231,7 @@ def state_dot_general(
         a,
         b,
         store,
-        vector_store=lane_axis is not None,
+        vector_store=lane_axis is not None and not upright,
         beside=beside,
         width=width if beside > 1 else 0,
         name="dot",

@@ -1,5 +1,6 @@
 """Contractions against NumPy in float64: random shapes, strides, paddings and groups, interpreted."""
 
+from dataclasses import replace
 from itertools import product as cartesian
 
 import numpy as np
@@ -593,3 +594,55 @@ def test_short_sums_read_few_vectors_of_b_for_each_row():
         launch = lower_contraction("dot_general", attrs, [a, b], out, TARGETS["avx512"])[-1]
         tiles.append(launch.kernel.name)
     assert tiles == ["dot_5x80", "dot_3x112"]
+
+
+def vectors_stored(launch):
+    """Whether a kernel delivers vectors to what it writes."""
+    names = {b.name for b in launch.kernel.buffers if b.access == "write"}
+    return any(s.value.type.lanes > 1 for s in walk_statements(launch.kernel.body) if isinstance(s, Store) and s.buffer in names)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("lead", [0, 3])
+@pytest.mark.parametrize(("m", "n", "k"), [(37, 3, 31), (34, 1, 12), (41, 2, 60)])
+def test_few_columns_have_vectors_along_the_rows(m, n, k, lead, native):
+    """x^T y of few columns: the lanes hold rows; the numbers are those of vectors along the columns, bit for bit."""
+    from jit.machine import host
+
+    target, rng = host() if native else SMALL, np.random.default_rng(m)
+    x, y = (values(rng, ((lead,) if lead else ()) + s, np.float32) for s in ((k, m), (k, n)))
+    attrs = {"contract": ((1,), (1,)), "batch": ((0,), (0,))} if lead else {"contract": ((0,), (0,)), "batch": ((), ())}
+    for fused in (False, True):
+        check("dot_general", dot_reference, attrs, x, y, target=target, native=native, fused=fused)
+    size = symbol("n", 40)  # of the rows
+    xs, ys, os = (k, size), (k, n), (size, n)
+    if not lead:
+        got = run("dot_general", attrs, x, y, (m, n), symbolic=(xs, ys, os, attrs, {"n": m}), target=target, native=native)
+        np.testing.assert_allclose(got, x.T @ y, rtol=0, atol=1e-4)
+
+
+def test_which_products_have_vectors_along_the_rows():
+    def lowered(m, n, k, transposed=True, fused=False):
+        shapes = ((k, m) if transposed else (m, k)), (k, n)
+        a, b = (plain_source(Storage("float32", s[0] * s[1]), s) for s in shapes)
+        attrs = {"contract": ((0 if transposed else 1,), (0,)), "batch": ((), ())}
+        sink = sink_of(Storage("float32", m * n), (m, n), fused, [])
+        return lower_contraction("dot_general", attrs, [a, b], sink, TARGETS["avx512"])[-1]
+
+    assert not vectors_stored(lowered(512, 7, 1024)) and not vectors_stored(lowered(512, 3, 32))
+    for other in (lowered(512, 64, 1024), lowered(512, 10, 32), lowered(20, 7, 1024), lowered(512, 7, 1024, False),
+                  lowered(512, 7, 1024, fused=True)):
+        assert vectors_stored(other)
+
+
+def test_each_task_turns_b_for_its_own_rows_unless_they_are_few():
+    def notes(m, n, k, **changes):
+        a, b = (plain_source(Storage("float32", s[0] * s[1]), s) for s in ((m, k), (n, k)))
+        attrs = {"contract": ((1,), (1,)), "batch": ((), ())}
+        out = plain_sink(Storage("float32", m * n), (m, n))
+        launches = lower_contraction("dot_general", attrs, [a, replace(b, **changes)], out, TARGETS["avx512"])
+        return [x.note.split()[0] for x in launches]
+
+    assert notes(1000, 192, 48) == ["product"]  # blocks of 96 rows or more
+    assert notes(1024, 1024, 1024) == ["pack", "product"]  # 32 blocks would each turn all of B
+    assert notes(1000, 192, 48, constant=True) == notes(1000, 192, 48, uses=4) == ["pack", "product"]
