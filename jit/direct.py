@@ -203,6 +203,9 @@ def choose(c: Convolution, target: Target, rank: int = 0) -> Plan:
             tiles = (high // rows) * (wide // columns)
             blocks_here = outer * -(-height // high) * -(-width // wide)  # tasks of one part
             for parts in dict.fromkeys(min(p, panels) for p in (1, 2, 4, 8, 16, panels)):
+                least = 4 * blocks_here * (parts * copies + panels * tiles * tile) * 0.999  # all threads have as much to do
+                if least + 300 * blocks_here * parts >= best:
+                    continue
                 total = sum(_slowest(panels, parts, blocks_here, copies, tiles * tile, t) * t for t in (1, 2, 4, 8))
                 total += 300 * blocks_here * parts
                 if total < best:

@@ -102,12 +102,11 @@ def _cross(em: Emitter, crossing: Axis, lane: Axis, lanes: int, turned: list[Nod
     square: list[Stmt] = []
     mask = None if whole else bind(builder, square, apply("lt", ramp(at, 1, lanes), extent), "m")
     squares = []
+    last = bind(builder, block, builder.size(lane.extent) - 1)
     for node in turned:
         rows = []
         for i in range(lanes):
-            line = inner.variables[lane.name] + i
-            if inner.tail is not None:
-                line = apply("min", line, builder.size(lane.extent) - 1)
+            line = apply("min", inner.variables[lane.name] + i, last)
             along = Emitter(builder, em.arena, em.storage)
             along.blocks = [*em.blocks[:-1], Block({lane.name: line, crossing.name: at}, crossing.name, lanes, mask)]
             rows.append(along.emit(node))
@@ -115,6 +114,7 @@ def _cross(em: Emitter, crossing: Axis, lane: Axis, lanes: int, turned: list[Nod
         buffer = builder.scratch(node.dtype.name, lanes * lanes)
         square += [Store(buffer, Const(k * lanes, INT), c) for k, c in enumerate(transposed(builder, square, rows))]
         squares.append(Load(buffer, u * lanes, rows[0].type))
+    square = [For(builder.fresh("o"), Const(0, INT), Const(1, INT), 1, tuple(square), apart=True)]
     step = em.push({crossing.name: at + u})
     step.memo.update({(node, None): em.let(step, vector, "x") for node, vector in zip(turned, squares)})
     body()

@@ -25,7 +25,7 @@ from typing import Any
 from ndarray.dims import Size
 from ndarray.settings import settings
 
-from .contraction import bind, ceil_div, digits, lane_mask, mask_registers, minimum, multiply_add, zero
+from .contraction import bind, ceil_div, lane_mask, mask_registers, minimum, multiply_add, zero
 from .direct import UNIT, Convolution
 from .gemm import once
 from .launch import _ITEMSIZE, KernelBuilder, Launch, Storage
@@ -226,12 +226,13 @@ def _filters(c: Convolution, plan: Plan) -> tuple[Launch, Storage]:
         c.allowance.admit(storage)
     half = builder.scratch(c.dtype, size * 3 * plan.lanes)
     body: list[Stmt] = []
-    panel, block = (bind(builder, body, x) for x in digits(builder, Var("task", INT), (panels, blocks)))
+    count = builder.parameter(blocks)  # parameters of their own, also where some are equal: one kernel for all filters
+    panel, block = bind(builder, body, Var("task", INT) // count), bind(builder, body, Var("task", INT) % count)
     channel, v = (Var(builder.fresh(x), INT) for x in "cv")
     wide = builder.parameter(plan.nr)
     at = bind(builder, body, block * plan.block)
-    depth = bind(builder, body, builder.size(blocks) * plan.block)
-    inputs, outputs = builder.size(c.inputs), builder.size(c.outputs)
+    depth = bind(builder, body, count * plan.block)
+    inputs, outputs = builder.parameter(c.inputs), builder.parameter(c.outputs)
     inside: list[Stmt] = []
     first = bind(builder, inside, panel * wide + v)
     mask: Expr | None = lane_mask(first, plan.lanes, outputs) if c.outputs % plan.nr else None
