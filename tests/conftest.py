@@ -11,6 +11,7 @@ from zlib import crc32
 
 import pytest
 
+from hybrid.passes import always_verify
 from tests import isolation
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,6 +63,13 @@ def isolated(request):
     isolation.wait_for_threads(before["threads"])
     left = isolation.changed(before, isolation.state())
     assert not left, "this test leaves behind\n" + "\n".join(left)
+
+
+@pytest.fixture
+def verified():
+    """The verifier runs after every pass over a graph."""
+    with always_verify():
+        yield
 
 
 def pytest_addoption(parser):
