@@ -146,7 +146,7 @@ def compare_results(graph: Graph, arrays: list, got: list[np.ndarray], what: str
             if kind_of(w.dtype) == "f":
                 unit = float(ml_dtypes.finfo(atom.dtype).eps)
                 with np.errstate(all="ignore"):
-                    allowed = 12 * spread + 16 * unit * np.abs(w) + unit * 1e-3
+                    allowed = 12 * spread + 16 * unit * np.abs(w) + unit * (1e-3 if atom.dtype.itemsize > 2 else 1e-2)
                     wrong = ~(np.abs(g.astype(F64) - w) <= allowed)
                 steady = np.all([(d[i] == w) | (np.isnan(d[i]) & np.isnan(w)) for d in disturbed], axis=0)
                 wrong &= np.isfinite(w) & np.isfinite(spread) | steady
