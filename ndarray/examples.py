@@ -54,7 +54,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "min": ("nd.min(nd.array([[1, 5], [7, 2]]), axis=0)", "array([1, 2])"),
     "minimum": ("nd.minimum(nd.array([1, 5]), 3)", "array([1, 3])"),
     "multiply": ("nd.multiply(nd.array([1, 2]), 3)", "array([3, 6])"),
-    "ndtr": ("nd.ndtr(nd.array([0.0, 1.0]))", "array([0.5       , 0.84134475])"),
+    "ndtr": ("nd.ndtr(nd.array([0.0, 9.0]))", "array([0.5, 1. ])"),
     "negative": ("nd.negative(nd.array([1, -2]))", "array([-1,  2])"),
     "nextafter": ("nd.nextafter(nd.array([1.0]), 2.0) > 1", "array([ True])"),
     "not_equal": ("nd.not_equal(nd.array([1, 2]), 2)", "array([ True, False])"),
