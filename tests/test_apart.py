@@ -57,6 +57,15 @@ def test_facts_from_outside_tell_loops_apart():
         check(kernel, machine.host(), [np.zeros(1, np.float32)], [7, -7], 1)
 
 
+def test_signs_matter_only_where_something_is_divided():
+    kernels = []
+    for name, value in (("c", Var("n")), ("d", Var("z"))):
+        store = Store("y", const(0), cast(Var("a") * 2, "float32"))
+        body = (Let("a", value), For("o", const(0), const(1), 1, (store,), apart=True))
+        kernels.append(Kernel(name, (Buffer("y", "float32", "write"),), ("n", "z"), "task", body))
+    assert definitions(kernels) == 1
+
+
 def test_other_types_and_other_aliases_are_other_functions():
     """x[0] + x[1] into y, and x[0] + y[1] into y, differ; so do loads of float32 and float64."""
     def kernel(name, first, second, dtype="float32"):
