@@ -114,6 +114,8 @@ class Schedule:
     `brief`: k is so short that writing the results counts: rows one after the other, and from registers where the sink is short.
     own_rows: tasks for the same rows follow one another, so that a thread has rows for itself; otherwise those for the same
     columns do.
+    shares: the rows are dealt to so many shares, whose tasks follow one another, those for the same columns within a share: a
+    thread then finds the rows that it made in the launch before.
     """
 
     mr: int
@@ -129,6 +131,7 @@ class Schedule:
     pack_b: str = "no"
     brief: bool = False
     own_rows: bool = False
+    shares: int = 1
 
     @property
     def nr(self) -> int:
@@ -270,6 +273,13 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     per_block = -(-row_panels // row_blocks)
     while per_block > 1 and 1 < (tasks := outer * column_blocks * -(-row_panels // per_block)) < 8 and tasks % 2:
         per_block -= 1  # an odd number of large tasks would leave a thread idle
+    shares, small = 1, n * k * itemsize <= target.l2  # so that B may be read several times
+    # writing takes long where another core has read before: that would be the rows, or B where it is no kept weight
+    rows_count = c.b.constant or (small and m * (n + k) > n * k)
+    if rows_count and outer == 1 and column_blocks > 1 and not own_rows and c.b.uses < OFTEN:
+        more = c.b.constant or (c.b.contiguous and c.b.cheap and target.masked)  # B isn't packed by each task
+        shares, row_blocks = _shares(row_panels, -(-row_panels // per_block), more, 4 if small else 2)
+        per_block = -(-row_panels // row_blocks)
     mt = override.get("mt") or per_block * mr
     nt = override.get("nt") or -(-column_panels // column_blocks) * nr
 
@@ -299,7 +309,22 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
         override.get("pack_b", pack_b),
         brief,
         override.get("own_rows", own_rows),
+        override.get("shares", shares),
     )
+
+
+def _shares(panels: int, blocks: int, more: bool, most: int) -> tuple[int, int]:
+    """Into how many equal shares, `most` at most, the blocks of all panels of rows can be dealt, and how many blocks there are
+    then: a few more, if there may be."""
+    for shares in (4, 2):
+        if shares > most or (shares == 4 and blocks < 4):
+            continue
+        dealt = -(-blocks // shares) * shares if more else blocks
+        if dealt % shares == 0 and dealt <= panels:
+            per_block = -(-panels // dealt)
+            if dealt * per_block <= panels + panels // 8:
+                return shares, dealt
+    return 1, blocks
 
 
 def _blocks_of_step(rows: int, columns: int, least_rows: int, least_columns: int, wanted: int) -> tuple[int, int]:

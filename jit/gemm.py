@@ -308,8 +308,13 @@ class _Product:
             rest, column_block = self._split(body, task, column_blocks)
             rest, row_block = self._split(body, rest, row_blocks)
         else:
-            rest, row_block = self._split(body, task, row_blocks)
+            each = ceil_div(row_blocks, s.shares)
+            row_blocks = each * s.shares
+            rest, row_block = self._split(body, task, each)
             rest, column_block = self._split(body, rest, column_blocks)
+            if s.shares > 1:
+                rest, share = self._split(body, rest, s.shares)
+                row_block = bind(builder, body, share * builder.parameter(each) + row_block)
         self.m0 = bind(builder, body, row_block * mt, "row")
         self.m1 = bind(builder, body, minimum(self.m0 + mt, self.rows), "row")
         self.n0 = bind(builder, body, column_block * nt, "col")
@@ -327,8 +332,8 @@ class _Product:
         body += self._blocks()
         tasks = product(c.batch) * row_blocks * column_blocks
         macs = product(c.batch) * c.rows * c.columns * product(c.inner)
-        each = GATES // 2 // c.beside if c.beside > 1 else 1
-        work = macs // (s.lanes * 2) + product(c.batch) * c.rows * c.columns * each // s.lanes
+        delivery = GATES // 2 // c.beside if c.beside > 1 else 1
+        work = macs // (s.lanes * 2) + product(c.batch) * c.rows * c.columns * delivery // s.lanes
         return builder.launch(
             f"{c.name}_{s.mr}x{s.nr}", body, "task", tasks, work, equations=c.equations, note=f"product {s}"
         )

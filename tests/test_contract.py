@@ -646,3 +646,28 @@ def test_each_task_turns_b_for_its_own_rows_unless_they_are_few():
     assert notes(1000, 192, 48) == ["product"]  # blocks of 96 rows or more
     assert notes(1024, 1024, 1024) == ["pack", "product"]  # 32 blocks would each turn all of B
     assert notes(1000, 192, 48, constant=True) == notes(1000, 192, 48, uses=4) == ["pack", "product"]
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(("rows", "shares"), [(40, 2), (40, 4), (17, 4), (5, 4), (0, 2)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_rows_in_shares(rows, shares, fused, native):
+    """Also where a share has fewer blocks of rows than the others, or none; one lowering for several numbers of rows."""
+    from jit.machine import host
+
+    target, rng = host() if native else SMALL, np.random.default_rng(rows)
+    x, y = values(rng, (rows, 6), "float32"), values(rng, (6, 50), "float32")
+    attrs = {"contract": ((1,), (0,)), "batch": ((), ())}
+    blocks = {"mr": 4, "nv": 1, "mt": 8, "nt": target.lanes("float32"), "shares": shares}
+    check("dot_general", dot_reference, attrs, x, y, target=target, native=native, fused=fused, **blocks)
+    n = symbol("n", 30)
+    symbolic = ((n, 6), (6, 50), (n, 50), attrs, {"n": rows})
+    check("dot_general", dot_reference, attrs, x, y, target=target, native=native, fused=fused, symbolic=symbolic, **blocks)
+
+
+def test_shares_are_equal():
+    from jit.contraction import _shares
+
+    assert _shares(114, 4, True, 4) == (4, 4) and _shares(10, 1, True, 4) == (2, 2)
+    assert _shares(9, 2, True, 4) == (2, 2) and _shares(3, 1, True, 4) == (1, 1) and _shares(171, 6, True, 2) == (2, 6)
+    assert _shares(16, 1, False, 4) == (1, 1) and _shares(16, 8, False, 4) == (4, 8)
