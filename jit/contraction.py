@@ -238,7 +238,7 @@ def choose(c: Contraction, target: Target, **override: Any) -> Schedule:
     # what one thread packs comes slowly to another: each task turns B for itself, if that is little beside its rows' products
     turns = not c.b.contiguous and not c.b.constant and c.b.uses <= 3
     short = k <= 2 * BRIEF and not blocked and c.beside == 1
-    least_rows = min(96 if short else 256, max(24 if brief else 48, m // 2)) if turns else 1
+    least_rows = min(192 if short else 256, max(24 if brief else 48, m // 2)) if turns else 1
     # threads that write to the same rows hinder each other
     by_rows = (short if turns else brief) and n * k * itemsize <= target.l2 // 2
     while outer * column_blocks * row_blocks < wanted:
