@@ -607,11 +607,14 @@ class _Product:
                 note(x.buffer, x.index)
         if not found:
             return []
+        fetches = list(found.values())
         if c.beside > 1:
+            if c.width % s.lanes:  # vectors lie across two lines
+                fetches += [Prefetch(x.buffer, x.index + (s.lanes - 1)) for x in found.values()]
             at = [Let(row.name, self.m + number), Let(column.name, self.n // s.nr * s.lanes)]
         else:
             at = [Let(row.name, self.m + number // s.nv), Let(column.name, self.n + number % s.nv * s.lanes)]
-        return [If(number < stop, (*at, *found.values()))]
+        return [If(number < stop, (*at, *fetches))]
 
     def _sink(self) -> list[Stmt]:
         """Delivers the sums of a tile: columns outside, so that what depends on them only is computed once for

@@ -452,6 +452,8 @@ def test_columns_delivered_in_parts(parts, rows, width, along_k, native):
     attrs = {"contract": ((1,), (1 if along_k else 0,)), "batch": ((), ())}
     launches = lower_contraction("dot_general", attrs, [plain_source(a, x.shape), plain_source(b, stored.shape)],
                                  Sink((rows, parts * width), "float32", None, matrix=matrix, beside=parts), target)
+    asked = [s for s in walk_statements(launches[-1].kernel.body) if isinstance(s, Prefetch)]
+    assert rows == 1 or len(asked) == 2  # the lines that a vector of results lies in, where 37 columns make a row
     for launch in launches:
         verify(launch.kernel)
     memory = {a: x.reshape(-1), b: stored.reshape(-1)}
