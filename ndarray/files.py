@@ -11,7 +11,6 @@ import contextlib
 import json
 import mmap as mmap_module
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +48,8 @@ class FileFormatError(ValueError):
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
     """A temporary file beside `path` that replaces it when the block ends without an error."""
+    import tempfile  # brings compressors and more: 5 ms of an import that writes no file
+
     path = Path(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:

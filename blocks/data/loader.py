@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +13,9 @@ from ndarray import NDArray
 
 from .dataset import ArrayDataset
 from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["DataLoader", "default_batchify_fn"]
 
@@ -116,6 +118,8 @@ class DataLoader:
         return self._iterate_ahead()
 
     def _iterate_ahead(self) -> Iterator[Any]:
+        from concurrent.futures import ThreadPoolExecutor
+
         pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="DataLoader")
         waiting: deque[Future] = deque()
         try:
