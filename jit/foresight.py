@@ -65,8 +65,9 @@ class Foresight:
         self._arena: np.ndarray | None = None
         self._known = size, digests = self._look_up()
         if size >= LEAST:
-            self._arena = plan.aligned_empty(size)
-            pool.append(self._arena)
+            with contextlib.suppress(MemoryError):
+                self._arena = plan.aligned_empty(size)
+                pool.append(self._arena)
         if size or digests:
             provide([self._arena] if self._arena is not None else [], self._stop, lambda: load(digests))
 
@@ -117,7 +118,7 @@ class Foresight:
 
 def provide(arrays: Sequence[np.ndarray], stop: np.ndarray, first: Callable[[], None] | None = None) -> threading.Thread:
     """Have the pages that lie inside of these arrays provided by a thread, as long as `stop` (one int64) is 0; what is to be done
-    `first` comes before."""
+    `first` comes before. Where no thread can be started, nothing is done."""
     spans = [(-(-a.ctypes.data // PAGE) * PAGE, (a.ctypes.data + a.nbytes) // PAGE * PAGE) for a in arrays]
     ranges = np.array([(low, high - low) for low, high in spans], np.int64)
 
@@ -127,5 +128,6 @@ def provide(arrays: Sequence[np.ndarray], stop: np.ndarray, first: Callable[[], 
         runtime.runner().populate(ranges.ctypes.data, len(ranges), stop.ctypes.data)
 
     thread = threading.Thread(target=run, args=(arrays,), name="hybrid-foresight")
-    thread.start()
+    with contextlib.suppress(RuntimeError):
+        thread.start()
     return thread

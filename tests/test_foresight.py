@@ -96,6 +96,16 @@ def test_a_wrong_guess_changes_no_result_and_is_corrected(small, monkeypatch, gu
     assert all(a.nbytes < 1 << 20 for a in arenas.free)  # what was too large isn't kept
 
 
+def test_without_a_thread_or_memory_a_call_is_as_ever(small, monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(Foresight, "_look_up", lambda self: (1 << 60, ("0" * 64,)))  # more than can be had
+    x, y = nd.random.normal(shape=(40, 40)), nd.random.normal(shape=(40, 40))
+    np.testing.assert_allclose(hybridize(product)(x, y).asnumpy(), product(x, y).asnumpy(), rtol=1e-4, atol=1e-4)
+
+
 def test_a_note_that_makes_no_sense_is_none(small, monkeypatch):
     for note in ({"arena": -1, "objects": []}, {"arena": 1 << 60, "objects": []}, {"arena": "much", "objects": []}, {"arena": 8},
                  {"arena": 8, "objects": 7}, {}, None, [7]):
