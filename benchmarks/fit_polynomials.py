@@ -136,7 +136,7 @@ TABLE: dict[str, tuple[Function, Function, float, float, int | None, int | None]
         None,
     ),
 }
-# log(erfc(a)) in a - centre, absolute error of erf: lowest and highest a, degree
+# log(erfc(a)) in a - lowest, where erfc is largest, absolute error of erf: lowest and highest a, degree
 ERF_LARGE = {"float32": (1, 4, 6), "float64": (1, 6, 18)}
 
 
@@ -155,10 +155,7 @@ def fit() -> dict[str, dict[str, tuple[list, float]]]:
 
 
 def _fit_log_erfc(low: float, high: float, degree: int) -> tuple[list[mp.mpf], mp.mpf]:
-    centre = mp.mpf(low + high) / 2
-    return remez(
-        lambda b: mp.log(mp.erfc(b + centre)), lambda b: mp.erfc(b + centre), degree, low - centre, high - centre
-    )
+    return remez(lambda b: mp.log(mp.erfc(b + low)), lambda b: mp.erfc(b + low), degree, 0, high - low)
 
 
 def main() -> None:

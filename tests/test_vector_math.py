@@ -50,7 +50,7 @@ LIMITS = {  # operation: ulp for float32, for float64
     "acos": (1.5, 1.5),
     "atan": (2, 2),
     "atan2": (2, 2),
-    "erf": (2, 2.5),
+    "erf": (1.5, 1.5),
     "sigmoid": (2.5, 2.5),
     "pow": (0.51, 1.5),
 }
