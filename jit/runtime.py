@@ -6,7 +6,7 @@
     kernel, tasks, threads + (parts << PARTS), scratch slot, scratch offset, scratch stride, number of buffers B,
     number of parameters P, (slot, byte offset) * B, parameters * P
 
-and for each loop LOOP, for each branch BRANCH, and what `jit.runner_ir` says, with the records inside of it. The slots of
+and for each loop LOOP, for each branch BRANCH, and what `jit.runner_control` says, with the records inside of it. The slots of
 moving storages come behind those that are given: a loop puts there, before each step, the address of the step's slice.
 
 Launches run one after the other. One is cut into parts (as many as threads, if that field is 0), always the same: part t

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from jit import llvm, machine, runner_ir, runtime
+from jit import llvm, machine, runner_ir, runner_pool, runtime
 from jit.loopir import INT, Buffer, For, Get, Kernel, Let, Load, Register, Set, Store, Type, Var, cast, const
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -279,7 +279,7 @@ def test_the_number_of_threads_is_a_setting():
 
 
 def test_the_serial_runner_of_other_systems(kernels, monkeypatch):
-    monkeypatch.setattr(runner_ir.sys, "platform", "other")
+    monkeypatch.setattr(runner_pool.sys, "platform", "other")
     serial = runtime.Runner(machine.emit_object(runner_ir.ir(machine.host()), machine.host()))
     monkeypatch.undo()
     y = np.zeros(10, np.int64)
