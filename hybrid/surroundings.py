@@ -242,7 +242,6 @@ class Surroundings:
             return (_Same(value), *[(n, self._content(held[n], depth + 1)) for n in sorted(self._mentioned & held.keys())])
         return _Same(value)
 
-
     def _is_constant(self, value: Any, depth: int) -> bool:
         """Whether the content of this very object, as it is seen at that depth, is always the same."""
         if type(value) is not tuple:

@@ -144,5 +144,3 @@ class _Narrow(Direct):
 
     def _ahead(self, panel: Expr, block: Expr, i: Expr, j: Expr) -> list[Stmt]:
         return []
-
-

@@ -462,7 +462,6 @@ class _Packer:
         words[9:9] = [strips, split, stride, 1 + max(slot for slot, _ in where.values())]
         return [runtime.LOOP, 6 + len(words) + len(test) + len(body), count, tests, len(test), bodies, *words, *test, *body]
 
-
     def strips(self, loop: LoopRecipe, count: int) -> tuple[int, int, int]:
         """How many strips of the body threads take, each through all steps, the threads and parts of that launch, and bytes
         from one's private memory to the next one's; zeros where threads had better share each step."""

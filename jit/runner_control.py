@@ -7,6 +7,19 @@ __all__ = ["CONTROL"]
 # the body's one launch that go through all steps by themselves (0: none), as which threads and parts, with which scratch
 # stride, and the number of slots; for each moving one (slot, slot and offset of the source, bytes a step); for each carried
 # one (slots of current, new and next, places of initial, home and other, bytes); then the records of the test and of the body.
+_STORAGES = """%f12 = getelementptr i64, ptr %p, i64 12
+  %reverse = load i64, ptr %f12
+  %f13 = getelementptr i64, ptr %p, i64 13
+  %nmoving = load i64, ptr %f13
+  %f14 = getelementptr i64, ptr %p, i64 14
+  %ncarried = load i64, ptr %f14
+  %f15 = getelementptr i64, ptr %p, i64 15
+  %strips = load i64, ptr %f15
+  %moving = getelementptr i64, ptr %p, i64 19
+  %moving.words = mul i64 %nmoving, 4
+  %carried = getelementptr i64, ptr %moving, i64 %moving.words"""
+"""The fields of the record at %p that say how storages move; STORAGES below."""
+
 CONTROL = """
 define internal ptr @hybrid.place(ptr %slots, ptr %at) {
   %slot = load i64, ptr %at
@@ -161,19 +174,9 @@ entry:
   %words = load i64, ptr %f1
   %f2 = getelementptr i64, ptr %p, i64 2
   %n = load i64, ptr %f2
-  %f12 = getelementptr i64, ptr %p, i64 12
-  %reverse = load i64, ptr %f12
-  %f13 = getelementptr i64, ptr %p, i64 13
-  %nmoving = load i64, ptr %f13
-  %f14 = getelementptr i64, ptr %p, i64 14
-  %ncarried = load i64, ptr %f14
-  %f15 = getelementptr i64, ptr %p, i64 15
-  %strips = load i64, ptr %f15
+  STORAGES
   %f18 = getelementptr i64, ptr %p, i64 18
   %nslots = load i64, ptr %f18
-  %moving = getelementptr i64, ptr %p, i64 19
-  %moving.words = mul i64 %nmoving, 4
-  %carried = getelementptr i64, ptr %moving, i64 %moving.words
   %own.slots = alloca ptr, i64 %nslots, align 16
   call void @hybrid.copy(ptr %own.slots, ptr %slots, i64 %nslots)
   %behind = getelementptr i64, ptr %p, i64 %words
@@ -294,17 +297,7 @@ entry:
   %answer.slot = load i64, ptr %answer.place
   %taken.place = getelementptr i64, ptr %p, i64 10
   %taken.slot = load i64, ptr %taken.place
-  %f12 = getelementptr i64, ptr %p, i64 12
-  %reverse = load i64, ptr %f12
-  %f13 = getelementptr i64, ptr %p, i64 13
-  %nmoving = load i64, ptr %f13
-  %f14 = getelementptr i64, ptr %p, i64 14
-  %ncarried = load i64, ptr %f14
-  %f15 = getelementptr i64, ptr %p, i64 15
-  %strips = load i64, ptr %f15
-  %moving = getelementptr i64, ptr %p, i64 19
-  %moving.words = mul i64 %nmoving, 4
-  %carried = getelementptr i64, ptr %moving, i64 %moving.words
+  STORAGES
   %carried.words = mul i64 %ncarried, 10
   %test = getelementptr i64, ptr %carried, i64 %carried.words
   %body = getelementptr i64, ptr %test, i64 %test.words
@@ -370,4 +363,4 @@ tell:
 done:
   ret void
 }
-"""
+""".replace("STORAGES", _STORAGES)

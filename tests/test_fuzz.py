@@ -102,17 +102,22 @@ def run_program(seed, backend, recording):
     return [f.asnumpy() for f in found]
 
 
+def as_line_by_line(seed, run, tolerance):
+    """What `run(seed, backend, may)` gives with each backend is what it gives without one; `may` is whether it may do what the
+    tape refuses for some seeds: to lose what a write overwrites."""
+    try:
+        may, expected = True, run(seed, None, True)
+    except RuntimeError:
+        may, expected = False, run(seed, None, False)
+    for backend in ("interpreter", "jit"):
+        for i, (want, got) in enumerate(zip(expected, run(seed, backend, may), strict=True)):
+            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=f"seed {seed}, {backend}, array {i}")
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_random_programs_of_views_and_writes(seed):
     """Static, then with a symbolic first size, with gradients where the tape can take them: as line by line, state included."""
-    try:
-        recording, expected = True, run_program(seed, None, True)
-    except RuntimeError:  # the tape refuses to lose what a write overwrites
-        recording, expected = False, run_program(seed, None, False)
-    for backend in ("interpreter", "jit"):
-        found = run_program(seed, backend, recording)
-        for i, (want, got) in enumerate(zip(expected, found, strict=True)):
-            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9, err_msg=f"seed {seed}, {backend}, array {i}")
+    as_line_by_line(seed, run_program, 1e-9)
 
 
 def run_steps(seed, backend, writes):
@@ -143,10 +148,4 @@ def run_steps(seed, backend, writes):
 @pytest.mark.parametrize("seed", [*range(100, 103), *[pytest.param(n, marks=pytest.mark.slow) for n in range(103, 200)]])
 def test_random_training_steps(seed):
     """Record, backward and update in one program, which may write what it has captured: as line by line."""
-    try:
-        writes, expected = True, run_steps(seed, None, True)
-    except RuntimeError:  # the tape refuses to lose what a write overwrites
-        writes, expected = False, run_steps(seed, None, False)
-    for backend in ("interpreter", "jit"):
-        for i, (want, got) in enumerate(zip(expected, run_steps(seed, backend, writes), strict=True)):
-            np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8, err_msg=f"seed {seed}, {backend}, array {i}")
+    as_line_by_line(seed, run_steps, 1e-8)
